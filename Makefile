@@ -1,0 +1,103 @@
+# Each target makes what it needs by itself, in .venv and build/. Use another Python with `make PYTHON=... test`.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-core test-pythons test-main lint contracts types docs bench clean
+SHELL := bash
+
+# The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
+PROBE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c "$(PROBE)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+endif
+
+EXTRAS := litert,http,vision,cli,plot,telemetry
+BIN := .venv/bin
+STAMPS := .venv/.stamps
+WHEELS := build/wheels
+REQUIREMENTS := tools/requirements
+PIP_INSTALL := -m pip --disable-pip-version-check install -qq
+say = @printf '\033[1m%s\033[0m\n' "$(1)"
+
+SOURCES := $(shell find src -not -path '*/__pycache__*') pyproject.toml LICENSE $(wildcard README.md)
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMPS)/wheel  ## Watch a network move between two processes while the link degrades and the edge dies
+	$(BIN)/splitiot demo
+
+# The longest run comes last, so that its summary ends the output.
+test: test-core test-pythons test-main  ## Run all tests on the built wheel: alone, on other Pythons, with extras
+
+test-core: .venv-core/.stamp  ## Run the tests without any extra
+	$(call say,Tests without any extra)
+	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS= \
+		.venv-core/bin/pytest -q -rfE tests --doctest-modules --pyargs splitiot
+
+test-pythons: $(STAMPS)/wheel  ## Run the tests without any extra on every other Python 3.12 and 3.13 found
+	@$(BIN)/python tools/other_pythons.py --wheels $(WHEELS) --requirements $(REQUIREMENTS)/test.txt
+
+test-main: $(STAMPS)/wheel $(STAMPS)/test  ## Run the tests with the extras (TESTS="-k wire" picks some)
+	$(call say,Tests with $(EXTRAS))
+	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) \
+		$(BIN)/pytest -q tests --doctest-modules --pyargs splitiot $(TESTS)
+
+lint: $(STAMPS)/lint  ## Check the style of the code
+	$(BIN)/ruff check .
+
+contracts: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the direction of imports
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+types: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the types
+	$(BIN)/mypy $(wildcard src examples)
+
+docs: $(STAMPS)/docs  ## Build the documentation into build/site
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+bench: $(STAMPS)/wheel  ## Measure, and print one table
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## Remove everything that was made
+	rm -rf .venv .venv-core .venv-pythons build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- environments, each remade when what it is made from changes ---
+
+$(STAMPS)/made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (with venv): make PYTHON=/path/to/python3.11"; exit 1; }
+	$(call say,Making .venv with $(PYTHON))
+	@$(PYTHON) -c "$(PROBE)" || { echo "$(PYTHON) is no Python 3.11 or newer with venv and ensurepip"; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/build: $(REQUIREMENTS)/build.txt | $(STAMPS)/made
+	@$(BIN)/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+$(WHEELS)/.built: $(SOURCES) $(STAMPS)/build
+	$(call say,Building the wheel)
+	@rm -rf $(WHEELS)
+	@$(BIN)/hatchling build -t wheel -d $(WHEELS)
+	@touch $@
+
+# Twice: the first renews our package, though its version is the same; the second brings what it needs.
+$(STAMPS)/wheel: $(WHEELS)/.built
+	$(call say,Installing the wheel with $(EXTRAS))
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
+	@$(BIN)/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[$(EXTRAS)]"
+	@touch $@
+
+.venv-core/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt
+	$(call say,Installing the wheel without extras in .venv-core)
+	@test -x .venv-core/bin/python || $(PYTHON) -m venv .venv-core
+	@.venv-core/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
+	@.venv-core/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt
+	@touch $@
+
+$(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs: $(STAMPS)/%: $(REQUIREMENTS)/%.txt | $(STAMPS)/made
+	$(call say,Installing what $* needs)
+	@$(BIN)/python $(PIP_INSTALL) -r $<
+	@touch $@

@@ -1,0 +1,125 @@
+"""Cut a computation in two: run its head on an IoT device, its tail on a server, and keep choosing where to cut.
+
+Names are imported when they are first used, so that `import splitiot` costs numpy and little more.
+
+Examples
+--------
+>>> import splitiot as si
+>>> def halve(x): return x / 2
+>>> def square(x): return x * x
+>>> pipeline = si.tasks([halve, square])
+>>> measured = dict(sent_bytes=[8e3, 4e3, 0], returned_bytes=[8, 8, 0])
+>>> device = si.TierProfile.from_steps(pipeline.digest, [0.010, 0.200], **measured)
+>>> link = si.Link.from_mbit_per_s(1, rtt_s=0.01)
+>>> plan = si.solve(pipeline, si.Topology(tiers=[device, device.scaled(0.1)], links=[link]))
+>>> plan.cut
+1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splitiot import errors, samples, vision
+    from splitiot.adapters.http import HttpTransport
+    from splitiot.cost import Costs, costs
+    from splitiot.device import Device
+    from splitiot.edge import EdgeService
+    from splitiot.errors import SplitiotError
+    from splitiot.functions import task, tasks
+    from splitiot.models import Model, load_model
+    from splitiot.observation import EdgeTimes, Observation
+    from splitiot.pipeline import Boundary, Pipeline, Placement, Runtime, Step, Tier
+    from splitiot.plan import Outcome, Plan
+    from splitiot.planner import Planner
+    from splitiot.policies import Best, Context, Decision, Fixed, LeastLatency, LocalMode, Policy
+    from splitiot.profiling import profile
+    from splitiot.runner import Runner
+    from splitiot.solver import solve
+    from splitiot.topology import Link, TierProfile, Topology
+    from splitiot.transports import InMemory, RoundTrip, Transport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Best",
+    "Boundary",
+    "Context",
+    "Costs",
+    "Decision",
+    "Device",
+    "EdgeService",
+    "EdgeTimes",
+    "Fixed",
+    "HttpTransport",
+    "InMemory",
+    "LeastLatency",
+    "Link",
+    "LocalMode",
+    "Model",
+    "Observation",
+    "Outcome",
+    "Pipeline",
+    "Placement",
+    "Plan",
+    "Planner",
+    "Policy",
+    "RoundTrip",
+    "Runner",
+    "Runtime",
+    "SplitiotError",
+    "Step",
+    "Tier",
+    "TierProfile",
+    "Topology",
+    "Transport",
+    "__version__",
+    "costs",
+    "errors",
+    "load_model",
+    "profile",
+    "samples",
+    "solve",
+    "task",
+    "tasks",
+    "vision",
+]
+
+_HOMES = {
+    "adapters.http": ("HttpTransport",),
+    "cost": ("Costs", "costs"),
+    "device": ("Device",),
+    "edge": ("EdgeService",),
+    "errors": ("SplitiotError",),
+    "functions": ("task", "tasks"),
+    "models": ("Model", "load_model"),
+    "observation": ("EdgeTimes", "Observation"),
+    "pipeline": ("Boundary", "Pipeline", "Placement", "Runtime", "Step", "Tier"),
+    "plan": ("Outcome", "Plan"),
+    "planner": ("Planner",),
+    "policies": ("Best", "Context", "Decision", "Fixed", "LeastLatency", "LocalMode", "Policy"),
+    "profiling": ("profile",),
+    "runner": ("Runner",),
+    "solver": ("solve",),
+    "topology": ("Link", "TierProfile", "Topology"),
+    "transports": ("InMemory", "RoundTrip", "Transport"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in ("errors", "samples", "vision"):
+        return import_module(f"splitiot.{name}")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'splitiot' has no attribute {name!r}")
+    value = getattr(import_module(f"splitiot.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
