@@ -1,0 +1,180 @@
+"""Everything that splitiot raises.
+
+SplitiotError
+├── ModelError                    a model file can't be used as asked
+│   ├── MalformedModel            the file is broken: it would crash or mislead an interpreter
+│   ├── UnsupportedModel          the file is sound, but uses what splitiot does not know
+│   └── NotCuttable               this model can't be cut here: operator, tensor and reason
+├── CutError                      no such cut, part or step (also a ValueError)
+├── ProfileError                  a profile is missing, broken, or of another pipeline
+├── Infeasible                    no placement meets the constraints
+├── TransportError                a frame could not be carried
+│   ├── TransportTimeout          not in the time given (also a TimeoutError)
+│   └── AuthenticationError       the other side refused the credential
+├── ProtocolError                 bytes that break the protocol
+│   ├── LocalProtocolError        this side was used wrongly
+│   └── RemoteProtocolError       the other side sent what it must not
+├── StepError                     a step raised: its own exception is the cause
+├── RemoteError                   the edge could not compute: code and message of the other side
+├── DeadlineExceeded              no result in time (also a TimeoutError)
+├── EdgeUnavailable               the edge can't be reached and the device can't finish alone
+├── Overloaded                    a bounded table is full; come back after `retry_after_s`
+└── MissingDependencyError        an extra is not installed (also an ImportError)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationError",
+    "CutError",
+    "DeadlineExceeded",
+    "EdgeUnavailable",
+    "Infeasible",
+    "LocalProtocolError",
+    "MalformedModel",
+    "MissingDependencyError",
+    "ModelError",
+    "NotCuttable",
+    "Overloaded",
+    "ProfileError",
+    "ProtocolError",
+    "RemoteError",
+    "RemoteProtocolError",
+    "SplitiotError",
+    "StepError",
+    "TransportError",
+    "TransportTimeout",
+    "UnsupportedModel",
+]
+
+
+class SplitiotError(Exception):
+    """The root of all errors that splitiot raises on purpose."""
+
+
+class ModelError(SplitiotError):
+    """A model can't be used as asked."""
+
+
+class MalformedModel(ModelError):
+    """The file is broken: running it could crash an interpreter or give silent garbage."""
+
+
+class UnsupportedModel(ModelError):
+    """The file may be sound, but it uses something that splitiot does not know."""
+
+
+class NotCuttable(ModelError):
+    """The model can't be cut at this place; the message names the operator, the tensor and the reason."""
+
+
+class CutError(SplitiotError, ValueError):
+    """There is no such cut, part or step in this pipeline."""
+
+
+class ProfileError(SplitiotError):
+    """A profile is missing, broken, or belongs to another pipeline."""
+
+
+class Infeasible(SplitiotError):
+    """No placement meets the constraints."""
+
+
+class TransportError(SplitiotError):
+    """A frame could not be carried.
+
+    Parameters
+    ----------
+    message : str
+    frame : bytes, optional
+        The outgoing frame that failed, so that a session can tell which request it was.
+    """
+
+    def __init__(self, message: str, *, frame: bytes | None = None) -> None:
+        super().__init__(message)
+        self.frame = frame
+
+
+class TransportTimeout(TransportError, TimeoutError):
+    """A frame was not carried in the time given."""
+
+
+class AuthenticationError(TransportError):
+    """The other side refused the credential."""
+
+
+class ProtocolError(SplitiotError):
+    """Bytes that break the protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """A mistake in the calling code: this side was used wrongly."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something that it must not."""
+
+
+class StepError(SplitiotError):
+    """A step raised on this side; its own exception is the `__cause__`."""
+
+
+class RemoteError(SplitiotError):
+    """The edge answered that it could not compute.
+
+    Parameters
+    ----------
+    message : str
+        The edge's own words.
+    code : str
+        One of the codes of `splitiot.wire.ErrorCode`.
+    """
+
+    def __init__(self, message: str, *, code: str = "failed") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DeadlineExceeded(SplitiotError, TimeoutError):
+    """No result in time."""
+
+
+class EdgeUnavailable(SplitiotError):
+    """The edge can't be reached, and the device does not have the remaining part."""
+
+
+class Overloaded(SplitiotError):
+    """A bounded table is full.
+
+    Parameters
+    ----------
+    message : str
+    retry_after_s : float
+        When it makes sense to come back, in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class MissingDependencyError(SplitiotError, ImportError):
+    """Something was asked for that needs an extra.
+
+    Parameters
+    ----------
+    package : str
+        What could not be imported.
+    extra : str
+        The extra that installs it.
+
+    Examples
+    --------
+    >>> print(MissingDependencyError("matplotlib", "plot"))
+    matplotlib is not installed. Install it with: pip install "splitiot[plot]"
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f'{package} is not installed. Install it with: pip install "splitiot[{extra}]"')
+        self.package = package
+        self.extra = extra
