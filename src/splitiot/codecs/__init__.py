@@ -1,0 +1,10 @@
+"""How payloads are packed."""
+
+from __future__ import annotations
+
+from splitiot.codecs._base import DTYPES, Codec, array_bytes
+from splitiot.codecs.raw import Raw
+
+__all__ = ["DTYPES", "RAW", "Codec", "Raw", "array_bytes"]
+
+RAW = Raw()

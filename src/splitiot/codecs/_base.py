@@ -1,0 +1,74 @@
+"""What a codec is."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DTYPES", "Codec"]
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    name: np.dtype(name)
+    for name in [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
+}
+"""The types of arrays that can cross, by name."""
+
+
+class Codec(abc.ABC):
+    """How one array of a payload is packed.
+
+    Attributes
+    ----------
+    name : str
+        As it stands in a `splitiot.Placement` and on the wire.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def encode(self, array: NDArray[Any]) -> NDArray[Any] | bytes:
+        """Pack an array whose dtype is in `DTYPES`: contiguous, little-endian bytes."""
+
+    @abc.abstractmethod
+    def decode(self, buffer: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Unpack. The result may be a read-only view of `buffer`.
+
+        Raises
+        ------
+        ValueError
+            `buffer` can't hold such an array. Checked before anything is allocated.
+        """
+
+    @abc.abstractmethod
+    def encoded_bytes(self, dtype: str, shape: tuple[int, ...]) -> float:
+        """Bytes that such an array takes (the expectation, where it depends on the contents)."""
+
+
+def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Bytes of an array's contents; ValueError for a type that can't cross or a negative length."""
+    known = DTYPES.get(dtype)
+    if known is None:
+        raise ValueError(f"arrays of type {dtype!r} can't cross; these can: {', '.join(sorted(DTYPES))}")
+    if shape and min(shape) < 0:
+        raise ValueError(f"an array can't have the shape {shape}")
+    return math.prod(shape) * known.itemsize

@@ -1,0 +1,62 @@
+"""Messages and their bytes.
+
+A frame is a prefix of 16 bytes, a header in MessagePack, and the arrays' buffers, each starting at a multiple of 16:
+
+    0   2  b"SI"
+    2   1  version of the protocol
+    3   1  kind of message
+    4   4  bytes of the header, little-endian
+    8   4  bytes behind the header's padding
+    12  4  0 (reserved: ignored by readers)
+    16     header, then zeros to a multiple of 16, then buffers, each with zeros to a multiple of 16
+
+A header is an array in the order of the message's fields. Fields are only ever added behind the last one: readers
+ignore what they do not know, and take the default of what is missing. Only durations stand on the wire, no clocks.
+"""
+
+from __future__ import annotations
+
+from splitiot.wire._frame import VERSION, decode, encode
+from splitiot.wire._messages import (
+    KINDS,
+    MAX_FRAME_BYTES,
+    Busy,
+    Echo,
+    ErrorCode,
+    Failure,
+    Hello,
+    Message,
+    NextPlacement,
+    PipelineHello,
+    Probe,
+    Reply,
+    Request,
+    SayHello,
+    Welcome,
+)
+from splitiot.wire._payload import Packed, finite, pack, unpack
+
+__all__ = [
+    "KINDS",
+    "MAX_FRAME_BYTES",
+    "VERSION",
+    "Busy",
+    "Echo",
+    "ErrorCode",
+    "Failure",
+    "Hello",
+    "Message",
+    "NextPlacement",
+    "Packed",
+    "PipelineHello",
+    "Probe",
+    "Reply",
+    "Request",
+    "SayHello",
+    "Welcome",
+    "decode",
+    "encode",
+    "finite",
+    "pack",
+    "unpack",
+]

@@ -1,0 +1,85 @@
+"""Frames: a prefix, a header, buffers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from numpy.typing import NDArray
+
+from splitiot.errors import LocalProtocolError, RemoteProtocolError
+from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Request
+
+__all__ = ["VERSION", "decode", "encode"]
+
+VERSION: Final = 1
+
+_MAGIC: Final = b"SI"
+_PREFIX: Final = struct.Struct("<2sBBIII")
+_MAX_HEADER_BYTES: Final = 2**20
+_ZEROS: Final = bytes(16)
+_NUMBER_OF: Final = {kind: number for number, kind in enumerate(KINDS, start=1)}
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODERS: Final[list[msgspec.msgpack.Decoder[Any]]] = [msgspec.msgpack.Decoder(kind) for kind in KINDS]
+_CARRIERS: Final = (Request, Reply)
+
+
+def encode(message: Message, buffers: Sequence[NDArray[Any] | bytes] = ()) -> bytes:
+    """Make a frame of a message and its packed arrays (or a probe's padding)."""
+    header = _ENCODER.encode(message)
+    length = len(header)
+    pieces: list[Any] = [b"", header, _ZEROS[: -length % 16]]
+    body = 0
+    for buffer in buffers:
+        size = len(buffer) if isinstance(buffer, bytes) else buffer.nbytes
+        pieces.append(buffer)
+        pieces.append(_ZEROS[: -size % 16])
+        body += size + -size % 16
+    if body > 0xFFFFFFFF or length > _MAX_HEADER_BYTES:
+        raise LocalProtocolError(f"a frame with {length} bytes of header and {body} of arrays is too large to send")
+    pieces[0] = _PREFIX.pack(_MAGIC, VERSION, _NUMBER_OF[type(message)], length, body, 0)
+    return b"".join(pieces)
+
+
+def decode(
+    frame: bytes | bytearray | memoryview, *, max_frame_bytes: int = MAX_FRAME_BYTES
+) -> tuple[Message, list[memoryview]]:
+    """Read a frame: the message, and views of its arrays' buffers.
+
+    Raises
+    ------
+    RemoteProtocolError
+        Anything that is not a whole, well-formed frame of this version.
+    """
+    total = len(frame) if isinstance(frame, bytes) else memoryview(frame).nbytes
+    if total > max_frame_bytes:
+        raise RemoteProtocolError(f"a frame of {total} bytes; at most {max_frame_bytes} are accepted")
+    if total < _PREFIX.size:
+        raise RemoteProtocolError(f"a frame of {total} bytes is shorter than its prefix")
+    magic, version, number, length, body, _ = _PREFIX.unpack_from(frame)
+    if magic != _MAGIC:
+        raise RemoteProtocolError("not a splitiot frame: does this address serve something else?")
+    if version != VERSION:
+        raise RemoteProtocolError(f"protocol version {version}, this side speaks {VERSION}: update the older side")
+    if not 1 <= number <= len(KINDS):
+        raise RemoteProtocolError(f"unknown kind of message {number}")
+    start = _PREFIX.size + length + -length % 16
+    if length > _MAX_HEADER_BYTES or start + body != total:
+        raise RemoteProtocolError(f"a frame of {total} bytes that says {start + body}: cut off or garbled")
+    view = memoryview(frame).toreadonly()
+    try:
+        message: Message = _DECODERS[number - 1].decode(view[_PREFIX.size : _PREFIX.size + length])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"unreadable header: {error}") from error
+    views: list[memoryview] = []
+    sizes = [a[2] for a in message.arrays] if isinstance(message, _CARRIERS) else [body] if body else []
+    for size in sizes:
+        if size < 0 or start + size > total:
+            raise RemoteProtocolError("the arrays reach beyond the frame")
+        views.append(view[start : start + size])
+        start += size + -size % 16
+    if start != total:
+        raise RemoteProtocolError(f"{total - start} bytes of the frame belong to no array")
+    return message, views

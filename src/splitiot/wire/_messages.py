@@ -1,0 +1,254 @@
+"""The messages. Their fields stand on the wire in this order, and new ones are only added behind the last."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from splitiot.observation import EdgeTimes, Observation
+
+__all__ = [
+    "KINDS",
+    "MAX_FRAME_BYTES",
+    "Array",
+    "Busy",
+    "Echo",
+    "ErrorCode",
+    "Failure",
+    "Hello",
+    "Message",
+    "NextPlacement",
+    "PipelineHello",
+    "Probe",
+    "Reply",
+    "Request",
+    "SayHello",
+    "Welcome",
+]
+
+MAX_FRAME_BYTES: Final = 64 * 2**20
+"""The largest frame that is accepted unless told otherwise."""
+
+Array: TypeAlias = tuple[str, tuple[int, ...], int]
+"""Type, shape, and bytes of the packed buffer."""
+
+
+class ErrorCode:
+    """Why the edge could not compute: the codes that stand in a `Failure`."""
+
+    UNKNOWN_PIPELINE: Final = "unknown-pipeline"
+    BAD_PART: Final = "bad-part"
+    BAD_BOUNDARY: Final = "bad-boundary"
+    BAD_PAYLOAD: Final = "bad-payload"
+    BAD_CODEC: Final = "bad-codec"
+    BAD_FRAME: Final = "bad-frame"
+    BAD_ORDER: Final = "bad-order"
+    INEXACT: Final = "inexact"
+    STATE_LOST: Final = "state-lost"
+    LATE: Final = "late"
+    FAILED: Final = "failed"
+
+
+class PipelineHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What one side has of a pipeline.
+
+    Parameters
+    ----------
+    digest : bytes
+        32 bytes.
+    n : int
+        The number of steps.
+    sink : str
+    stateful : bool
+    parts : tuple of (int, int), optional
+        The parts [start, stop) present; None where any can be made.
+    runtime : tuple of str, optional
+        Name, version, kernels, machine of `splitiot.RuntimeInfo`.
+    """
+
+    digest: bytes
+    n: int
+    sink: str = "device"
+    stateful: bool = False
+    parts: tuple[tuple[int, int], ...] | None = None
+    runtime: tuple[str, str, str, str] | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Device to edge: who I am and what I have.
+
+    Parameters
+    ----------
+    boot : int
+        Random, new at each start of the device.
+    sequence : int
+    software : str
+    pipelines : tuple of PipelineHello
+    profiles : tuple of dict
+        The device's own, where the edge asked for them.
+    want_profiles : tuple of bytes
+        Digests of the pipelines whose edge profiles are wanted.
+    """
+
+    boot: int
+    sequence: int
+    software: str = ""
+    pipelines: tuple[PipelineHello, ...] = ()
+    profiles: tuple[dict[str, Any], ...] = ()
+    want_profiles: tuple[bytes, ...] = ()
+    telemetry: dict[str, float] = {}
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Edge to device: the answer to a Hello. `boot` and `sequence` are those of the Hello."""
+
+    boot: int
+    sequence: int
+    edge_boot: int
+    software: str = ""
+    pipelines: tuple[PipelineHello, ...] = ()
+    profiles: tuple[dict[str, Any], ...] = ()
+    want_profiles: tuple[bytes, ...] = ()
+    max_frame_bytes: int = MAX_FRAME_BYTES
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Device to edge: run [start, stop) on this payload.
+
+    Parameters
+    ----------
+    boot, sequence : int
+        Together with the peer's identity the request's id. The same id is executed once.
+    digest : bytes
+    start, stop : int
+    fingerprint : bytes
+        8 bytes: `Boundary.fingerprint` at `start`.
+    names : tuple of str, optional
+        Of a payload that is a dict of arrays: their names, in the order of `arrays`.
+    payload : object
+        Of any other payload: its tree, with arrays replaced by their positions in `arrays`.
+    arrays : tuple of (str, tuple of int, int)
+        Type, shape and packed bytes of each.
+    codec : str
+    sink : str
+    deadline_s : float, optional
+        What is left of it when this is sent.
+    plan_id : int
+    probe : bool
+    propensity : float
+    observations : tuple of Observation
+        Of earlier requests; may be repeated.
+    telemetry : dict of str to float
+    attempt : int
+        0, then 1, 2, ... for retransmissions.
+    order : int, optional
+        Of stateful parts: 0, 1, 2, ... since the last reset.
+    reset : bool
+        Forget the state before running.
+    exact : bool
+        Refuse where the results could differ from the device's.
+    """
+
+    boot: int
+    sequence: int
+    digest: bytes
+    start: int
+    stop: int
+    fingerprint: bytes
+    names: tuple[str, ...] | None = None
+    payload: Any = None
+    arrays: tuple[Array, ...] = ()
+    codec: str = "raw"
+    sink: str = "device"
+    deadline_s: float | None = None
+    plan_id: int = 0
+    probe: bool = False
+    propensity: float = 1.0
+    observations: tuple[Observation, ...] = ()
+    telemetry: dict[str, float] = {}
+    attempt: int = 0
+    order: int | None = None
+    reset: bool = False
+    exact: bool = False
+
+
+class NextPlacement(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What the edge's planner chose for the device's next request."""
+
+    plan_id: int
+    cuts: tuple[int, ...]
+    codecs: tuple[str, ...] = ("raw",)
+    why: str = ""
+    probe: bool = False
+    propensity: float = 1.0
+    valid_s: float = 1.0
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Edge to device: what the tail gave.
+
+    `hello` asks for a Hello when convenient: the edge does not know this boot of the device.
+    """
+
+    boot: int
+    sequence: int
+    edge_boot: int
+    times: EdgeTimes = EdgeTimes()
+    names: tuple[str, ...] | None = None
+    payload: Any = None
+    arrays: tuple[Array, ...] = ()
+    codec: str = "raw"
+    next: NextPlacement | None = None
+    hello: bool = False
+
+
+class Busy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Edge to device: not now; come back after `retry_after_s`. Nothing was executed."""
+
+    boot: int
+    sequence: int
+    edge_boot: int
+    retry_after_s: float = 0.1
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Edge to device: it could not be computed. `boot` and `sequence` are 0 where the request was unreadable."""
+
+    boot: int
+    sequence: int
+    edge_boot: int
+    code: str = ErrorCode.FAILED
+    message: str = ""
+    times: EdgeTimes = EdgeTimes()
+
+
+class SayHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Edge to device: say hello again, then send this request once more. Nothing was executed."""
+
+    boot: int
+    sequence: int
+    edge_boot: int
+
+
+class Probe(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Device to edge: measure the link. The frame's buffers are padding; `echo_bytes` of padding come back."""
+
+    boot: int
+    sequence: int
+    echo_bytes: int = 0
+
+
+class Echo(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Edge to device: the answer to a Probe."""
+
+    boot: int
+    sequence: int
+    edge_boot: int
+    residence_s: float = 0.0
+
+
+Message: TypeAlias = Hello | Welcome | Request | Reply | Busy | Failure | SayHello | Probe | Echo
+
+KINDS: Final[tuple[type[Message], ...]] = (Hello, Welcome, Request, Reply, Busy, Failure, SayHello, Probe, Echo)
+"""In the order of their numbers on the wire, from 1. Only ever longer."""

@@ -1,0 +1,195 @@
+"""Payloads: plain data with array leaves, to and from what stands in a message. There is no pickle."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from splitiot.codecs import DTYPES, RAW, Codec
+from splitiot.errors import LocalProtocolError, RemoteProtocolError
+from splitiot.pipeline import Payload
+from splitiot.wire._messages import Array, Reply, Request
+
+__all__ = ["Packed", "finite", "pack", "unpack"]
+
+_MAX_DEPTH: Final = 32
+_ARRAY, _TUPLE, _SCALAR = 1, 2, 3  # MessagePack extensions
+_INDEX: Final = struct.Struct("<H")
+_NAME_OF: Final = {dtype: name for name, dtype in DTYPES.items()}
+_LIST: Final = msgspec.msgpack.Decoder(list[Any])
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """A payload ready to stand in a Request or Reply."""
+
+    names: tuple[str, ...] | None
+    payload: Any
+    arrays: tuple[Array, ...]
+    buffers: tuple[NDArray[Any] | bytes, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffers."""
+        return sum(array[2] for array in self.arrays)
+
+
+def pack(payload: Payload, codec: Codec = RAW) -> Packed:
+    """Replace the arrays of a payload by positions, and pack them.
+
+    Parameters
+    ----------
+    payload : plain data with array leaves
+        None, bool, int (64 bits), float, str, bytes, arrays and numpy scalars; in lists, tuples and dicts with
+        string keys.
+    codec : Codec
+
+    Raises
+    ------
+    LocalProtocolError
+        Something else stands in it; the message says where. There is no pickle.
+
+    Examples
+    --------
+    >>> packed = pack({"x": np.zeros((2, 2), np.float32), "label": "cat"})
+    >>> packed.arrays
+    (('float32', (2, 2), 16),)
+    """
+    arrays: list[Array] = []
+    buffers: list[NDArray[Any] | bytes] = []
+
+    def put(array: NDArray[Any], where: str) -> None:
+        dtype = _NAME_OF.get(array.dtype) or _NAME_OF.get(array.dtype.newbyteorder("="))
+        if dtype is None:
+            raise LocalProtocolError(f"{where or 'the payload'}: arrays of type {array.dtype} can't cross")
+        if len(arrays) == 0xFFFF:
+            raise LocalProtocolError("a payload can hold at most 65535 arrays")
+        buffer = codec.encode(array)
+        arrays.append((dtype, array.shape, len(buffer) if isinstance(buffer, bytes) else buffer.nbytes))
+        buffers.append(buffer)
+
+    def leaf(array: NDArray[Any], kind: int, where: str) -> msgspec.msgpack.Ext:
+        put(array, where)
+        return msgspec.msgpack.Ext(kind, _INDEX.pack(len(arrays) - 1))
+
+    def walk(value: Any, where: str, depth: int) -> Any:
+        if isinstance(value, np.ndarray):
+            return leaf(value, _ARRAY, where)
+        if value is None or (isinstance(value, bool | float | str | bytes) and not isinstance(value, np.generic)):
+            return value
+        if isinstance(value, int) and not isinstance(value, np.generic):
+            if not -(2**63) <= value < 2**64:
+                raise LocalProtocolError(f"{where or 'the payload'}: {value} does not fit 64 bits")
+            return value
+        if depth == _MAX_DEPTH:
+            raise LocalProtocolError(f"{where}: nested more than {_MAX_DEPTH} deep")
+        if isinstance(value, dict):
+            for key in value:
+                if type(key) is not str:
+                    raise LocalProtocolError(f"{where or 'the payload'}: keys must be strings, got {key!r}")
+            return {key: walk(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
+        if type(value) is list:
+            return [walk(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        if type(value) is tuple:
+            inner = [walk(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+            return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(inner))
+        if isinstance(value, np.generic):
+            return leaf(np.asarray(value), _SCALAR, where)
+        raise LocalProtocolError(
+            f"{where or 'the payload'}: a {type(value).__name__} can't cross. Send numbers, strings, bytes, arrays, "
+            "and lists, tuples and dicts of them"
+        )
+
+    if type(payload) is dict and _flat(payload):
+        for name, array in payload.items():
+            put(array, name)
+        return Packed(tuple(payload), None, tuple(arrays), tuple(buffers))
+    return Packed(None, walk(payload, "", 0), tuple(arrays), tuple(buffers))
+
+
+def _flat(payload: dict[Any, Any]) -> bool:
+    return all(type(name) is str and isinstance(array, np.ndarray) for name, array in payload.items())
+
+
+def unpack(
+    message: Request | Reply,
+    buffers: Sequence[memoryview],
+    codec: Codec = RAW,
+    *,
+    copy: bool = False,
+) -> Payload:
+    """Put the arrays back; the inverse of `pack`.
+
+    Parameters
+    ----------
+    message : Request or Reply
+    buffers : sequence of memoryview
+        As `decode` gave them.
+    codec : Codec
+    copy : bool
+        Give arrays that own their memory and can be written; else they may be read-only views of the frame.
+
+    Raises
+    ------
+    RemoteProtocolError
+        The parts do not fit together.
+    """
+    arrays, names = message.arrays, message.names
+    if len(buffers) != len(arrays):
+        raise RemoteProtocolError(f"{len(arrays)} arrays but {len(buffers)} buffers")
+    leaves: list[NDArray[Any]] = []
+    try:
+        for (dtype, shape, _), buffer in zip(arrays, buffers, strict=True):
+            array = codec.decode(buffer, dtype, shape)
+            leaves.append(array.copy() if copy and not (array.flags.owndata and array.flags.writeable) else array)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error
+    if names is not None:
+        if len(set(names)) != len(leaves):
+            raise RemoteProtocolError(f"{len(leaves)} arrays but the names {names}")
+        return dict(zip(names, leaves, strict=True))
+
+    def pick(data: bytes) -> Any:
+        if len(data) != _INDEX.size:
+            raise RemoteProtocolError("a payload's array position is not 2 bytes")
+        (index,) = _INDEX.unpack(data)
+        if index >= len(leaves):
+            raise RemoteProtocolError(f"the payload names array {index} of {len(leaves)}")
+        return leaves[index]
+
+    def walk(value: Any, depth: int) -> Any:
+        if isinstance(value, msgspec.msgpack.Ext):
+            if value.code == _ARRAY:
+                return pick(bytes(value.data))
+            if value.code == _SCALAR:
+                return pick(bytes(value.data))[()]
+            if value.code == _TUPLE and depth < _MAX_DEPTH:
+                return tuple(walk(item, depth + 1) for item in _tuple(bytes(value.data)))
+            raise RemoteProtocolError(f"the payload holds an unknown extension {value.code}, or is nested too deep")
+        if isinstance(value, dict):
+            if depth == _MAX_DEPTH:
+                raise RemoteProtocolError(f"the payload is nested more than {_MAX_DEPTH} deep")
+            return {key: walk(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list):
+            if depth == _MAX_DEPTH:
+                raise RemoteProtocolError(f"the payload is nested more than {_MAX_DEPTH} deep")
+            return [walk(item, depth + 1) for item in value]
+        return value
+
+    return walk(message.payload, 0)
+
+
+def _tuple(data: bytes) -> list[Any]:
+    try:
+        return _LIST.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"unreadable payload: {error}") from error
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The entries that are finite: NaN and infinities pass MessagePack."""
+    return {name: value for name, value in numbers.items() if abs(value) < float("inf")}

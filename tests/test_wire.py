@@ -1,0 +1,289 @@
+"""The bytes on the wire: golden vectors that must not change, round trips, and hostile frames."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from splitiot import wire
+from splitiot.codecs import DTYPES
+from splitiot.errors import LocalProtocolError, RemoteProtocolError
+from splitiot.observation import EdgeTimes, Observation
+
+RUNTIME = ("litert", "2.3.0", "default", "x86_64")
+PIPELINE = wire.PipelineHello(digest=bytes(range(32)), n=27, parts=((0, 7), (7, 27)), runtime=RUNTIME)
+SEEN = Observation(
+    plan_id=3,
+    cut=7,
+    head_s=0.5,
+    tail_s=0.25,
+    edge=EdgeTimes(0.5, 0.25, 0.125, 0.0625, 1.0),
+    round_trip_s=2.0,
+    sent_bytes=100,
+    received_bytes=10,
+)
+MESSAGES: dict[str, wire.Message] = {
+    "hello": wire.Hello(boot=2**60, sequence=1, software="x", pipelines=(PIPELINE,), want_profiles=(bytes(range(32)),)),
+    "welcome": wire.Welcome(boot=1, sequence=1, edge_boot=9, pipelines=(PIPELINE,), profiles=({"digest": "ab"},)),
+    "request": wire.Request(
+        boot=1,
+        sequence=2,
+        digest=bytes(range(32)),
+        start=7,
+        stop=27,
+        fingerprint=bytes(range(8)),
+        names=("t",),
+        arrays=(("int8", (2, 2), 4),),
+        deadline_s=0.5,
+        plan_id=3,
+        observations=(SEEN,),
+        telemetry={"battery": 0.5},
+        order=0,
+    ),
+    "reply": wire.Reply(
+        boot=1,
+        sequence=2,
+        edge_boot=9,
+        times=EdgeTimes(0.5, 0.25, 0.125, 0.0625, 1.0),
+        names=("t",),
+        arrays=(("int8", (2, 2), 4),),
+        next=wire.NextPlacement(plan_id=4, cuts=(7,), why="least latency_s"),
+    ),
+    "busy": wire.Busy(boot=1, sequence=2, edge_boot=9, retry_after_s=0.5),
+    "failure": wire.Failure(boot=1, sequence=2, edge_boot=9, code="late", message="no"),
+    "say_hello": wire.SayHello(boot=1, sequence=2, edge_boot=9),
+    "probe": wire.Probe(boot=1, sequence=2, echo_bytes=4),
+    "echo": wire.Echo(boot=1, sequence=2, edge_boot=9, residence_s=0.5),
+}
+BUFFERS = {"request": [np.array([[1, 2], [3, 4]], np.int8)], "reply": [b"\x01\x02\x03\x04"], "probe": [bytes(16)]}
+# A change of these bytes breaks devices in the field: only add fields behind the last one, and keep these readable.
+GOLDEN = {
+    "hello": (
+        "5349010183000000000000000000000097cf100000000000000001a1789196c420000102030405060708090a0b0c0d0e0f10"
+        "1112131415161718191a1b1c1d1e1f1ba6646576696365c29292000792071b94a66c6974657274a5322e332e30a764656661"
+        "756c74a67838365f36349091c420000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f80000000"
+        "00000000000000000000"
+    ),
+    "welcome": (
+        "5349010268000000000000000000000098010109a09196c420000102030405060708090a0b0c0d0e0f101112131415161718"
+        "191a1b1c1d1e1f1ba6646576696365c29292000792071b94a66c6974657274a5322e332e30a764656661756c74a67838365f"
+        "36349181a6646967657374a2616290ce040000000000000000000000"
+    ),
+    "request": (
+        "53490103ca0000001000000000000000dc00150102c420000102030405060708090a0b0c0d0e0f101112131415161718191a"
+        "1b1c1d1e1f071bc408000102030405060791a174c09193a4696e743892020204a3726177a6646576696365cb3fe000000000"
+        "000003c2cb3ff0000000000000919c0307cb3fe0000000000000cb3fd0000000000000c095cb3fe0000000000000cb3fd000"
+        "0000000000cb3fc0000000000000cb3fb0000000000000cb3ff0000000000000cb4000000000000000640ac2c2c281a76261"
+        "7474657279cb3fe00000000000000000c2c200000000000001020304000000000000000000000000"
+    ),
+    "reply": (
+        "534901047200000010000000000000009a01020995cb3fe0000000000000cb3fd0000000000000cb3fc0000000000000cb3f"
+        "b0000000000000cb3ff000000000000091a174c09193a4696e743892020204a37261779704910791a3726177af6c65617374"
+        "206c6174656e63795f73c2cb3ff0000000000000cb3ff0000000000000c20000000000000000000000000000010203040000"
+        "00000000000000000000"
+    ),
+    "busy": "534901050d000000000000000000000094010209cb3fe0000000000000000000",
+    "failure": (
+        "534901063a000000000000000000000096010209a46c617465a26e6f95cb0000000000000000cb0000000000000000cb0000"
+        "000000000000cb0000000000000000cb0000000000000000000000000000"
+    ),
+    "say_hello": "5349010704000000000000000000000093010209000000000000000000000000",
+    "probe": "534901080400000010000000000000009301020400000000000000000000000000000000000000000000000000000000",
+    "echo": "534901090d000000000000000000000094010209cb3fe0000000000000000000",
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_golden_bytes(name: str) -> None:
+    frame = bytes.fromhex(GOLDEN[name])
+    assert wire.encode(MESSAGES[name], BUFFERS.get(name, ())).hex() == GOLDEN[name]
+    message, buffers = wire.decode(frame)
+    assert message == MESSAGES[name]
+    assert [bytes(b) for b in buffers] == [bytes(memoryview(b).cast("B")) for b in BUFFERS.get(name, ())]
+
+
+def test_every_kind_has_a_golden_frame() -> None:
+    assert {type(message) for message in MESSAGES.values()} == set(wire.KINDS)
+
+
+def rebuilt(message: wire.Message, change: object) -> bytes:
+    """The message's frame with another header: what a newer or an older side would send."""
+    frame = wire.encode(message)
+    length = int.from_bytes(frame[4:8], "little")
+    fields = msgspec.msgpack.decode(frame[16 : 16 + length])
+    header = msgspec.msgpack.encode(change(fields))  # type: ignore[operator]
+    return frame[:4] + len(header).to_bytes(4, "little") + frame[8:16] + header + bytes(-len(header) % 16)
+
+
+@pytest.mark.parametrize("name", [n for n in MESSAGES if n not in BUFFERS])
+def test_fields_of_a_newer_version_are_ignored(name: str) -> None:
+    message, _ = wire.decode(rebuilt(MESSAGES[name], lambda fields: [*fields, {"new": 1}, 7]))
+    assert message == MESSAGES[name]
+
+
+def test_fields_that_an_older_version_lacks_take_their_defaults() -> None:
+    busy, _ = wire.decode(rebuilt(wire.Busy(boot=1, sequence=2, edge_boot=3), lambda fields: fields[:3]))
+    assert busy == wire.Busy(boot=1, sequence=2, edge_boot=3, retry_after_s=0.1)
+
+
+ARRAYS = st.sampled_from(sorted(DTYPES)).flatmap(
+    lambda name: hnp.arrays(name, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+)
+PLAIN = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=8)
+)
+PAYLOADS = st.recursive(
+    PLAIN | ARRAYS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=6), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def same(a: object, b: object) -> bool:
+    """Equal in type and value, NaN like NaN."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray | np.generic):
+        assert isinstance(b, np.ndarray | np.generic)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        assert isinstance(b, dict)
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple)
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, float):
+        assert isinstance(b, float)
+        return a == b or (math.isnan(a) and math.isnan(b))
+    return a == b
+
+
+def crossed(payload: object, *, copy: bool = False) -> object:
+    packed = wire.pack(payload)
+    request = wire.Reply(
+        boot=1, sequence=1, edge_boot=1, names=packed.names, payload=packed.payload, arrays=packed.arrays
+    )
+    message, buffers = wire.decode(wire.encode(request, packed.buffers))
+    assert isinstance(message, wire.Reply)
+    return wire.unpack(message, buffers, copy=copy)
+
+
+@given(PAYLOADS, st.booleans())
+def test_payloads_cross_unchanged(payload: object, copy: bool) -> None:
+    assert same(crossed(payload, copy=copy), payload)
+
+
+def test_numpy_scalars_views_and_foreign_byte_orders_cross() -> None:
+    base = np.arange(12, dtype=">i4").reshape(3, 4)
+    got = crossed({"scalar": np.float32(1.5), "view": base[:, ::2], "t": (np.int8(3),)})
+    assert isinstance(got, dict)
+    assert type(got["scalar"]) is np.float32 and got["scalar"] == 1.5
+    assert got["view"].dtype == np.dtype("int32") and got["view"].tolist() == base[:, ::2].tolist()
+    assert type(got["t"]) is tuple and type(got["t"][0]) is np.int8
+
+
+def test_only_copies_can_be_written() -> None:
+    array = np.zeros(4, np.float32)
+    got, copied = crossed({"x": array}), crossed({"x": array}, copy=True)
+    assert isinstance(got, dict) and isinstance(copied, dict)
+    assert not got["x"].flags.writeable
+    assert copied["x"].flags.writeable
+
+
+def deep(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"a": [object()]}, r"\['a'\]\[0\]: a object can't cross"),
+        ({1: 2}, "keys must be strings"),
+        ({"s": {1, 2}}, "a set can't cross"),
+        (np.array(["text"]), "can't cross"),
+        ({"o": np.array([None])}, "can't cross"),
+        (2**64, "64 bits"),
+        (deep(40), "nested more than"),
+    ],
+)
+def test_what_can_not_cross_is_refused_with_its_place(payload: object, words: str) -> None:
+    with pytest.raises(LocalProtocolError, match=words):
+        wire.pack(payload)
+
+
+@given(st.data())
+def test_garbled_frames_give_typed_errors(data: st.DataObject) -> None:
+    frame = bytearray.fromhex(GOLDEN[data.draw(st.sampled_from(sorted(GOLDEN)))])
+    for _ in range(data.draw(st.integers(1, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(frame)))
+    for bad in (bytes(frame), bytes(frame[:cut])):
+        try:
+            message, buffers = wire.decode(bad)
+            if isinstance(message, wire.Request | wire.Reply):
+                wire.unpack(message, buffers)
+        except RemoteProtocolError:
+            pass
+
+
+@given(st.binary(max_size=200))
+def test_noise_gives_typed_errors(noise: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        wire.decode(noise)
+    framed = b"SI\x01\x03" + len(noise).to_bytes(4, "little") + bytes(8) + noise + bytes(-len(noise) % 16)
+    with pytest.raises(RemoteProtocolError):
+        wire.decode(framed)
+
+
+def test_a_million_levels_do_not_kill() -> None:
+    header = b"\x91" * 900_000
+    frame = b"SI\x01\x01" + len(header).to_bytes(4, "little") + bytes(8) + header + bytes(-len(header) % 16)
+    with pytest.raises(RemoteProtocolError):
+        wire.decode(frame)
+
+
+def test_lengths_are_checked_before_allocating() -> None:
+    lie = wire.Reply(boot=1, sequence=1, edge_boot=1, names=("x",), arrays=(("float32", (2**30, 2**10), 4),))
+    message, buffers = wire.decode(wire.encode(lie, [bytes(4)]))
+    assert isinstance(message, wire.Reply)
+    with pytest.raises(RemoteProtocolError, match="takes 4398046511104 bytes, got 4"):
+        wire.unpack(message, buffers)
+    beyond = wire.Reply(boot=1, sequence=1, edge_boot=1, names=("x",), arrays=(("int8", (99,), 99),))
+    with pytest.raises(RemoteProtocolError, match="beyond the frame"):
+        wire.decode(wire.encode(beyond, [bytes(4)]))
+    with pytest.raises(RemoteProtocolError, match="at most 10"):
+        wire.decode(bytes(11), max_frame_bytes=10)
+
+
+def test_messages_for_people_who_meet_something_else() -> None:
+    with pytest.raises(RemoteProtocolError, match="serve something else"):
+        wire.decode(b"HTTP/1.1 200 OK\r\n\r\n")
+    frame = bytearray.fromhex(GOLDEN["busy"])
+    frame[2] = 2
+    with pytest.raises(RemoteProtocolError, match="update the older side"):
+        wire.decode(frame)
+    frame[2], frame[3] = 1, 99
+    with pytest.raises(RemoteProtocolError, match="unknown kind"):
+        wire.decode(frame)
+
+
+def test_finite_drops_what_is_not() -> None:
+    assert wire.finite({"a": 1.0, "b": math.nan, "c": math.inf}) == {"a": 1.0}
