@@ -1,0 +1,307 @@
+"""Proof on the user's own model and machine: every cut gives what the uncut model gives, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from attrs import asdict, frozen
+
+from splitiot.errors import MissingDependencyError, ModelError
+from splitiot.models._check import WHOLE, Arrays, pack_request, random_payload
+from splitiot.pipeline import Runtime, RuntimeInfo
+
+if TYPE_CHECKING:
+    from splitiot.models.model import Model
+
+__all__ = ["CutCheck", "VerifyReport", "verify_model"]
+
+_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from splitiot.models._check import main; main()"
+
+
+@frozen
+class CutCheck:
+    """What came out at one cut.
+
+    Parameters
+    ----------
+    cut : int
+    nbytes : int or None
+        What crosses there.
+    ok : bool
+        Head, bytes and tail gave what the uncut model gives, bit for bit.
+    max_abs_difference : float or None
+        0.0 where ok; None where there is no such number (it did not run, or NaN stands against a number).
+    detail : str
+        What was wrong, if anything was.
+    """
+
+    cut: int
+    nbytes: int | None
+    ok: bool
+    max_abs_difference: float | None
+    detail: str = ""
+
+
+@frozen
+class VerifyReport:
+    """What `verify_model` found. It holds for `info` only: other versions, kernels, machines need their own.
+
+    Parameters
+    ----------
+    digest : str
+        Of the model.
+    lines : tuple of CutCheck
+        One for each legal cut, ascending; () when the uncut model did not run.
+    refused : mapping of int to str
+        The cuts that are not legal, with the reason.
+    info : RuntimeInfo
+    samples : int
+        How many inputs each cut was run with.
+    ran : bool
+        Whether the uncut model runs here at all.
+    detail : str
+        Why there is nothing to compare with, if so.
+    warnings : tuple of str
+        The model's own.
+    """
+
+    digest: str
+    lines: tuple[CutCheck, ...]
+    refused: Mapping[int, str]
+    info: RuntimeInfo
+    samples: int
+    ran: bool
+    detail: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model runs here and every legal cut is exact."""
+        return self.ran and not self.detail and all(line.ok for line in self.lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, fit for JSON."""
+        refused = {str(cut): why for cut, why in self.refused.items()}
+        lines, warnings = [asdict(line) for line in self.lines], [*self.warnings]
+        return {"ok": self.ok, **asdict(self), "lines": lines, "refused": refused, "warnings": warnings}
+
+    def __str__(self) -> str:
+        info = self.info
+        runs = f"{self.samples} sample{'s' * (self.samples != 1)}"
+        rows = [f"{runs}, {info.name} {info.version}, {info.kernels} kernels, {info.machine}"]
+        rows += [f"warning: {text}" for text in self.warnings]
+        if self.detail:
+            rows.append(self.detail if self.ran else f"can't run here: {self.detail}")
+        rows.append(f"{'cut':>5} {'bytes':>11}  result")
+        table = {cut: f"{cut:>5} {'':>11}  refused: {why}" for cut, why in self.refused.items()}
+        for line in self.lines:
+            size = "?" if line.nbytes is None else f"{line.nbytes:,}"
+            gap = "" if not line.max_abs_difference else f" (by up to {line.max_abs_difference:.3g})"
+            result = "exact" if line.ok else f"FAILED: {line.detail}{gap}"
+            table[line.cut] = f"{line.cut:>5} {size:>11}  {result}"
+        rows += [table[cut] for cut in sorted(table)]
+        exact = sum(line.ok for line in self.lines)
+        rows.append(f"{exact} of {len(self.lines)} cuts exact: {'ok' if self.ok else 'NOT OK'}")
+        return "\n".join(rows)
+
+
+def verify_model(
+    model: Model,
+    samples: int = 2,
+    sample: Any = None,
+    runtime: Runtime | None = None,
+    seed: int = 0,
+    timeout_s: float = 120.0,
+    on_line: Callable[[CutCheck], None] | None = None,
+) -> VerifyReport:
+    """Check every legal cut of a model against the uncut model, in a child process.
+
+    At each cut the head runs, what crosses goes through raw bytes, the tail runs, and names, types, shapes
+    and every bit of the results must be those of the uncut file. A crash or an endless loop takes only the
+    child with it; the report says what was being run.
+
+    Parameters
+    ----------
+    model : Model
+    samples : int
+        How many random inputs; a stateful model takes them one after another, and at least three.
+    sample : optional
+        An input of your own, in place of random ones; what `Pipeline.run` takes.
+    runtime : Runtime, optional
+    seed : int
+        Of the random inputs.
+    timeout_s : float
+        For each cut, in seconds.
+    on_line : callable, optional
+        Called with each line as soon as it is known: for a progress bar.
+
+    Raises
+    ------
+    MissingDependencyError
+        No interpreter, or not the one that was asked for.
+    ModelError
+        The child process could not be started, or could not read the model.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be >= 1, got {samples}")
+    runtime = runtime or Runtime()
+    count = max(samples, 3) if model.stateful else samples
+    watch = _Watch(model, runtime, timeout_s, on_line)
+    payloads: Sequence[Arrays] = []
+    random = np.random.default_rng(seed)
+    texts = [t.name for t in model.inputs if t.dtype == "bytes"]
+    if texts:
+        watch.detail = f"input {texts[0]!r} is of type STRING, which can't be handed to the child process"
+    elif sample is not None:
+        payloads = [model.bind(sample)] * (count if model.stateful else 1)
+    else:
+        payloads = [random_payload(model.inputs, random) for _ in range(count)]
+    pending = list(model.cuts) if payloads else []
+    while pending:
+        pending = watch.run_child(pending, payloads)
+    return VerifyReport(
+        model.digest,
+        tuple(watch.lines),
+        dict(model.refused),
+        watch.info or RuntimeInfo(runtime.name, "?", runtime.kernels, "?"),
+        len(payloads),
+        watch.ran,
+        watch.detail,
+        model.warnings,
+    )
+
+
+class _Watch:
+    """Starts children and gathers what they say."""
+
+    def __init__(
+        self,
+        model: Model,
+        runtime: Runtime,
+        timeout_s: float,
+        on_line: Callable[[CutCheck], None] | None,
+    ) -> None:
+        self.model, self.runtime, self.timeout_s, self.on_line = model, runtime, timeout_s, on_line
+        self.lines: list[CutCheck] = []
+        self.info: RuntimeInfo | None = None
+        self.ran = False
+        self.detail = ""
+
+    def run_child(self, cuts: list[int], payloads: Sequence[Arrays]) -> list[int]:
+        """Check `cuts` in one child; return those that a crash left unchecked."""
+        header = {
+            "signature": self.model.signature,
+            "sink": self.model.sink,
+            "digest": self.model.digest,
+            "runtime": [self.runtime.name, self.runtime.kernels, self.runtime.threads],
+            "cuts": cuts,
+        }
+        request = pack_request(header, self.model.to_bytes(), payloads)
+        at: int | None = None
+        seen_whole = False
+        with _child(request) as (messages, end):
+            while True:
+                try:
+                    message = messages.get(timeout=self.timeout_s)
+                except queue.Empty:
+                    death = f"no answer within {self.timeout_s:g} s"
+                    break
+                if message is None:
+                    death = end()
+                    break
+                if "at" in message:
+                    at = message["at"]
+                elif "info" in message:
+                    self.info = RuntimeInfo(*message["info"])
+                elif "missing" in message:
+                    raise MissingDependencyError(*message["missing"])
+                elif "failed" in message:
+                    raise ModelError(f"the model could not be checked: {message['failed']}")
+                elif "whole" in message:
+                    self.ran, seen_whole = message["ran"], True
+                    if message["whole"]:
+                        self.detail = message["whole"]
+                        return []
+                elif "cut" in message:
+                    self._add(message["cut"], message["why"], message["largest"])
+                else:
+                    return []
+        if at is None:
+            raise ModelError(f"the child process that checks a model did not start: {death}")
+        if at == WHOLE or not seen_whole:
+            self.detail = f"{death} while running the uncut model"
+            self.ran = bool(self.lines)
+            return []
+        self._add(at, f"{death} while running head and tail", None)
+        return cuts[cuts.index(at) + 1 :]
+
+    def _add(self, cut: int, why: str, largest: float | None) -> None:
+        line = CutCheck(cut, self.model.boundary(cut).nbytes, not why, largest, why)
+        self.lines.append(line)
+        if self.on_line is not None:
+            self.on_line(line)
+
+
+@contextmanager
+def _child(request: bytes) -> Iterator[tuple[queue.SimpleQueue[dict[str, Any] | None], Callable[[], str]]]:
+    """Start a child; gives its messages (None: it has ended), and a function that says how it ended."""
+    messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    paths = json.dumps(sys.path)
+    with tempfile.TemporaryFile() as errors:
+        # isolated: only the module path of this process counts, no environment
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-c", _CHILD, paths],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        except OSError as error:
+            raise ModelError(f"no child process can be started with {sys.executable!r}: {error}") from error
+        assert child.stdin is not None
+        assert child.stdout is not None
+        reader = threading.Thread(target=_read, args=(child.stdout, messages), daemon=True)
+        reader.start()
+        try:
+            try:
+                with child.stdin:
+                    child.stdin.write(request)
+            except OSError:  # it has died already: the messages end
+                pass
+            yield messages, lambda: _ending(child, errors)
+        finally:
+            child.kill()
+            child.wait()
+            reader.join()
+            child.stdout.close()
+
+
+def _read(stream: IO[bytes], messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
+    for line in stream:
+        try:
+            messages.put(json.loads(line))
+        except ValueError:  # cut short by a crash
+            break
+    messages.put(None)
+
+
+def _ending(child: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
+    code = child.wait()
+    if code < 0:
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+    errors.seek(0)
+    last = errors.read()[-2000:].decode(errors="replace").strip().splitlines()[-1:]
+    return f"ended with exit code {code}" + (f": {last[0]}" if last else "")

@@ -1,0 +1,385 @@
+"""Runs parts of a pipeline with executables that are opened once and kept."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from types import TracebackType
+
+from splitiot.errors import CutError, LocalProtocolError, Overloaded
+from splitiot.pipeline import Executable, Payload, Pipeline, Runtime
+
+__all__ = ["Runner"]
+
+_LOST_MAX = 65_536
+
+
+class _State:
+    """What one owner's requests have left behind, in the executables of the parts that it runs."""
+
+    __slots__ = ("executables", "forgotten", "lock", "lost")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()  # one request of an owner at a time: they are ordered
+        self.executables: dict[tuple[int, int], Executable] = {}
+        self.lost: str | None = None
+        self.forgotten = False
+
+
+class Runner:
+    """Runs parts of one pipeline, from any number of threads.
+
+    Opened parts are kept and used again. A part that runs in several threads at once is opened as often as
+    that; an executable is never shared. The least recently used ones are closed when all together hold more
+    than `max_bytes`; those at work and the one that was used last stay, so the limit may be exceeded by them.
+
+    The steps of a stateful pipeline remember something between runs. Then each `owner` (one device, say) has
+    executables of its own, its requests run one after another, and its cut can't move until `reset`.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    runtime : Runtime, optional
+        What the parts are opened with.
+    max_bytes : int
+        Memory that the kept executables may hold, by their own estimate.
+    clock : callable
+        Gives seconds; only differences count.
+
+    Examples
+    --------
+    >>> from splitiot import tasks
+    >>> def double(x): return 2 * x
+    >>> def increment(x): return x + 1
+    >>> with Runner(tasks([double, increment])) as runner:
+    ...     head, seconds = runner.run(0, 1, 20)
+    ...     tail, seconds = runner.run(1, 2, head)
+    >>> head, tail
+    (40, 41)
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        runtime: Runtime | None = None,
+        max_bytes: int = 256 * 2**20,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes must be >= 0, got {max_bytes}")
+        self.pipeline = pipeline
+        self.runtime = runtime
+        self.max_bytes = max_bytes
+        self._clock = clock
+        self._stateful = pipeline.stateful
+        self._lock = threading.Lock()
+        # idle executables by part, the least recently used part first
+        self._idle: OrderedDict[tuple[int, int], list[Executable]] = OrderedDict()
+        self._latest: list[Executable] | None = None  # those of the part that was used last
+        self._states: OrderedDict[Hashable, _State] = OrderedDict()
+        self._sizes: dict[int, int] = {}  # bytes by id of every open executable, idle or at work
+        self._held = 0
+        self._lost = 0
+        self._closed = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all open executables hold, by their own estimate."""
+        return self._held
+
+    @property
+    def opened(self) -> int:
+        """The number of open executables, idle or at work."""
+        return len(self._sizes)
+
+    def run(self, start: int, stop: int, payload: Payload, owner: Hashable = None) -> tuple[Payload, float]:
+        """Run steps [start, stop).
+
+        Parameters
+        ----------
+        start, stop : int
+            Legal cuts, 0 or n.
+        payload : Payload
+            What `Pipeline.bind` gave (start 0), or what crossed at `start`.
+        owner : hashable
+            Whose state it is; only looked at for a stateful pipeline.
+
+        Returns
+        -------
+        result : Payload
+        seconds : float
+            The run alone: without opening the part, or waiting for the owner's run before.
+
+        Raises
+        ------
+        CutError, NotCuttable
+            There is no such part; or the pipeline is stateful, and the owner has run another part that holds
+            some of the same steps.
+        Overloaded
+            The owner's state is gone: evicted for lack of memory, or in doubt after a run that failed.
+            Start again with `reset`.
+        LocalProtocolError
+            The runner was closed.
+        """
+        if self._stateful:
+            return self._run_stateful((start, stop), payload, owner)
+        idle = self._idle.get((start, stop))
+        if idle is None:
+            idle = self._add((start, stop))
+        try:
+            executable = idle.pop()  # pop and append are atomic: this path takes no lock
+        except IndexError:
+            executable = self._open(start, stop)
+        clock = self._clock
+        try:
+            began = clock()
+            result = executable(payload)
+            seconds = clock() - began
+        except LocalProtocolError:  # the payload did not fit: nothing has run
+            idle.append(executable)
+            self._tidy((start, stop), idle, executable)
+            raise
+        except BaseException:
+            self._drop([executable])  # nobody knows what a failed run left in it
+            raise
+        idle.append(executable)
+        if idle is not self._latest or self._held > self.max_bytes or self._closed:
+            self._tidy((start, stop), idle, executable)
+        return result, seconds
+
+    def run_steps(self, payload: Payload) -> tuple[Payload, list[tuple[int, int, float]]]:
+        """Run the whole pipeline from legal cut to legal cut, and time each piece.
+
+        Fused and delegated kernels make such times add up to more than a run of the whole: they show where
+        time goes, and are no estimate of a head's or a tail's.
+
+        Parameters
+        ----------
+        payload : Payload
+            What `Pipeline.bind` gave.
+
+        Returns
+        -------
+        result : Payload
+            What ``run(0, n, payload)`` gives.
+        times : list of (start, stop, seconds)
+
+        Raises
+        ------
+        CutError
+            The pipeline is stateful: its state would be spread over other executables than a run's.
+        """
+        if self._stateful:
+            raise CutError("a stateful pipeline can't be timed step by step: its state belongs to one cut")
+        pieces, results = self._steps
+        kept: dict[str, Payload] = {}
+        times: list[tuple[int, int, float]] = []
+        for start, stop, wanted in pieces:
+            if wanted is not None:
+                payload = {name: payload[name] for name in wanted}
+            payload, seconds = self.run(start, stop, payload)
+            times.append((start, stop, seconds))
+            if isinstance(payload, Mapping):  # results that exist early do not go on to the next piece
+                kept |= {name: payload[name] for name in results if name in payload}
+        return ({name: kept[name] for name in results} if results else payload), times
+
+    @functools.cached_property
+    def _steps(self) -> tuple[list[tuple[int, int, tuple[str, ...] | None]], tuple[str, ...]]:
+        """Pieces between neighbouring cuts with the names that each takes, and the names of all results."""
+        stops = sorted({0, self.pipeline.n, *self.pipeline.cuts})
+        parts = [self.pipeline.part(*ends) for ends in itertools.pairwise(stops)]
+        pieces = [(p.start, p.stop, None if p.inputs.tensors is None else p.inputs.names) for p in parts]
+        return pieces, self.pipeline.part(0, self.pipeline.n).outputs.names
+
+    def warm(self, start: int, stop: int) -> None:
+        """Open a part now, so that its first run need not.
+
+        For a stateful pipeline this only tries whether it opens: executables belong to an owner there.
+        """
+        if self._stateful:
+            self._drop([self._open(start, stop)])
+            return
+        idle = self._idle.get((start, stop))
+        if idle is None:
+            idle = self._add((start, stop))
+        if not idle:
+            executable = self._open(start, stop)
+            idle.append(executable)
+            self._tidy((start, stop), idle, executable)
+
+    def reset(self, owner: Hashable = None) -> None:
+        """Let an owner start again: with no state, and at any cut. Waits for its run at work."""
+        with self._lock:
+            state = self._states.get(owner)
+        if state is None:
+            return
+        with state.lock:
+            self._forget(owner, state)
+
+    def close(self) -> None:
+        """Close everything. What is at work is closed when it has finished."""
+        with self._lock:
+            self._closed = True
+            states = list(self._states.items())
+        self._drop_idle()
+        for owner, state in states:
+            with state.lock:
+                self._forget(owner, state)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, start: int, stop: int) -> Executable:
+        if self._closed:
+            raise LocalProtocolError("this Runner was closed: make another one")
+        executable = self.pipeline.part(start, stop).open(self.runtime)
+        size = executable.nbytes
+        with self._lock:
+            self._sizes[id(executable)] = size
+            self._held += size
+        self._evict()
+        return executable
+
+    def _drop(self, executables: list[Executable]) -> None:
+        for executable in executables:
+            with self._lock:
+                self._held -= self._sizes.pop(id(executable), 0)
+            executable.close()
+
+    def _add(self, key: tuple[int, int]) -> list[Executable]:
+        """Make room for a part's idle executables; there is one list a part, for good."""
+        with self._lock:
+            return self._idle.setdefault(key, [])
+
+    def _tidy(self, key: tuple[int, int], idle: list[Executable], executable: Executable) -> None:
+        """Note that a part was used, and keep the limit; `executable` was given back just now."""
+        with self._lock:
+            self._idle.move_to_end(key)
+            self._latest = idle
+        if self._closed:  # the runner was closed meanwhile, perhaps before this one was given back
+            self._drop_idle()
+        else:
+            self._evict(keep=executable)
+
+    def _drop_idle(self) -> None:
+        with self._lock:
+            lists = list(self._idle.values())
+        for idle in lists:
+            while idle:
+                try:
+                    self._drop([idle.pop()])
+                except IndexError:  # another thread was faster
+                    break
+
+    def _evict(self, keep: Executable | None = None) -> None:
+        """Close idle executables, the oldest first, until the rest fits."""
+        while self._held > self.max_bytes:
+            victim = self._oldest(keep)
+            if victim is not None:
+                self._drop([victim])
+            elif not self._evict_state():
+                return
+
+    def _oldest(self, keep: Executable | None) -> Executable | None:
+        with self._lock:
+            for idle in self._idle.values():
+                try:
+                    if idle[0] is not keep:
+                        return idle.pop(0)
+                except IndexError:  # all at work, or another thread was faster
+                    continue
+        return None
+
+    def _run_stateful(self, key: tuple[int, int], payload: Payload, owner: Hashable) -> tuple[Payload, float]:
+        while True:
+            with self._lock:
+                state = self._states.get(owner)
+                if state is None:
+                    state = self._states[owner] = _State()
+                self._states.move_to_end(owner)
+            with state.lock:
+                if state.forgotten:  # a reset came between: take the new one
+                    continue
+                return self._run_owned(key, payload, owner, state)
+
+    def _run_owned(
+        self, key: tuple[int, int], payload: Payload, owner: Hashable, state: _State
+    ) -> tuple[Payload, float]:
+        if state.lost is not None:
+            raise Overloaded(f"the state of {owner!r} {state.lost}: start again with reset()")
+        executable = state.executables.get(key)
+        if executable is None:
+            executable = self._open_owned(key, owner, state)
+        try:
+            began = self._clock()
+            result = executable(payload)
+            seconds = self._clock() - began
+        except BaseException:
+            self._lose(state, "is in doubt after a run that failed")
+            raise
+        if self._held > self.max_bytes:
+            self._evict()
+        return result, seconds
+
+    def _open_owned(self, key: tuple[int, int], owner: Hashable, state: _State) -> Executable:
+        start, stop = key
+        for a, b in state.executables:
+            if start < b and a < stop:
+                raise CutError(
+                    f"{owner!r} has run [{a}, {b}) of this stateful pipeline and now asks for "
+                    f"[{start}, {stop}): its cut can't move until reset()"
+                )
+        try:
+            if self._lost >= _LOST_MAX:  # else a state could be lost without a trace
+                raise Overloaded(f"the states of {self._lost} owners were lost: reset them first", retry_after_s=1.0)
+            executable = self._open(start, stop)
+        except BaseException:
+            if not state.executables:
+                self._forget(owner, state)
+            raise
+        state.executables[key] = executable
+        return executable
+
+    def _lose(self, state: _State, why: str) -> None:
+        executables = list(state.executables.values())
+        state.executables.clear()
+        if state.lost is None:
+            with self._lock:
+                self._lost += 1
+        state.lost = why
+        self._drop(executables)
+
+    def _forget(self, owner: Hashable, state: _State) -> None:
+        """Take an owner out of the table; the caller holds the state's lock."""
+        with self._lock:
+            if state.forgotten:
+                return
+            state.forgotten = True
+            self._states.pop(owner, None)
+            self._lost -= state.lost is not None
+        self._drop(list(state.executables.values()))
+        state.executables.clear()
+
+    def _evict_state(self) -> bool:
+        """Lose the state that was used longest ago and is not at work; say whether there was one."""
+        with self._lock:
+            candidates = [state for state in self._states.values() if state.executables]
+        for state in candidates:
+            if state.lock.acquire(blocking=False):
+                try:
+                    if state.executables and not state.forgotten:
+                        self._lose(state, "was evicted for lack of memory")
+                        return True
+                finally:
+                    state.lock.release()
+        return False

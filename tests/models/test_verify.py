@@ -1,0 +1,345 @@
+"""The proof and its report: what it sees, what it survives, and what it can't say."""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from splitiot.errors import LocalProtocolError, MissingDependencyError, ModelError
+from splitiot.models import load_model, verify, verify_model
+from splitiot.models._check import WHOLE, _read_request, difference, pack_request, random_payload
+from splitiot.models.interpreters import pick
+from splitiot.pipeline import Runtime, TensorSpec
+from tests import networks
+
+START = "import json, os, signal, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._check as c; "
+
+
+@pytest.fixture
+def _interpreter() -> None:
+    try:
+        pick()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+def change_child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Run `code` in each child before it begins; `c` is the module that checks."""
+    monkeypatch.setattr(verify, "_CHILD", START + f"exec({code!r}); c.main()")
+
+
+runs = pytest.mark.usefixtures("_interpreter")
+
+
+@runs
+@pytest.mark.parametrize("kernels", ["default", "no-delegate", "reference"])
+@pytest.mark.parametrize("make", [networks.early_output, networks.input_result, networks.branches])
+def test_every_cut_is_exact(make: Callable[[], bytes], kernels: Any) -> None:
+    model = load_model(make())
+    seen: list[int] = []
+    report = verify_model(model, runtime=Runtime(kernels=kernels), on_line=lambda line: seen.append(line.cut))
+    assert report.ok, str(report)
+    assert seen == [line.cut for line in report.lines] == list(model.cuts)
+    assert (report.samples, report.ran, report.detail) == (2, True, "")
+    assert report.info == model.runtime_info(Runtime(kernels=kernels))
+    assert str(report).endswith(f"{len(seen)} of {len(seen)} cuts exact: ok")
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["ok"] is True
+    assert data["lines"][0] == {
+        "cut": 0,
+        "nbytes": model.boundary(0).nbytes,
+        "ok": True,
+        "max_abs_difference": 0.0,
+        "detail": "",
+    }
+
+
+@runs
+@pytest.mark.parametrize("make", [networks.early_output, networks.two_inputs, networks.constant_result])
+def test_results_on_the_edge(make: Callable[[], bytes]) -> None:
+    report = verify_model(load_model(make(), sink="edge"))
+    assert report.ok, str(report)
+
+
+@runs
+@pytest.mark.parametrize("make", [networks.svdf, networks.counter])
+def test_state_is_one_sequence_at_each_cut(make: Callable[[], bytes]) -> None:
+    model = load_model(make())
+    assert model.stateful
+    report = verify_model(model, samples=1)
+    assert report.ok, str(report)
+    assert report.samples == 3, "one run shows nothing of state"
+    for cut in model.refused:
+        assert f"{cut:>5} {'':>11}  refused: " in str(report)
+
+
+@runs
+def test_random_numbers_are_compared_from_fresh_interpreters() -> None:
+    report = verify_model(load_model(networks.random()), samples=3)
+    assert report.ok, str(report)
+    assert "warning: " in str(report)
+
+
+@runs
+def test_ones_own_sample() -> None:
+    model = load_model(networks.two_inputs())
+    sample = {t.name: np.full(t.shape, 0.5, t.dtype) for t in model.inputs}
+    report = model.verify(sample=sample)
+    assert report.ok, str(report)
+    assert report.samples == 1
+    with pytest.raises(LocalProtocolError):
+        model.verify(sample=1.0)
+    with pytest.raises(ValueError, match="samples"):
+        model.verify(samples=0)
+
+
+@runs
+def test_a_wrong_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    # one bit of what crosses, at one cut
+    change_child(
+        monkeypatch,
+        "through, real = c._through_bytes, c.Checker.cut\n"
+        "def flip(payload):\n"
+        "    out = {k: v.copy() for k, v in through(payload).items()}\n"
+        "    for a in out.values(): a.reshape(-1).view('uint8')[3] ^= 128\n"
+        "    return out\n"
+        "def cut(self, k):\n"
+        "    c._through_bytes = flip if k == 2 else through\n"
+        "    return real(self, k)\n"
+        "c.Checker.cut = cut",
+    )
+    report = verify_model(load_model(networks.chain()))
+    assert not report.ok
+    assert [line.cut for line in report.lines if not line.ok] == [2]
+    line = report.lines[2]
+    assert line.max_abs_difference is not None
+    assert line.max_abs_difference > 0
+    assert line.detail.startswith("sample 0: ")
+    assert "FAILED: sample 0: " in str(report)
+    assert str(report).endswith("4 of 5 cuts exact: NOT OK")
+
+
+@runs
+def test_a_crash_takes_one_cut_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_child(
+        monkeypatch,
+        "real = c.Checker.cut\n"
+        "def cut(self, k):\n"
+        "    if k == 1: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    if k == 3: os._exit(7)\n"
+        "    return real(self, k)\n"
+        "c.Checker.cut = cut",
+    )
+    report = verify_model(load_model(networks.chain()))
+    assert [(line.cut, line.ok) for line in report.lines] == [(0, True), (1, False), (2, True), (3, False), (4, True)]
+    assert report.lines[1].detail == "killed by SIGSEGV while running head and tail"
+    assert report.lines[3].detail == "ended with exit code 7 while running head and tail"
+    assert report.ran
+    assert not report.ok
+
+
+@runs
+def test_a_whole_model_that_crashes_can_not_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_child(monkeypatch, "c.Checker.whole = lambda self: os.abort()")
+    report = verify_model(load_model(networks.chain()))
+    assert (report.ok, report.ran, report.lines) == (False, False, ())
+    assert report.detail == "killed by SIGABRT while running the uncut model"
+    assert "can't run here: killed by SIGABRT" in str(report)
+    assert report.info == pick().info()
+
+
+@runs
+def test_a_model_that_the_interpreter_refuses() -> None:
+    report = verify_model(load_model(networks.custom()))
+    assert (report.ok, report.ran, report.lines) == (False, False, ())
+    assert "can't run this model" in report.detail
+    assert "Wobble" in report.detail
+
+
+def test_strings_do_not_reach_the_child() -> None:
+    report = verify_model(load_model(networks.string_input()))
+    assert (report.ok, report.ran, report.samples) == (False, False, 0)
+    assert "STRING" in report.detail
+    assert "can't run here" in str(report)
+
+
+@runs
+def test_what_differs_from_run_to_run_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_child(
+        monkeypatch,
+        "real, calls = c._Whole.__call__, []\n"
+        "def run(self, payload):\n"
+        "    calls.append(1)\n"
+        "    return {k: v + len(calls) for k, v in real(self, payload).items()}\n"
+        "c._Whole.__call__ = run",
+    )
+    report = verify_model(load_model(networks.chain()))
+    assert (report.ok, report.ran, report.lines) == (False, True, ())
+    assert "not reproducible" in report.detail
+    assert "not reproducible" in str(report)
+
+
+@runs
+def test_a_boundary_that_is_not_true_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_child(
+        monkeypatch,
+        "from splitiot.models.model import Model\n"
+        "real = Model.divide\n"
+        "def divide(self, cut, payload):\n"
+        "    sent, kept = real(self, cut, payload)\n"
+        "    return {k: v[..., :1] for k, v in sent.items()}, kept\n"
+        "Model.divide = divide",
+    )
+    report = verify_model(load_model(networks.chain()))
+    assert "what crosses is not what the boundary says" in report.lines[1].detail
+    assert report.lines[-1].ok, "nothing crosses at n"
+
+
+def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_child(
+        monkeypatch,
+        "sys.modules.update({'ai_edge_litert.interpreter': None, 'tflite_runtime.interpreter': None, "
+        "'tensorflow': None})",
+    )
+    with pytest.raises(MissingDependencyError, match=r"splitiot\[litert\]"):
+        verify_model(load_model(networks.chain()))
+    with pytest.raises(MissingDependencyError, match=r"splitiot\[tflite\]"):
+        verify_model(load_model(networks.chain()), runtime=Runtime("tflite-runtime"))
+
+
+def test_a_child_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(networks.chain())
+    monkeypatch.setattr(verify, "_CHILD", "raise SystemExit('no such thing')")
+    with pytest.raises(ModelError, match="did not start: ended with exit code 1: no such thing"):
+        verify_model(model)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ModelError, match="no child process can be started with '/nowhere/python'"):
+        verify_model(model)
+
+
+def test_what_the_child_can_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "_CHILD", START + "c.load_model = None; c.main()")
+    model = load_model(networks.chain())
+    model.digest = "f" * 64  # type: ignore[misc]
+    try:
+        pick()
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    with pytest.raises(ModelError, match=r"could not be checked: .* the parent ffff"):
+        verify_model(model)
+
+
+class Script(queue.SimpleQueue[Any]):
+    """Messages of a child that says nothing more after the last."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        if self.empty():
+            assert timeout == 0.5
+            raise queue.Empty
+        return super().get()
+
+
+@pytest.mark.parametrize(
+    ("said", "ran", "details"),
+    [
+        ([{"at": WHOLE}], False, {}),
+        ([{"at": WHOLE}, {"whole": "", "ran": True}, {"at": 0}], True, {0: "no answer within 0.5 s"}),
+    ],
+)
+def test_an_endless_loop(said: list[Any], ran: bool, details: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+
+    @contextmanager
+    def child(request: bytes) -> Iterator[Any]:
+        header, _, _ = _read_request(BytesIO(request))
+        asked.append(header["cuts"])
+        script = Script()
+        for message in said if len(asked) == 1 else _well(header["cuts"]):
+            script.put(message)
+        yield script, lambda: "ended"
+
+    monkeypatch.setattr(verify, "_child", child)
+    report = verify_model(load_model(networks.chain()), timeout_s=0.5)
+    assert report.ran is ran
+    assert not report.ok
+    if ran:
+        assert asked == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
+        assert [line.ok for line in report.lines] == [False, True, True, True, True]
+        assert details[0] in report.lines[0].detail
+    else:
+        assert report.detail == "no answer within 0.5 s while running the uncut model"
+
+
+def _well(cuts: list[int]) -> list[Any]:
+    lines = [m for cut in cuts for m in ({"at": cut}, {"cut": cut, "why": "", "largest": 0.0})]
+    return [{"at": WHOLE}, {"whole": "", "ran": True}, *lines, {"done": True}]
+
+
+TYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+TYPES += ["float16", "float32", "float64", "complex64", "complex128"]
+
+
+@given(
+    hnp.arrays(st.sampled_from(TYPES), hnp.array_shapes(min_dims=0, min_side=0)),
+    st.data(),
+)
+def test_difference_sees_each_bit_and_nothing_else(array: Any, data: st.DataObject) -> None:
+    array = np.asarray(array)
+    assert difference({"y": array.copy()}, {"y": array}) == ("", 0.0)
+    if array.size and array.dtype != bool:
+        other = array.copy()
+        raw = other.reshape(-1).view(np.uint8)
+        raw[data.draw(st.integers(0, raw.size - 1))] ^= data.draw(st.sampled_from([1, 2, 64, 128]))
+        why, largest = difference({"y": other}, {"y": array})
+        assert why == f"'y' differs in 1 of {array.size} values"
+        assert largest is None or largest >= 0
+
+
+def test_difference_in_words() -> None:
+    one, nan = np.float32([1, 2]), np.float32([np.nan, 2])
+    assert difference({"y": nan}, {"y": nan.copy()}) == ("", 0.0)
+    assert difference({"y": nan}, {"y": one}) == ("'y' differs in 1 of 2 values", None)
+    assert difference({"y": np.float32([-0.0])}, {"y": np.float32([0.0])}) == ("'y' differs in 1 of 1 values", 0.0)
+    assert difference({"y": one}, {"y": one.astype(np.float64)})[0] == "'y' is float32(2,), wanted float64(2,)"
+    assert difference({"y": one}, {"y": one[:1]})[0] == "'y' is float32(2,), wanted float32(1,)"
+    assert difference({"y": one}, {"z": one})[0] == "the results are ['y'], wanted ['z']"
+    int8 = np.int8([-128]), np.int8([127])
+    assert difference({"y": int8[0]}, {"y": int8[1]})[1] == 255.0
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (200,), (2, 1, 3)])
+def test_random_payloads_and_the_way_to_the_child(dtype: str, shape: tuple[int, ...]) -> None:
+    spec = TensorSpec("x", dtype, shape)
+    payload = random_payload([spec, TensorSpec("y", dtype, shape)], np.random.default_rng(3))
+    again = random_payload([spec], np.random.default_rng(3))
+    array = np.asarray(payload["x"])
+    assert (array.dtype.name, array.shape) == (dtype, shape)
+    assert np.array_equal(array, again["x"]), "one seed, one payload"
+    if array.size > 100:
+        assert len(np.unique(array)) > 1
+        if dtype in ("int8", "uint8"):
+            assert np.ptp(array.astype(int)) > 200
+        elif array.dtype.kind in "iu" and array.dtype.itemsize > 2:
+            assert 0 <= array.min() <= array.max() <= 9
+    header, model, payloads = _read_request(BytesIO(pack_request({"a": 1}, b"model", [payload, payload])))
+    assert (header["a"], model, len(payloads)) == (1, b"model", 2)
+    for name, value in payloads[1].items():
+        assert difference({name: value}, {name: np.asarray(payload[name])}) == ("", 0.0)
+
+
+def test_there_are_no_random_strings() -> None:
+    for dtype in ("bytes", "str", "no such type"):
+        with pytest.raises(ModelError, match=r"input 'x' is of type .*: random values of it can't be made"):
+            random_payload([TensorSpec("x", dtype, (1,))], np.random.default_rng(0))
