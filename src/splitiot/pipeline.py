@@ -139,6 +139,8 @@ class Boundary:
                 return f"{spec.name!r} is a {type(array).__name__}, expected an array"
             if array.dtype.name != spec.dtype:
                 return f"{spec.name!r} has dtype {array.dtype.name}, expected {spec.dtype}"
+            if not array.dtype.isnative:  # interpreters take its bytes for their own
+                return f"{spec.name!r} is not in this machine's byte order"
             if array.shape != spec.shape:
                 return f"{spec.name!r} has shape {array.shape}, expected {spec.shape}"
         return None
