@@ -117,7 +117,9 @@ class _Opened:
             self._invoke()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{_where(self._part)} failed in {self._name()}: {error}") from error
-        result = {name: get() for name, get in self._gets}
+        result: dict[str, Array] = {}
+        for name, get in self._gets:  # no comprehension: on Python 3.11 it is one more call
+            result[name] = get()
         for name in self._passed:
             result[name] = payload[name]
         return result

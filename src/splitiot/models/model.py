@@ -1,0 +1,293 @@
+"""A .tflite network as a pipeline."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from splitiot.errors import CutError, LocalProtocolError, NotCuttable, UnsupportedModel
+from splitiot.models.part import ModelPart
+from splitiot.models.tflite.anatomy import Anatomy
+from splitiot.models.tflite.graph import Network, decode
+from splitiot.models.tflite.reader import read_model
+from splitiot.models.tflite.validate import validate
+from splitiot.pipeline import (
+    NOTHING,
+    UNTYPED,
+    Boundary,
+    Payload,
+    Pipeline,
+    Runtime,
+    RuntimeInfo,
+    Sink,
+    Step,
+    TensorSpec,
+)
+
+if TYPE_CHECKING:
+    from splitiot.models.verify import VerifyReport
+
+__all__ = ["Model", "load_model"]
+
+_LARGEST_BYTES = 2**31 - 1
+
+
+def load_model(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    signature: str | None = None,
+    sink: Sink = "device",
+    runtime: Runtime | None = None,
+) -> Model:
+    """Read and check a .tflite network.
+
+    No interpreter is imported, unless the legal cuts are asked for and only an interpreter knows a shape there.
+
+    Parameters
+    ----------
+    source : path or bytes
+    signature : str, optional
+        Which of the model's signatures, where it has several. Otherwise it is the first subgraph, as interpreters
+        have it.
+    sink : {"device", "edge"}
+        Where the results are wanted.
+    runtime : Runtime, optional
+        What parts are run with when nothing else is said.
+
+    Raises
+    ------
+    MalformedModel
+        The file is broken.
+    UnsupportedModel
+        The file uses something that this version does not know, or has no such signature.
+    OSError
+        It can't be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        data, name = bytes(source), "model"
+    else:
+        path = Path(source)
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise UnsupportedModel(f"{path.name} has {path.stat().st_size} bytes: more than 2 GB can't be cut")
+        data, name = path.read_bytes(), path.stem
+    network = decode(read_model(data))
+    validate(network)
+    key, index = _choose(network, signature)
+    return Model(data, Anatomy(network, index, runtime), name=name, signature=key, sink=_sink(sink))
+
+
+def _choose(network: Network, signature: str | None) -> tuple[str | None, int]:
+    if signature is None:
+        return next((s.key for s in network.signatures if s.subgraph == 0), None), 0
+    for found in network.signatures:
+        if found.key == signature:
+            return signature, found.subgraph
+    names = ", ".join(repr(s.key) for s in network.signatures) or "none"
+    raise UnsupportedModel(f"the model has no signature {signature!r}; it has {names}")
+
+
+def _sink(sink: Sink) -> Sink:
+    if sink not in ("device", "edge"):
+        raise ValueError(f"sink must be 'device' or 'edge', got {sink!r}")
+    return sink
+
+
+class Model(Pipeline):
+    """A network: its operators are the steps. Made by `load_model`.
+
+    Operators that only prepare constants (float16 weights behind DEQUANTIZE) are no steps: every part that needs
+    them has a copy.
+
+    Attributes
+    ----------
+    name : str
+    signature : str or None
+    subgraph : int
+        The subgraph that is cut; interpreters run the first one, unless they are told otherwise.
+    inputs, outputs : tuple of TensorSpec
+        Each once. An output whose size depends on the data stands there with the shape that the file has.
+    warnings : tuple of str
+        What to know before cutting: random and custom operators, open sizes.
+    """
+
+    def __init__(self, data: bytes, anatomy: Anatomy, *, name: str, signature: str | None, sink: Sink) -> None:
+        self._data, self._anatomy = data, anatomy
+        self.name, self.signature, self.sink = name, signature, sink
+        self.subgraph = anatomy.graph.index
+        self.stateful, self.warnings = anatomy.stateful, anatomy.warnings
+        self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
+        self.inputs: tuple[TensorSpec, ...] = tuple(map(anatomy.spec, anatomy.graph.inputs))
+
+    @functools.cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """SHA-256 over the file, the subgraph and the table of steps."""
+        digest = hashlib.sha256(self._data)
+        digest.update(f"\nsubgraph {self.subgraph}\n".encode())
+        digest.update("\n".join(f"{o.index} {o.code}" for o in self._anatomy.steps).encode())
+        return digest.hexdigest()
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return self._anatomy.results
+
+    @property
+    def early_outputs(self) -> tuple[str, ...]:
+        """Results that exist before the last step."""
+        born = self._anatomy.liveness.born
+        return tuple(self._anatomy.names[i] for i in self._anatomy.liveness.results if born[i] < self.n)
+
+    @functools.cached_property
+    def refused(self) -> Mapping[int, str]:  # type: ignore[override]
+        return self._anatomy.refused(self.sink)
+
+    @functools.cached_property
+    def cuts(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(cut for cut in range(self.n + 1) if cut not in self.refused)
+
+    def _legal(self, cut: int) -> int:
+        cut = self.check_cut(cut)
+        if cut in self.refused:
+            raise NotCuttable(f"{self.name} can't be cut at {cut}: {self.refused[cut]}")
+        return cut
+
+    def boundary(self, cut: int) -> Boundary:
+        cut = self._legal(cut)
+        return Boundary(tuple(map(self._anatomy.spec, self._anatomy.crossing(cut, self.sink))))
+
+    def returned(self, cut: int) -> Boundary:
+        cut = self._legal(cut)
+        tensors = self._anatomy.returning(cut, self.sink)
+        if not tensors:
+            return NOTHING
+        if any(self._anatomy.shape(i) is None for i in tensors):
+            return UNTYPED
+        return Boundary(tuple(map(self._anatomy.spec, tensors)))
+
+    def part(self, start: int, stop: int) -> ModelPart:
+        """Steps [start, stop).
+
+        Raises
+        ------
+        CutError
+            There is no such part.
+        NotCuttable
+            One end is neither 0 nor n nor a legal cut.
+        """
+        start, stop = self.check_cut(start), self.check_cut(stop)
+        if stop < start:
+            raise CutError(f"a part's stop {stop} lies before its start {start}")
+        for cut in (start, stop):
+            if 0 < cut < self.n:
+                self._legal(cut)
+        return ModelPart.cut(
+            self._anatomy,
+            start,
+            stop,
+            digest=self.digest,
+            name=self.name,
+            sink=self.sink,
+            signature=self.signature or "serving_default",
+        )
+
+    def split(self, cut: int) -> tuple[ModelPart, ModelPart]:
+        """Cut in two: the head, steps [0, cut), and the tail, steps [cut, n)."""
+        cut = self._legal(cut)
+        return self.part(0, cut), self.part(cut, self.n)
+
+    def bind(self, value: Any) -> Payload:
+        """Check what a user gives, and make it a dict of arrays by input name.
+
+        Parameters
+        ----------
+        value : array, or mapping of str to array
+            A model with one input takes the array itself as well. Lists and scalars get the input's type; arrays
+            must have it.
+
+        Raises
+        ------
+        LocalProtocolError
+            A name, a type or a shape is wrong.
+        """
+        names = [spec.name for spec in self.inputs]
+        if isinstance(value, Mapping):
+            if set(value) != set(names):
+                raise LocalProtocolError(f"{self.name} takes inputs {names}, got {sorted(map(str, value))}")
+            values = value
+        elif len(names) == 1:
+            values = {names[0]: value}
+        else:
+            raise LocalProtocolError(f"{self.name} has {len(names)} inputs: give a dict with {names}")
+        return {spec.name: self._bound(spec, values[spec.name]) for spec in self.inputs}
+
+    def _bound(self, spec: TensorSpec, value: Any) -> Any:
+        dtype = np.dtype(spec.dtype)
+        given = isinstance(value, np.ndarray)
+        if spec.dtype == "bytes":  # strings: as long as they are
+            array = np.asarray(value)
+            fits = array.dtype.kind in "SOU"
+        else:
+            try:
+                array = value if given else np.asarray(value, dtype)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise LocalProtocolError(f"input {spec.name!r} of {self.name}: {error}") from error
+            fits = array.dtype.name == spec.dtype
+        if not fits or array.shape != spec.shape:
+            raise LocalProtocolError(
+                f"input {spec.name!r} of {self.name} is {array.dtype.name}{list(array.shape)}, "
+                f"expected {spec.dtype}{list(spec.shape)}"
+            )
+        return array if spec.dtype == "bytes" else np.asarray(array, dtype, order="C")
+
+    def divide(self, cut: int, payload: Payload) -> tuple[Payload, Payload]:
+        cut = self.check_cut(cut)
+        names = self._anatomy.names
+        sent = {names[i]: payload[names[i]] for i in self._anatomy.crossing(cut, self.sink)}
+        if self.sink == "edge" or cut == 0:
+            return sent, {}
+        return sent, {names[i]: payload[names[i]] for i in self._anatomy.liveness.results_at(cut)}
+
+    def join(self, kept: Payload, returned: Payload) -> Any:
+        results = {**(kept or {}), **(returned or {})}
+        names = [self._anatomy.names[i] for i in self._anatomy.liveness.results]
+        return results[names[0]] if len(names) == 1 else {name: results[name] for name in names}
+
+    def with_sink(self, sink: Sink) -> Model:
+        if sink == self.sink:
+            return self
+        return Model(self._data, self._anatomy, name=self.name, signature=self.signature, sink=_sink(sink))
+
+    def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
+        from splitiot.models.interpreters import runtime_info
+
+        return runtime_info(runtime or self._anatomy.runtime)
+
+    def to_bytes(self) -> bytes:
+        """Return the file, as it was given."""
+        return self._data
+
+    def verify(
+        self, samples: int = 2, sample: Any = None, runtime: Runtime | None = None, **options: Any
+    ) -> VerifyReport:
+        """Compare head -> bytes -> tail with the whole model, bit for bit, at every legal cut, in a child process.
+
+        See `splitiot.models.verify.verify_model`.
+        """
+        from splitiot.models.verify import verify_model
+
+        return verify_model(self, samples=samples, sample=sample, runtime=runtime or self._anatomy.runtime, **options)
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name!r}: {self.n} steps, {len(self._data)} bytes>"
+
+
+def _step_name(anatomy: Anatomy, index: int) -> str:
+    """The name of what a step makes."""
+    operator = anatomy.steps[index]
+    made = [i for i in operator.outputs if i >= 0]
+    return anatomy.names[made[0]] if made else f"{operator.code}_{operator.index}"

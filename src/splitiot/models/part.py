@@ -1,0 +1,188 @@
+"""A part of a model: steps [start, stop), as a .tflite file of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from splitiot.errors import CutError, MalformedModel
+from splitiot.models.tflite.anatomy import Anatomy
+from splitiot.models.tflite.graph import decode
+from splitiot.models.tflite.reader import read_model
+from splitiot.models.tflite.slice import METADATA
+from splitiot.models.tflite.validate import validate
+from splitiot.models.tflite.writer import write_model
+from splitiot.pipeline import Boundary, Executable, Part, Runtime, Sink, TensorSpec
+
+__all__ = ["ModelPart"]
+
+_FORMAT = 1
+_Tensor = tuple[str, str, tuple[int, ...]]
+
+
+class _Description(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What a part says about itself, stored in its file as JSON."""
+
+    format: int
+    digest: str
+    start: int
+    stop: int
+    n: int
+    inputs: list[_Tensor]
+    outputs: list[_Tensor]
+    passthrough: list[str]
+    sink: Sink
+    stateful: bool = False
+    name: str = ""
+
+
+class ModelPart(Part):
+    """Steps [start, stop) of a model.
+
+    Attributes
+    ----------
+    start, stop, n : int
+        `n` is the number of steps of the whole model.
+    digest : str
+        The whole model's.
+    name : str
+    inputs, outputs : Boundary
+        In the order of the file's inputs and outputs. A result whose size depends on the data stands there with
+        the shape that the file has.
+    passthrough : tuple of str
+        Names that are inputs and, untouched, outputs as well.
+    sink : {"device", "edge"}
+    stateful : bool
+        Whether it remembers something between runs.
+    """
+
+    def __init__(
+        self,
+        description: _Description,
+        inputs: Boundary,
+        outputs: Boundary,
+        write: Callable[[], bytes],
+        runtime: Runtime | None = None,
+    ) -> None:
+        self.start, self.stop, self.n = description.start, description.stop, description.n
+        self.digest, self.name, self.sink = description.digest, description.name, description.sink
+        self.passthrough = tuple(description.passthrough)
+        self.stateful = description.stateful
+        self.inputs, self.outputs = inputs, outputs
+        self._write, self._runtime = write, runtime
+
+    @classmethod
+    def cut(
+        cls, anatomy: Anatomy, start: int, stop: int, *, digest: str, name: str, sink: Sink, signature: str
+    ) -> ModelPart:
+        """Describe a part; its bytes are made when they are asked for. `Model.part` checks the cuts."""
+        taken = anatomy.crossing(start, sink)
+        given = anatomy.produced(start, stop, sink)
+        inputs = Boundary(tuple(map(anatomy.spec, taken)))
+        outputs = Boundary(tuple(map(anatomy.spec, given)))
+        description = _Description(
+            _FORMAT, digest, start, stop, anatomy.n, _listed(inputs), _listed(outputs),
+            [anatomy.names[i] for i in given if i in set(taken)], sink,
+            any(state.remembers for state in anatomy.states[start:stop]), name,
+        )  # fmt: skip
+
+        def write() -> bytes:
+            table, _ = anatomy.part_table(
+                start, stop, taken, given, signature=signature, metadata=msgspec.json.encode(description)
+            )
+            return write_model(table)
+
+        return cls(description, inputs, outputs, write, anatomy.runtime)
+
+    @classmethod
+    def load(cls, source: str | os.PathLike[str] | bytes) -> ModelPart:
+        """Read a part that was saved.
+
+        Raises
+        ------
+        MalformedModel
+            The file is broken, no part, or does not fit its own description.
+        """
+        data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else Path(source).read_bytes()
+        network = decode(read_model(data))
+        validate(network)
+        for entry in network.table["metadata"] or ():
+            if entry["name"] == METADATA:
+                raw = network.table["buffers"][entry["buffer"]]["data"]
+                break
+        else:
+            raise MalformedModel("this .tflite file is no part of a model: cut one with Model.split and save it")
+        try:
+            description = msgspec.json.decode(b"" if raw is None else raw.tobytes(), type=_Description)
+        except msgspec.DecodeError as error:
+            raise MalformedModel(f"the part's description is broken: {error}") from error
+        if description.format != _FORMAT or not 0 <= description.start < description.stop <= description.n:
+            raise MalformedModel(
+                f"the part's description has format {description.format} and steps "
+                f"[{description.start}, {description.stop}) of {description.n}: cut the model again with this version"
+            )
+        anatomy = Anatomy(network, 0)
+        inputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.inputs)))
+        outputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.outputs)))
+        if _listed(inputs) != description.inputs or _listed(outputs) != description.outputs:
+            raise MalformedModel("the part's inputs and outputs are not those of its description: was it changed?")
+        return cls(description, inputs, outputs, lambda: data)
+
+    def to_bytes(self) -> bytes:
+        """Return the part as a .tflite file. The same part gives the same bytes.
+
+        Raises
+        ------
+        CutError
+            The part has no steps.
+        """
+        if self.start == self.stop:
+            raise CutError(f"part [{self.start}, {self.stop}) has no steps: there is no file for it")
+        return self._write()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the part to a file: all of it, or nothing."""
+        path = Path(path)
+        data = self.to_bytes()
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+    def open(self, runtime: Runtime | None = None) -> Executable:
+        """Make it ready to run, in an interpreter.
+
+        Raises
+        ------
+        MissingDependencyError
+            There is no interpreter.
+        UnsupportedModel
+            The interpreter does not take it.
+        """
+        from splitiot.models.execute import open_part
+
+        return open_part(self, runtime or self._runtime)
+
+    def __repr__(self) -> str:
+        return f"<ModelPart {self.name!r} [{self.start}, {self.stop}) of {self.n}>"
+
+
+def _listed(boundary: Boundary) -> list[_Tensor]:
+    tensors: tuple[TensorSpec, ...] = boundary.tensors or ()
+    return [(t.name, t.dtype, t.shape) for t in tensors]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""The .tflite format: tables, networks, and where they can be cut."""

@@ -1,0 +1,281 @@
+"""Where one subgraph of a network may be cut, what would cross there, and why it may not be cut elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+
+from splitiot.errors import MalformedModel, MissingDependencyError, UnsupportedModel
+from splitiot.models.tflite.graph import DTYPES, Network, Operator, Tensor
+from splitiot.models.tflite.liveness import Liveness
+from splitiot.models.tflite.shapes import Shapes
+from splitiot.models.tflite.slice import slice_network
+from splitiot.models.tflite.state import find_state
+from splitiot.models.tflite.table import Table
+from splitiot.models.tflite.writer import write_model
+from splitiot.pipeline import Runtime, Sink, TensorSpec
+
+__all__ = ["Anatomy"]
+
+
+class Anatomy:
+    """One subgraph, taken apart.
+
+    Parameters
+    ----------
+    network : Network
+        Validated.
+    index : int
+        The subgraph.
+    runtime : Runtime, optional
+        Of the interpreter that is asked for shapes, if it comes to that.
+
+    Attributes
+    ----------
+    names : tuple of str
+        A name for every tensor, each once.
+    stateful : bool
+    warnings : tuple of str
+    """
+
+    def __init__(self, network: Network, index: int, runtime: Runtime | None = None) -> None:
+        self.network, self.graph = network, network.graphs[index]
+        if not self.graph.operators or not self.graph.outputs:
+            raise MalformedModel(f"subgraph {index} has no operator or no output: there is nothing to run")
+        self.runtime = runtime
+        self.liveness = Liveness(self.graph)
+        self.steps = self.liveness.steps
+        self.shapes = Shapes(self.graph)
+        self.names = _names(self.graph.tensors)
+        self.states = find_state(network, self.graph, self.steps)
+        self.stateful = any(state.remembers for state in self.states)
+        self.warnings = tuple(self._warnings())
+        self._producer = {i: operator for operator in self.graph.operators for i in operator.outputs if i >= 0}
+        self._shared = self._find_shared()
+        self._answer: dict[int, tuple[int, ...]] | str | None = None
+
+    def _warnings(self) -> Iterable[str]:
+        for what in dict.fromkeys(what for state in self.states for what in state.random):
+            yield f"{what} draws random numbers: only fresh interpreters, run by run, agree with the whole model"
+        for what in dict.fromkeys(what for state in self.states for what in state.custom):
+            yield f"{what} is a custom operator: it can be cut, but only runs where it is registered"
+        for tensor in self.shapes.open_inputs:
+            yield (
+                f"input {self.names[tensor.index]!r} has open sizes {tensor.signature}: it is taken as "
+                f"{tensor.shape}; fix the shape when converting if that is not what you mean"
+            )
+
+    def _find_shared(self) -> dict[str, tuple[int, int, str]]:
+        """What several steps share: the first and the last of them, and who they are."""
+        users: dict[str, list[tuple[int, str]]] = {}
+        for index, state in enumerate(self.states):
+            for what, who in state.shared.items():
+                users.setdefault(what, []).append((index, who))
+        return {
+            what: (found[0][0], found[-1][0], " and ".join(dict.fromkeys((found[0][1], found[-1][1]))))
+            for what, found in users.items()
+            if len(found) > 1
+        }
+
+    @property
+    def n(self) -> int:
+        """The number of steps."""
+        return len(self.steps)
+
+    def crossing(self, cut: int, sink: Sink) -> tuple[int, ...]:
+        """The tensors that cross at a cut."""
+        if cut == 0:
+            return self.graph.inputs
+        if sink == "device":
+            return self.liveness.live(cut) if cut < self.n else ()
+        return tuple(dict.fromkeys((*self.liveness.live(cut), *self.liveness.results_at(cut))))
+
+    def returning(self, cut: int, sink: Sink) -> tuple[int, ...]:
+        """The tensors that cross back: results that the device does not have at `cut`."""
+        if sink == "edge":
+            return ()
+        if cut == 0:
+            return self.liveness.results
+        have = set(self.liveness.results_at(cut))
+        return tuple(i for i in self.liveness.results if i not in have)
+
+    def produced(self, start: int, stop: int, sink: Sink) -> tuple[int, ...]:
+        """What the part [start, stop) gives: what crosses at its end, and the results made inside."""
+        if start == stop:
+            return self.crossing(start, sink)
+        born = self.liveness.born
+        first = 0 if start == 0 else start + 1
+        results = [i for i in self.liveness.results_at(stop) if sink == "edge" or born[i] >= first]
+        return tuple(dict.fromkeys((*self.crossing(stop, sink), *results)))
+
+    def shape(self, index: int) -> tuple[int, ...] | None:
+        """A tensor's shape, None where even an interpreter can't tell, or there is none to ask."""
+        if index in self.shapes.varying or index in self.shapes.unranked:
+            return None
+        if index not in self.shapes.unknown:
+            return self.graph.tensors[index].shape
+        answer = self.answer
+        return answer.get(index) if isinstance(answer, dict) else None
+
+    @property
+    def answer(self) -> dict[int, tuple[int, ...]] | str:
+        """What an interpreter says about the shapes, or why there is no answer. Asked once."""
+        if self._answer is None:
+            self._answer = self._ask()
+        return self._answer
+
+    def _ask(self) -> dict[int, tuple[int, ...]] | str:
+        from splitiot.models.interpreters import known_shapes
+
+        table, tensors = self.part_table(0, self.n, self.graph.inputs, self.liveness.results, baked=False)
+        try:
+            known = known_shapes(write_model(table), self.runtime, invoke=True)
+        except MissingDependencyError:
+            return 'only an interpreter knows its shape, and there is none: pip install "splitiot[litert]"'
+        except UnsupportedModel as error:
+            return f"only an interpreter knows its shape, and it does not run: {error}"
+        return {old: known[new] for old, new in tensors.items() if new in known}
+
+    def spec(self, index: int) -> TensorSpec:
+        """Describe a tensor; where its shape is not known, with the one that the file has."""
+        tensor = self.graph.tensors[index]
+        shape = self.shape(index)
+        scale, zero_point = _affine(tensor)
+        return TensorSpec(
+            self.names[index],
+            DTYPES.get(tensor.type, "bytes" if tensor.type == "STRING" else "void"),
+            tensor.shape if shape is None else shape,
+            scale,
+            zero_point,
+        )
+
+    def refused(self, sink: Sink) -> dict[int, str]:
+        """The cuts that are not legal, with the reasons of each."""
+        begins: dict[int, list[str]] = {}
+        ends: dict[int, list[str]] = {}
+        for first, last, reason in self._problems(sink):
+            if first <= last:
+                begins.setdefault(first, []).append(reason)
+                ends.setdefault(last + 1, []).append(reason)
+        found: dict[int, str] = {}
+        active: Counter[str] = Counter()
+        for cut in range(self.n + 1):
+            for reason in ends.get(cut, ()):
+                active[reason] -= 1
+                if not active[reason]:
+                    del active[reason]
+            active.update(begins.get(cut, ()))
+            if active:
+                found[cut] = "; ".join(itertools.islice(active, 3))
+        return found
+
+    def _problems(self, sink: Sink) -> Iterable[tuple[int, int, str]]:
+        """Reasons, each with the first and the last cut that it forbids."""
+        born, last, results = self.liveness.born, self.liveness.last, set(self.liveness.results)
+        for index in born:
+            # what is a result of the edge crosses from where it is made, what is one of the device's comes back
+            if sink == "edge" and index in results:
+                until = self.n
+            else:
+                until = -1 if index in self.liveness.constant_results else min(last.get(index, 0), self.n - 1)
+            first = born[index]
+            kind = self._type_problem(index)
+            if kind and sink == "device" and index in results:
+                yield 0, first - 1, kind
+                yield 0, 0, kind
+            reason = kind or (self._shape_problem(index) if until >= first else None)
+            if reason:
+                yield first, until, reason
+        for what, (begin, end, who) in self._shared.items():
+            yield begin + 1, end, f"{who} use {what}, which would be on both sides: cut before or behind all of them"
+
+    def _type_problem(self, index: int) -> str | None:
+        tensor = self.graph.tensors[index]
+        if tensor.type in DTYPES:
+            return None
+        if tensor.type in ("RESOURCE", "VARIANT"):
+            why = f"a {tensor.type} lives inside one interpreter and can't cross"
+        else:
+            why = f"{tensor.type} can't cross: it is no array of a numpy type"
+        return f"{self._origin(index)}: {why}. Cut elsewhere"
+
+    def _shape_problem(self, index: int) -> str | None:
+        if index in self.shapes.varying:
+            return (
+                f"{self._origin(index)}: its shape is not fixed, since {self.shapes.varying[index]}. "
+                "Cut before that operator, or behind one that gives a fixed shape"
+            )
+        if index in self.shapes.unranked:
+            return f"{self._origin(index)}: its shape is unknown, the file does not even tell its rank. Cut elsewhere"
+        if index in self.shapes.unknown and self.shape(index) is None:
+            answer = self.answer
+            text = answer if isinstance(answer, str) else "not even an interpreter knows its shape"
+            return f"{self._origin(index)} needs an interpreter: {text}"
+        return None
+
+    def _origin(self, index: int) -> str:
+        operator = self._producer.get(index)
+        what = f"tensor {index} {self.names[index]!r}"
+        return f"{operator} makes {what}" if operator else f"{what}, an input of the model"
+
+    def part_table(
+        self,
+        start: int,
+        stop: int,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        *,
+        baked: bool = True,
+        signature: str = "serving_default",
+        metadata: bytes | None = None,
+    ) -> tuple[Table, dict[int, int]]:
+        """Make the tables of the part [start, stop)."""
+        steps = self.steps[start:stop]
+        wanted = [i for operator in steps for i in operator.inputs]
+        # a result that no step makes belongs to the first step
+        wanted += [i for i in outputs if i in self.liveness.constant_results and i not in inputs]
+        operators: dict[int, Operator] = {o.index: o for o in steps} | self.liveness.needed_constants(wanted)
+        shapes = {i: s for i in (*inputs, *outputs) if baked and i in self.shapes.unknown and (s := self.shape(i))}
+        return slice_network(
+            self.network,
+            self.graph,
+            [operators[index] for index in sorted(operators)],
+            inputs,
+            outputs,
+            names=dict(enumerate(self.names)),
+            shapes=shapes,
+            signature=signature,
+            metadata=metadata,
+        )
+
+    @functools.cached_property
+    def results(self) -> tuple[TensorSpec, ...]:
+        """The graph's outputs, each once."""
+        return tuple(self.spec(i) for i in self.liveness.results)
+
+
+def _affine(tensor: Tensor) -> tuple[float | None, int | None]:
+    """Scale and zero point, where there is one of each."""
+    table = tensor.table["quantization"]
+    if table is None or table["scale"] is None or len(table["scale"]) != 1 or not tensor.type.startswith(("INT", "U")):
+        return None, None
+    zero_point = table["zero_point"]
+    return float(table["scale"][0]), int(zero_point[0]) if zero_point is not None and len(zero_point) else 0
+
+
+def _names(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+    """The tensors' own names; what has none, or another's, gets one from its index."""
+    taken = {tensor.name for tensor in tensors}
+    seen: set[str] = set()
+    names = []
+    for tensor in tensors:
+        name = tensor.name or f"tensor_{tensor.index}"
+        if name in seen or (not tensor.name and name in taken):
+            name = f"{name}#{tensor.index}"
+            while name in seen or name in taken:
+                name += "'"
+        seen.add(name)
+        names.append(name)
+    return tuple(names)
