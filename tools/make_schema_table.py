@@ -36,6 +36,8 @@ and vectors of those in brackets.
 
 from __future__ import annotations
 
+__all__ = ["OPERATORS", "TABLES", "TENSOR_TYPES", "UNIONS"]
+
 '''
 
 

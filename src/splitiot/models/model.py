@@ -123,6 +123,8 @@ class Model(Pipeline):
         self.stateful, self.warnings = anatomy.stateful, anatomy.warnings
         self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
         self.inputs: tuple[TensorSpec, ...] = tuple(map(anatomy.spec, anatomy.graph.inputs))
+        self._results = tuple(anatomy.names[i] for i in anatomy.liveness.results)
+        self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # asked for on every request
 
     @functools.cached_property
     def digest(self) -> str:  # type: ignore[override]
@@ -134,6 +136,7 @@ class Model(Pipeline):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
+        """Each result once."""
         return self._anatomy.results
 
     @property
@@ -245,16 +248,25 @@ class Model(Pipeline):
         return array if spec.dtype == "bytes" else np.asarray(array, dtype, order="C")
 
     def divide(self, cut: int, payload: Payload) -> tuple[Payload, Payload]:
-        cut = self.check_cut(cut)
+        names = self._divisions.get(cut)
+        if names is None:
+            names = self._divisions[cut] = self._division(self.check_cut(cut))
+        sent, kept = names
+        if not kept and len(sent) == len(payload):
+            return payload, {}
+        return {name: payload[name] for name in sent}, {name: payload[name] for name in kept}
+
+    def _division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of what crosses and of what stays."""
         names = self._anatomy.names
-        sent = {names[i]: payload[names[i]] for i in self._anatomy.crossing(cut, self.sink)}
+        sent = tuple(names[i] for i in self._anatomy.crossing(cut, self.sink))
         if self.sink == "edge" or cut == 0:
-            return sent, {}
-        return sent, {names[i]: payload[names[i]] for i in self._anatomy.liveness.results_at(cut)}
+            return sent, ()
+        return sent, tuple(names[i] for i in self._anatomy.liveness.results_at(cut))
 
     def join(self, kept: Payload, returned: Payload) -> Any:
-        results = {**(kept or {}), **(returned or {})}
-        names = [self._anatomy.names[i] for i in self._anatomy.liveness.results]
+        results = {**kept, **returned} if kept and returned else kept or returned
+        names = self._results
         return results[names[0]] if len(names) == 1 else {name: results[name] for name in names}
 
     def with_sink(self, sink: Sink) -> Model:
