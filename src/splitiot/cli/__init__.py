@@ -1,0 +1,102 @@
+"""The command ``splitiot``.
+
+Only the module of the command that was asked for is imported, and nothing heavy before it is needed.
+
+Exit codes: 0 done; 1 the answer is no (``verify`` found a difference, ``plan`` found no placement); 2 wrong usage or
+input that can't be used; 3 a failure while running, such as an edge that does not answer; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import splitiot
+from splitiot.cli._out import Console, Failed, Unusable, exit_code
+
+__all__ = ["main"]
+
+# The help's words for each command; its module is splitiot.cli.<name>.
+COMMANDS = {
+    "inspect": "show where a model can be cut, and what would cross there",
+    "split": "write a model's head and tail as files",
+    "verify": "check every cut against the uncut model, bit for bit, on this machine",
+    "plan": "find the best cut for a device, an edge and the link between them",
+    "serve": "be the edge: run tails for devices, over HTTP",
+    "run": "be the device: run requests, with the best cut for each",
+    "demo": "watch a network move between two processes while the link degrades and the edge dies",
+}
+
+_EPILOG = """\
+exit codes:
+  0    done
+  1    the answer is no: verify found a difference, plan found no placement
+  2    wrong usage, or input that can't be used
+  3    a failure while running, such as an edge that does not answer
+  130  Ctrl-C (serve ends with 0)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What stands behind the command's name; the process's own, unless given.
+
+    Examples
+    --------
+    >>> main(["--version"])
+    splitiot 0.1.0
+    0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    module = importlib.import_module(f"splitiot.cli.{chosen}") if chosen in COMMANDS else None
+    try:
+        arguments = _parser(chosen, module).parse_args(words)
+    except SystemExit as end:  # argparse has said why
+        return end.code if isinstance(end.code, int) else 2
+    if module is None:
+        raise AssertionError("argparse let an unknown command through")
+    console = Console(json=getattr(arguments, "json", False))
+    try:
+        # the demonstration draws with rich's own console
+        return int(module.run(arguments, console.plain() if chosen == "demo" else console))
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        console.error("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (splitiot.SplitiotError, OSError, Unusable, Failed) as error:
+        if arguments.debug:
+            raise
+        console.error(str(error) or type(error).__name__)
+        return exit_code(error)
+
+
+def _parser(chosen: str, module: Any) -> argparse.ArgumentParser:
+    wide = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="splitiot",
+        description="Cut a network, or a chain of functions, between a device and an edge.",
+        epilog=_EPILOG,
+        formatter_class=wide,
+    )
+    parser.add_argument("--version", action="version", version=f"splitiot {splitiot.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, words in COMMANDS.items():
+        described = (module.__doc__ or words) if name == chosen else words
+        command = commands.add_parser(name, help=words, description=described, formatter_class=wide)
+        if name == chosen:
+            module.add_arguments(command)
+            command.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    return parser

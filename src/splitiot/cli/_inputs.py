@@ -1,0 +1,100 @@
+"""Inputs from files, and outputs to files, for ``splitiot run``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splitiot.cli._out import Unusable
+from splitiot.cli._target import Target, model_inputs
+
+__all__ = ["flatten", "read_inputs", "write_outputs"]
+
+
+def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:
+    """Read what to run: arrays (.npy), arrays by input name (.npz), or pictures.
+
+    A picture becomes the input tensor of a network that takes (1, height, width, 3); functions get it as it is,
+    an array of uint8 of shape (height, width, 3).
+
+    Raises
+    ------
+    Unusable
+        A file can't be read, or is no input of this target.
+    """
+    return [_read(path, target) for path in paths]
+
+
+def _read(path: str, target: Target) -> Any:
+    if not Path(path).is_file():
+        raise Unusable(f"there is no file {path}")
+    value: Any
+    try:
+        if path.endswith((".npy", ".npz")):
+            loaded = np.load(path, allow_pickle=False)
+            value = loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        else:
+            value = _picture(path, target)
+        target.pipeline.bind(value)
+    except (OSError, ValueError, TypeError) as error:
+        raise Unusable(f"{path}: {error}") from error
+    return value
+
+
+def _picture(path: str, target: Target) -> Any:
+    from splitiot.vision import load_picture, to_tensor
+
+    inputs = model_inputs(target.pipeline)
+    if inputs is None:
+        return load_picture(path, **_own_size(path))
+    shape = inputs[0].shape
+    if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+        shapes = ", ".join(str(list(spec.shape)) for spec in inputs)
+        raise Unusable(f"{path}: {target.name} takes no picture, but {shapes}: give a .npy or .npz file")
+    (spec,) = inputs
+    pixels = load_picture(path, height=shape[1], width=shape[2])
+    return to_tensor(pixels, dtype=spec.dtype, scale=spec.scale, zero_point=spec.zero_point)
+
+
+def _own_size(path: str) -> dict[str, int]:
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        width, height = ImageOps.exif_transpose(image).size
+    return {"width": width, "height": height}
+
+
+def flatten(value: Any, number: int) -> dict[str, Any]:
+    """Return a result as arrays by name, for a .npz file: ``"000001"``, or ``"000001.NAME"`` where it has names.
+
+    Raises
+    ------
+    Unusable
+        It is not made of numbers.
+
+    Examples
+    --------
+    >>> flatten({"grid": np.zeros(2)}, 3)
+    {'000003.grid': array([0., 0.])}
+    """
+    named = value if isinstance(value, Mapping) else {"": value}
+    found = {}
+    for name, leaf in named.items():
+        try:
+            array = np.asarray(leaf)
+        except ValueError:  # lists of different lengths
+            array = np.asarray(None)
+        if array.dtype.hasobject:
+            raise Unusable(f"--save keeps arrays, but the result is of type {type(leaf).__name__}")
+        found[f"{number:06d}.{name}" if name != "" else f"{number:06d}"] = array
+    return found
+
+
+def write_outputs(path: str, outputs: Mapping[str, Any]) -> None:
+    """Write arrays to a .npz file, by exactly that name."""
+    with open(path, "wb") as file:
+        # the stubs think that any keyword may be allow_pickle
+        np.savez(file, **outputs)

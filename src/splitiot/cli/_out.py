@@ -1,0 +1,336 @@
+"""What all commands say, and how: tables and results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from splitiot.errors import (
+    CutError,
+    Infeasible,
+    LocalProtocolError,
+    MissingDependencyError,
+    ModelError,
+    ProfileError,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console as Rich
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["Console", "Failed", "Unusable", "exit_code", "fitting_digits", "milliseconds", "rate", "size"]
+
+_PIPED_COLUMNS = 120
+
+
+class Unusable(Exception):
+    """What was given on the command line can't be used: exit code 2."""
+
+
+class Failed(Exception):
+    """It went wrong while running: exit code 3."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for an error: 1 the answer is no, 2 the input's fault, 3 the run's.
+
+    Examples
+    --------
+    >>> exit_code(Infeasible("none")), exit_code(Unusable("no such cut")), exit_code(OSError("unreachable"))
+    (1, 2, 3)
+    """
+    if isinstance(error, Infeasible):
+        return 1
+    if isinstance(error, Unusable | ModelError | CutError | ProfileError | LocalProtocolError | MissingDependencyError):
+        return 2
+    return 3
+
+
+class Console:
+    """Where a command writes.
+
+    With `json`, stdout gets JSON documents and nothing else, and rich is not needed.
+
+    Parameters
+    ----------
+    json : bool
+    """
+
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+
+    @functools.cached_property
+    def out(self) -> Rich:
+        """Rich's console on stdout, for results.
+
+        Raises
+        ------
+        MissingDependencyError
+            The extra ``cli`` is not installed.
+        """
+        return _rich(stderr=False)
+
+    @functools.cached_property
+    def err(self) -> Rich:
+        """Rich's console on stderr, for progress."""
+        return _rich(stderr=True)
+
+    def need_rich(self) -> None:
+        """Make sure, before the work is done, that its results can be shown; with `json` they always can.
+
+        Raises
+        ------
+        MissingDependencyError
+            The extra ``cli`` is not installed.
+        """
+        if not self.json:
+            assert self.out is not None
+
+    def plain(self) -> Rich:
+        """Return a console of rich on stdout with rich's own settings: it reads markup.
+
+        Raises
+        ------
+        MissingDependencyError
+            The extra ``cli`` is not installed.
+        """
+        return _rich(stderr=False, markup=True, highlight=True)
+
+    def print(self, *things: Any, style: str | None = None) -> None:
+        """Write text or what rich can render to stdout; nothing with `json`."""
+        if not self.json:
+            for thing in things or ("",):
+                self.out.print(thing, style=style)
+
+    def data(self, document: Any, *, line: bool = False) -> None:
+        """Write one JSON document to stdout, on one line if wanted; numbers that are not finite become null."""
+        import msgspec
+
+        text = msgspec.json.encode(document)
+        sys.stdout.write((text if line else msgspec.json.format(text)).decode() + "\n")
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Say something on stderr."""
+        sys.stderr.write(f"{_one_line(text)}\n")
+        sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        """Say what deserves attention on stderr."""
+        self.note(f"warning: {text}")
+
+    def error(self, text: str) -> None:
+        """Say on stderr, on one line, why it ends."""
+        self.note(f"splitiot: {text}")
+
+    def table(
+        self,
+        columns: Mapping[str, str],
+        rows: Sequence[Sequence[str | Text]],
+        styles: Sequence[str | None] | None = None,
+    ) -> Table:
+        """Make a plain table without vertical lines; markup in its cells is not read.
+
+        Parameters
+        ----------
+        columns : mapping of str to str
+            Headings, and ``"right"`` or ``"left"``: these always have the room that they need. Where a line is too
+            short, ``"left end"`` columns lose their ends, ``"left start"`` columns their beginnings, and
+            ``"left wrap"`` columns take several lines.
+        rows : sequence of sequence
+        styles : sequence, optional
+            One for each row.
+        """
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+        wanted = [
+            max([len(heading), *(len(line) for row in texts for line in row[index].plain.split("\n"))])
+            for index, heading in enumerate(columns)
+        ]
+        ways = [how.partition(" ")[::2] for how in columns.values()]
+        missing = sum(wanted) + 2 * len(wanted) - self.out.width
+        for index, (_, way) in enumerate(ways):
+            if missing > 0 and way in ("end", "start"):
+                room = max(8, wanted[index] - missing)
+                missing -= wanted[index] - room
+                wanted[index] = room
+                for row in texts:
+                    row[index] = _shortened(row[index], room, way)
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False, header_style="bold")
+        for heading, (side, way), width in zip(columns, ways, wanted, strict=True):
+            justify: Any = side
+            wraps = way == "wrap"
+            made.add_column(
+                Text(heading), justify=justify, no_wrap=not wraps, overflow="fold", min_width=None if wraps else width
+            )
+        for number, row in enumerate(texts):
+            made.add_row(*row, style=None if styles is None else styles[number])
+        return made
+
+    @contextlib.contextmanager
+    def progress(self, words: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
+        """Show a progress bar on stderr where that is a terminal; gives a function that takes what is done, 0..1.
+
+        Parameters
+        ----------
+        words : str
+            What is being done.
+        total : int, optional
+            Of how many things; a percentage is shown without it.
+        """
+        if not _can_draw():
+            yield lambda share: None
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        count = "{task.percentage:>3.0f} %" if total is None else "{task.completed:.0f} of {task.total:.0f}"
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn(count),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task = bar.add_task(words, total=total or 100)
+            yield lambda share: bar.update(task, completed=share * (total or 100))
+
+    @contextlib.contextmanager
+    def status(self, words: str) -> Iterator[None]:
+        """Show on stderr, where that is a terminal, that something takes a moment."""
+        if not _can_draw():
+            yield
+            return
+        from rich.text import Text
+
+        with self.err.status(Text(words)):
+            yield
+
+    @contextlib.contextmanager
+    def log(self, *names: str) -> Iterator[None]:
+        """Pass on to stderr what these loggers say meanwhile."""
+        handler = _ToConsole(self)
+        loggers = [logging.getLogger(name) for name in names]
+        before = [(each.level, each.propagate) for each in loggers]
+        for each in loggers:
+            each.addHandler(handler)
+            each.setLevel(logging.INFO if each.name == "splitiot" else logging.WARNING)
+            each.propagate = False
+        try:
+            yield
+        finally:
+            for each, (level, propagate) in zip(loggers, before, strict=True):
+                each.removeHandler(handler)
+                each.setLevel(level)
+                each.propagate = propagate
+
+
+class _ToConsole(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self._console.warn(words)
+        else:
+            self._console.note(words)
+
+
+def _shortened(text: Text, room: int, way: str) -> Text:
+    from rich.text import Text
+
+    def shorten(line: str) -> str:
+        if len(line) <= room:
+            return line
+        return f"..{line[2 - room :]}" if way == "start" else f"{line[: room - 2]}.."
+
+    return Text("\n".join(map(shorten, text.plain.split("\n"))), style=text.style)
+
+
+def milliseconds(seconds: float | None, digits: int | None = None) -> str:
+    """Return milliseconds without the unit, ``-`` where they are not known.
+
+    Parameters
+    ----------
+    seconds : float, optional
+    digits : int, optional
+        Behind the point; about three significant ones unless given.
+
+    Examples
+    --------
+    >>> [milliseconds(s) for s in (0.0000123, 0.00345, 0.0678, 1.2345, None, float("nan"))]
+    ['0.012', '3.45', '67.8', '1,234', '-', '-']
+    >>> milliseconds(0.0678, digits=2)
+    '67.80'
+    """
+    if seconds is None or seconds != seconds:
+        return "-"
+    ms = seconds * 1e3
+    return f"{ms:,.{fitting_digits([seconds]) if digits is None else digits}f}"
+
+
+def fitting_digits(seconds: Iterable[float]) -> int:
+    """Return how many digits behind the point a column of milliseconds needs, so that its points are aligned.
+
+    Examples
+    --------
+    >>> fitting_digits([0.0001, 0.0678]), fitting_digits([])
+    (1, 3)
+    """
+    ms = max((s for s in seconds if s == s), default=0.0) * 1e3
+    return 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1000 else 0
+
+
+def size(count: float | None) -> str:
+    """Return a number of bytes without the unit, ``?`` where it is not known.
+
+    Examples
+    --------
+    >>> size(27648), size(None)
+    ('27,648', '?')
+    """
+    return "?" if count is None else f"{count:,.0f}"
+
+
+def rate(bytes_per_s: float) -> str:
+    """Return a bandwidth.
+
+    Examples
+    --------
+    >>> rate(125e3)
+    '1 Mbit/s'
+    """
+    return f"{bytes_per_s / 125e3:.4g} Mbit/s"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n")).strip()
+
+
+def _can_draw() -> bool:
+    if not sys.stderr.isatty():
+        return False
+    import importlib.util
+
+    return importlib.util.find_spec("rich") is not None
+
+
+def _rich(*, stderr: bool, markup: bool = False, highlight: bool = False) -> Rich:
+    try:
+        from rich.console import Console as Rich
+    except ImportError as error:
+        raise MissingDependencyError("rich", "cli") from error
+    console = Rich(stderr=stderr, markup=markup, emoji=False, highlight=highlight)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _PIPED_COLUMNS
+    return console

@@ -1,0 +1,195 @@
+"""One line for each request, and what they come to."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import statistics
+from collections.abc import Sequence
+from typing import IO, Any
+
+from attrs import asdict, frozen
+
+from splitiot.cli._out import milliseconds, size
+from splitiot.plan import Outcome
+
+__all__ = ["COLUMNS", "CsvFile", "Record", "Totals", "cells", "record"]
+
+
+@frozen
+class Record:
+    """How one request went, as plain data.
+
+    Parameters
+    ----------
+    request : int
+        From 1 on.
+    cut : int, optional
+    source : str
+    exact : bool
+    probe : bool
+    why : str
+        The policy's words.
+    sent_bytes, received_bytes : int
+    device_s : float, optional
+        Computing on the device: the head, and the rest where it finished alone.
+    network_s : float, optional
+        The round trip less the time on the edge; None where there was none.
+    edge_s : float, optional
+        Computing on the edge.
+    total_s : float
+        From the call until the value was there.
+    error : str, optional
+    """
+
+    request: int
+    cut: int | None
+    source: str
+    exact: bool
+    probe: bool
+    why: str
+    sent_bytes: int
+    received_bytes: int
+    device_s: float | None
+    network_s: float | None
+    edge_s: float | None
+    total_s: float
+    error: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def record(number: int, outcome: Outcome) -> Record:
+    """Make the record of an outcome."""
+    seen, plan = outcome.observation, outcome.plan
+    computed = [] if seen is None else [s for s in (seen.head_s, seen.local_s) if s is not None]
+    edge = None if seen is None or seen.edge is None else seen.edge.compute_s
+    return Record(
+        request=number,
+        cut=plan.cut if plan is not None else None if seen is None else seen.cut,
+        source=outcome.source,
+        exact=outcome.exact,
+        probe=plan is not None and plan.probe,
+        why="" if plan is None else plan.why,
+        sent_bytes=0 if seen is None else seen.sent_bytes,
+        received_bytes=0 if seen is None else seen.received_bytes,
+        device_s=sum(computed) if computed else None,
+        network_s=None if seen is None else seen.network_s,
+        edge_s=edge,
+        total_s=outcome.latency_s,
+        error=None if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}",
+    )
+
+
+COLUMNS = {
+    "request": "right",
+    "cut": "right",
+    "sent bytes": "right",
+    "device": "right",
+    "network": "right",
+    "edge": "right",
+    "total ms": "right",
+    "source": "left",
+    "exact": "left",
+    "": "left end",
+}
+"""Headings for `cells`."""
+
+
+def cells(one: Record) -> list[str]:
+    """Return a record as cells of a table, times in milliseconds."""
+    return [
+        str(one.request),
+        "-" if one.cut is None else str(one.cut),
+        size(one.sent_bytes) if one.sent_bytes else "-",
+        milliseconds(one.device_s, digits=2),
+        milliseconds(one.network_s, digits=2),
+        milliseconds(one.edge_s, digits=2),
+        milliseconds(one.total_s, digits=2),
+        one.source,
+        "yes" if one.exact else "no",
+        one.error or ("probe" if one.probe else ""),
+    ]
+
+
+class CsvFile:
+    """Writes records to a CSV file, each at once: what was written stays, whatever ends the run."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._writer = csv.writer(file)
+        self._started = False
+
+    def add(self, one: Record) -> None:
+        """Write one record, and the headings before the first."""
+        row = one.to_dict()
+        if not self._started:
+            self._started = True
+            self._writer.writerow(row)
+        self._writer.writerow(["" if value is None else value for value in row.values()])
+        self._file.flush()
+
+
+class Totals:
+    """What all requests come to. Of their times the last 100,000 are kept."""
+
+    def __init__(self) -> None:
+        self.requests = self.failed = self.inexact = self.sent_bytes = self.received_bytes = 0
+        self.sources: collections.Counter[str] = collections.Counter()
+        self.cuts: collections.Counter[int] = collections.Counter()
+        self._seconds: collections.deque[float] = collections.deque(maxlen=100_000)
+
+    def add(self, one: Record) -> None:
+        """Count one request."""
+        self.requests += 1
+        self.sources[one.source] += 1
+        self.sent_bytes += one.sent_bytes
+        self.received_bytes += one.received_bytes
+        if one.cut is not None:
+            self.cuts[one.cut] += 1
+        if one.error is not None:
+            self.failed += 1
+            return
+        self.inexact += not one.exact
+        self._seconds.append(one.total_s)
+
+    def quantile_s(self, share: float) -> float | None:
+        """Seconds that this share of the requests with a value took at most."""
+        return _quantile(list(self._seconds), share)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "requests": self.requests,
+            "failed": self.failed,
+            "inexact": self.inexact,
+            "sources": dict(self.sources),
+            "cuts": {str(cut): count for cut, count in sorted(self.cuts.items())},
+            "p50_s": self.quantile_s(0.5),
+            "p95_s": self.quantile_s(0.95),
+            "mean_s": statistics.fmean(self._seconds) if self._seconds else None,
+            "sent_bytes": self.sent_bytes,
+            "received_bytes": self.received_bytes,
+        }
+
+    def __str__(self) -> str:
+        sources = ", ".join(f"{count} {source}" for source, count in self.sources.most_common())
+        cuts = ", ".join(f"{cut} ({count}x)" for cut, count in self.cuts.most_common(4))
+        if len(self.cuts) > 4:
+            cuts += f" and {len(self.cuts) - 4} more"
+        middle, high = milliseconds(self.quantile_s(0.5)), milliseconds(self.quantile_s(0.95))
+        return (
+            f"{self.requests} requests: {sources or 'none'}; {self.failed} without a value\n"
+            f"total   median {middle} ms, 95 % within {high} ms; {self.sent_bytes:,} bytes sent\n"
+            f"cuts    {cuts or '-'}"
+        )
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    """Return the smallest value that at least this share of the values does not exceed."""
+    if not values:
+        return None
+    ranked = sorted(values)
+    return ranked[max(0, -int(-share * len(ranked) // 1) - 1)]

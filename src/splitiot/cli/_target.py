@@ -1,0 +1,290 @@
+"""What a command works on: TARGET and sample inputs, and the arguments for them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from splitiot.cli._out import Unusable
+from splitiot.pipeline import Chain, Pipeline, Runtime, TensorSpec
+
+__all__ = [
+    "TARGET",
+    "Target",
+    "add_model_arguments",
+    "add_runtime_arguments",
+    "at_least",
+    "legal_cut",
+    "load_model_file",
+    "load_object",
+    "load_target",
+    "model_inputs",
+    "nearest_cuts",
+    "not_negative",
+    "positive",
+    "runtime_of",
+]
+
+TARGET = "a .tflite file, or file.py:NAME or package.module:NAME of a pipeline (NAME: pipeline, unless given)"
+
+_NOTHING = object()
+
+
+@frozen
+class Target:
+    """What is to be run.
+
+    Parameters
+    ----------
+    text : str
+        As it was given.
+    name : str
+        Short, for people.
+    pipeline : Pipeline
+    module : module, optional
+        Where the pipeline was found, if not in a model's file.
+    """
+
+    text: str
+    name: str
+    pipeline: Pipeline
+    module: ModuleType | None = None
+
+    def sample(self, seed: int = 0) -> Any:
+        """Return a typical input: `sample` of the pipeline's module, or a random one of a model's input types.
+
+        Raises
+        ------
+        Unusable
+            There is neither.
+        """
+        made = getattr(self.module, "sample", _NOTHING)
+        if made is not _NOTHING:
+            if not callable(made):
+                return made
+            try:
+                return made()
+            except Exception as error:
+                raise Unusable(f"sample() of {self.text} raised {error!r} (--debug shows where)") from error
+        inputs = model_inputs(self.pipeline)
+        if inputs is None:
+            raise Unusable(
+                f"{self.text} needs a typical input: define `sample` (a value, or a function that makes one) beside "
+                "the pipeline"
+            )
+        from splitiot.models._check import random_payload
+
+        return random_payload(inputs, np.random.default_rng(seed))
+
+
+def model_inputs(pipeline: Pipeline) -> tuple[TensorSpec, ...] | None:
+    """Return the inputs of a pipeline that begins with a network, None for others."""
+    first: Any = pipeline.links[0] if isinstance(pipeline, Chain) else pipeline
+    inputs: tuple[TensorSpec, ...] | None = getattr(first, "inputs", None)
+    return inputs
+
+
+def load_target(text: str, *, signature: str | None = None, sink: Any = None, runtime: Runtime | None = None) -> Target:
+    """Load what TARGET names.
+
+    Raises
+    ------
+    Unusable
+        There is no such thing.
+    ModelError
+        The model is broken, or can't be read.
+    """
+    if Path(text).is_file() and not text.endswith(".py"):
+        model = load_model_file(text, signature=signature, sink=sink, runtime=runtime)
+        return Target(text, model.name, model)
+    where, _, name = text.rpartition(":") if _has_name(text) else (text, "", "pipeline")
+    if not where.endswith(".py") and ("/" in text or text.endswith(".tflite")):
+        raise Unusable(f"there is no file {text}")
+    found = load_object(f"{where}:{name}")
+    if not isinstance(found, Pipeline):
+        raise Unusable(f"{text} is a {type(found).__name__}, not a pipeline: make one with tasks() or load_model()")
+    if signature is not None:
+        raise Unusable("--signature is for .tflite files")
+    called = Path(where).stem if name == "pipeline" else name
+    return Target(text, called, found if sink is None else found.with_sink(sink), _module(where))
+
+
+def load_model_file(path: str, *, signature: str | None, sink: Any, runtime: Runtime | None) -> Any:
+    """Load a .tflite file.
+
+    Raises
+    ------
+    Unusable
+        It can't be read.
+    ModelError
+        It is broken.
+    """
+    from splitiot.models import load_model
+
+    try:
+        return load_model(path, signature=signature, sink=sink or "device", runtime=runtime)
+    except FileNotFoundError:
+        raise Unusable(f"there is no file {path}") from None
+    except OSError as error:
+        raise Unusable(f"{path} can't be read: {error.strerror or error}") from error
+
+
+def load_object(text: str) -> Any:
+    """Return what ``file.py:name`` or ``package.module:name`` names. This runs that file.
+
+    Raises
+    ------
+    Unusable
+        There is no such file, module or name, or it can't be imported.
+    """
+    where, _, name = text.rpartition(":")
+    module = _module(where)
+    if not hasattr(module, name):
+        raise Unusable(f"{where} has no {name!r}")
+    return getattr(module, name)
+
+
+def _has_name(text: str) -> bool:
+    name = text.rpartition(":")[2]
+    return ":" in text and name.isidentifier()
+
+
+def _module(where: str) -> ModuleType:
+    path = Path(where)
+    if where.endswith(".py"):
+        if not path.is_file():
+            raise Unusable(f"there is no file {where}")
+        path = path.resolve()
+        for loaded in list(sys.modules.values()):
+            if getattr(loaded, "__file__", None) == str(path):
+                return loaded
+        folder, load = str(path.parent), _from_file(path)
+    else:
+        folder, load = str(Path.cwd()), lambda: importlib.import_module(where)
+    if folder not in sys.path:  # as `python file.py` and `python -m module` have it
+        sys.path.insert(0, folder)
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        raise Unusable(f"{where} can't be imported: no module {error.name!r}") from error
+    except Exception as error:
+        raise Unusable(f"{where} can't be imported: {error!r} (--debug shows where)") from error
+
+
+def _from_file(path: Path) -> Callable[[], ModuleType]:
+    def load() -> ModuleType:
+        # not under its bare name: numpy.py beside it must not become numpy
+        name = f"splitiot_target_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path.name} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    return load
+
+
+def nearest_cuts(pipeline: Pipeline, cut: int) -> str:
+    """Say which legal cuts are nearest to one that is not.
+
+    Examples
+    --------
+    >>> from splitiot import tasks
+    >>> def double(x): return 2 * x
+    >>> nearest_cuts(tasks([double]), 7)
+    'the nearest legal cut is 1'
+    """
+    below = [c for c in pipeline.cuts if c < cut][-1:]
+    near = [*below, *[c for c in pipeline.cuts if c > cut][:1]]
+    if not near:
+        return "it has no legal cut at all"
+    return f"the nearest legal cut{'s are' if len(near) > 1 else ' is'} {' and '.join(map(str, near))}"
+
+
+def legal_cut(target: Target, cut: int) -> int:
+    """Check a cut.
+
+    Raises
+    ------
+    Unusable
+        It is not legal: with the reason, and the nearest cuts that are.
+    """
+    pipeline = target.pipeline
+    if cut in pipeline.cuts:
+        return cut
+    near = nearest_cuts(pipeline, cut)
+    if not 0 <= cut <= pipeline.n:
+        raise Unusable(f"{target.name} has no cut {cut}: with {pipeline.n} steps cuts are 0..{pipeline.n}; {near}")
+    raise Unusable(f"{target.name} can't be cut at {cut}: {pipeline.refused.get(cut, 'not legal')}; {near}")
+
+
+# arguments --------------------------------------------------------------------------------------------------
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --signature and --sink."""
+    parser.add_argument("--signature", metavar="NAME", help="which of the model's signatures")
+    parser.add_argument("--sink", choices=("device", "edge"), help="where the results are wanted (default: device)")
+
+
+def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --runtime, --kernels and --threads."""
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", "litert", "tflite-runtime", "tensorflow"),
+        help="what models are run with (default: the first of these that works)",
+    )
+    parser.add_argument(
+        "--kernels", default="default", choices=("default", "no-delegate", "reference"), help="default: %(default)s"
+    )
+    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="of the interpreter (default: 1)")
+
+
+def runtime_of(arguments: argparse.Namespace) -> Runtime:
+    """Return the runtime that `add_runtime_arguments` asked for."""
+    return Runtime(arguments.runtime, arguments.kernels, arguments.threads)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Make a converter for whole numbers that are not less."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return integer
+
+
+def positive(text: str) -> float:
+    """Convert a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """Convert a number of at least 0."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text}")
+    return value

@@ -1,0 +1,136 @@
+"""The demonstration's device process: orders come as JSON lines on stdin, what happened goes to stdout.
+
+It runs on a fast machine and plays a slow one: after each part it waits until a device of the speed asked for would
+be ready.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+import time
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from splitiot.adapters.http import HttpTransport
+from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
+from splitiot.cli.demo._pipeline import build
+from splitiot.device import Device
+from splitiot.pipeline import Payload, Pipeline
+from splitiot.plan import Outcome
+from splitiot.policies import Fixed, Policy
+from splitiot.profiling import profile
+from splitiot.runner import Runner
+from splitiot.topology import TierProfile
+
+__all__ = ["main"]
+
+
+class SlowRunner(Runner):
+    """Takes as long as a machine would that is `factor` times slower: real results, played seconds.
+
+    What this machine needs is read from the profile, not from each run: else a hiccup of a tenth of a millisecond
+    here would be one of tens of milliseconds there. 3 % of noise are added.
+    """
+
+    def play(self, own: TierProfile, factor: float, seed: int) -> None:
+        """Say how slow."""
+        self._own, self._factor, self._random = own, factor, random.Random(seed)
+
+    def run(self, start: int, stop: int, payload: Payload, owner: Hashable = None) -> tuple[Payload, float]:
+        """Run, then wait."""
+        result, seconds = super().run(start, stop, payload, owner)
+        played_s = self._own.part_s(start, stop) * self._factor * self._random.gauss(1.0, 0.03)
+        time.sleep(max(0.0, played_s - seconds))
+        return result, max(played_s, seconds)
+
+
+def main() -> None:
+    """Carry out orders until stdin ends."""
+    setting = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setting)
+    pipeline, _ = build(None if setting.model is None else Path(setting.model))
+    expected = [pipeline.run(frame) for frame in setting.frames]
+    own = profile(pipeline, setting.frames[0], budget_s=1.5)
+    factor = max(1.0, setting.whole_s / own.whole_s)
+    runner = SlowRunner(pipeline)
+    runner.play(own, factor, setting.seed)
+    middle = min(pipeline.cuts, key=lambda cut: abs(cut - pipeline.n // 2))
+    policies: dict[str, Policy | None] = {
+        "splitiot": None,
+        "all local": Fixed(pipeline.n),
+        "all edge": Fixed(0),
+        "fixed middle": Fixed(middle),
+    }
+    devices = {
+        name: Device(
+            pipeline,
+            HttpTransport(setting.url),
+            policy=policy,
+            profile=own.scaled(factor),
+            runner=runner,
+            deadline_s=max(1.0, 6 * setting.whole_s),
+        )
+        for name, policy in policies.items()
+    }
+    welcome = devices["splitiot"].connect()
+    _say(
+        Ready(
+            steps=[f"{step.kind} {step.name}" for step in pipeline.steps],
+            whole_s=own.whole_s * factor,
+            factor=factor,
+            middle=middle,
+            welcome=welcome,
+        )
+    )
+    number = 0
+    for line in sys.stdin.buffer:
+        order = msgspec.json.decode(line, type=Order)
+        device = devices[order.policy]
+        for _ in range(order.requests):
+            picture = number % len(setting.frames)
+            number += 1
+            outcome = device.run(setting.frames[picture])
+            _say(_ran(order, number, picture, outcome, expected[picture], device, pipeline))
+    for device in devices.values():
+        device.close()
+    runner.close()
+    # in kilobytes on Linux, in bytes on macOS
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    _say(Gone(peak_bytes=peak))
+
+
+def _ran(
+    order: Order, number: int, picture: int, outcome: Outcome, expected: Any, device: Device, pipeline: Pipeline
+) -> Ran:
+    seen, plan = outcome.observation, outcome.plan
+    return Ran(
+        phase=order.phase,
+        policy=order.policy,
+        number=number,
+        picture=picture,
+        cut=pipeline.n if plan is None else plan.cut,
+        sent_bytes=0 if seen is None else seen.sent_bytes,
+        device_s=0.0 if seen is None else (seen.head_s or 0.0) + (seen.local_s or 0.0),
+        network_s=None if seen is None else seen.network_s,
+        edge_s=None if seen is None or seen.edge is None else seen.edge.residence_s,
+        total_s=outcome.latency_s,
+        source=outcome.source,
+        right=outcome.ok and outcome.value == expected,
+        why="" if plan is None else plan.why,
+        believed_mbit=device.planner.link.up_bytes_per_s / 125e3,
+        value=outcome.value,
+        error="" if outcome.error is None else str(outcome.error),
+    )
+
+
+def _say(message: msgspec.Struct) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What the demonstration and its device process say to each other: JSON, one message a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["Gone", "Order", "Ran", "Ready", "Setting"]
+
+
+class Setting(msgspec.Struct):
+    """What the device process is started with."""
+
+    url: str
+    whole_s: float
+    frames: list[bytes]
+    model: str | None = None
+    seed: int = 0
+
+
+class Order(msgspec.Struct):
+    """Run so many requests with this policy."""
+
+    phase: str
+    policy: str
+    requests: int
+
+
+class Ran(msgspec.Struct):
+    """How one request went."""
+
+    phase: str
+    policy: str
+    number: int
+    picture: int
+    cut: int
+    sent_bytes: int
+    device_s: float
+    network_s: float | None
+    edge_s: float | None
+    total_s: float
+    source: str
+    right: bool
+    why: str
+    believed_mbit: float
+    value: Any = None
+    error: str = ""
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """The device is up."""
+
+    steps: list[str]
+    whole_s: float
+    factor: float
+    middle: int
+    welcome: bool
+
+
+class Gone(msgspec.Struct, tag="gone"):
+    """Its last words."""
+
+    peak_bytes: int

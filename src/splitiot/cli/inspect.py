@@ -1,0 +1,212 @@
+"""Show where a model can be cut, and what would cross there.
+
+A cut is the number of steps on the device: 0 is all on the edge, the last one all local.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from splitiot.cli._out import Console, size
+from splitiot.cli._target import TARGET, Target, add_model_arguments, load_target, model_inputs
+from splitiot.pipeline import Pipeline, TensorSpec
+
+__all__ = ["add_arguments", "run"]
+
+_MANY = 4  # tensors at one cut that the table shows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``splitiot inspect``."""
+    parser.add_argument("target", metavar="MODEL", help=TARGET)
+    add_model_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="write one JSON document")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run ``splitiot inspect``."""
+    target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink)
+    console.need_rich()
+    found = describe(target)
+    if console.json:
+        console.data(found)
+    else:
+        _show(found, console)
+    return 0
+
+
+def describe(target: Target) -> dict[str, Any]:
+    """Return all that is known without running anything, as plain data."""
+    pipeline = target.pipeline
+    inputs = model_inputs(pipeline)
+    input_bytes = None if inputs is None else sum(spec.nbytes for spec in inputs)
+    cuts = [_cut(pipeline, cut, input_bytes) for cut in range(pipeline.n + 1)]
+    _mark_minima(cuts)
+    return {
+        "target": target.text,
+        "name": target.name,
+        "digest": pipeline.digest,
+        "n": pipeline.n,
+        "signature": getattr(pipeline, "signature", None),
+        "sink": pipeline.sink,
+        "stateful": pipeline.stateful,
+        "warnings": list(getattr(pipeline, "warnings", ())),
+        "inputs": None if inputs is None else [_tensor(spec) for spec in inputs],
+        "input_bytes": input_bytes,
+        "cuts": cuts,
+    }
+
+
+def _cut(pipeline: Pipeline, cut: int, input_bytes: int | None) -> dict[str, Any]:
+    step = pipeline.steps[cut - 1] if cut else None
+    legal = cut in pipeline.cuts
+    sent = pipeline.boundary(cut) if legal else None
+    nbytes = None if sent is None else sent.nbytes
+    return {
+        "cut": cut,
+        "step": None if step is None else {"name": step.name, "kind": step.kind, "tier": step.tier},
+        "legal": legal,
+        "why": None if legal else pipeline.refused.get(cut, "not legal"),
+        "tensors": None if sent is None or sent.tensors is None else [_tensor(spec) for spec in sent.tensors],
+        "sent_bytes": nbytes,
+        "returned_bytes": pipeline.returned(cut).nbytes if legal else None,
+        "of_input": nbytes / input_bytes if nbytes is not None and input_bytes else None,
+        "minimum": False,
+    }
+
+
+def _mark_minima(cuts: Sequence[dict[str, Any]]) -> None:
+    """Mark each cut that has fewer bytes, up or down, than every legal cut before it."""
+    before: list[tuple[int, int]] = []
+    for cut in cuts:
+        up, down = cut["sent_bytes"], cut["returned_bytes"]
+        if up is not None and down is not None:
+            cut["minimum"] = all(up < u or down < d for u, d in before)
+            before.append((up, down))
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "dtype": spec.dtype,
+        "shape": list(spec.shape),
+        "bytes": None if spec.dtype == "bytes" else spec.nbytes,
+        "scale": spec.scale,
+        "zero_point": spec.zero_point,
+    }
+
+
+# for people -------------------------------------------------------------------------------------------------
+
+
+def _show(found: dict[str, Any], console: Console) -> None:
+    from rich.text import Text
+
+    reasons: dict[str, list[int]] = {}
+    for cut in found["cuts"]:
+        if not cut["legal"]:
+            reasons.setdefault(cut["why"], []).append(cut["cut"])
+    marks = {why: number for number, why in enumerate(reasons, 1)}
+    columns = {
+        "cut": "right",
+        "step in front": "left",
+        "what crosses": "left start",
+        "type and shape": "left",
+        "bytes  ": "right",
+        "x input": "right",
+        "legal": "left",
+    }
+    rows = [_row(cut, found["n"], marks) for cut in found["cuts"]]
+    if not reasons:  # the summary says so
+        del columns["legal"]
+        rows = [row[:-1] for row in rows]
+    if found["input_bytes"] is None:
+        del columns["x input"]
+        rows = [row[:5] + row[6:] for row in rows]
+    styles = ["dim" if not cut["legal"] else "green" if cut["minimum"] else None for cut in found["cuts"]]
+    console.print(Text(f"{found['name']}  {_summary(found)}", style="bold"))
+    console.print(f"digest {found['digest']}", style="dim")
+    if found["stateful"]:
+        console.print("stateful: the cut stays where the first request has it", style="yellow")
+    console.print("", console.table(columns, rows, styles), "")
+    if any(cut["minimum"] for cut in found["cuts"]):
+        console.print("* fewer bytes, up or back, than at every cut before it: where the edge runs each step at least")
+        console.print("  as fast as the device, only these can be best")
+    for why, cuts in reasons.items():
+        console.print(Text(f"[{marks[why]}] {'cut' if len(cuts) == 1 else 'cuts'} {ranges(cuts)}: {why}"))
+    for warning in found["warnings"]:
+        console.print(Text(f"warning: {warning}"), style="yellow")
+
+
+def _summary(found: dict[str, Any]) -> str:
+    legal = sum(cut["legal"] for cut in found["cuts"])
+    words = [f"{found['n']} steps", f"{legal} of {found['n'] + 1} cuts legal"]
+    if found["input_bytes"] is not None:
+        words.append(f"input {found['input_bytes']:,} bytes")
+    words.append(f"results on the {found['sink']}")
+    return " · ".join(words)
+
+
+def _row(cut: dict[str, Any], n: int, marks: dict[str, int]) -> list[str]:
+    step = cut["step"]
+    front = "(the input)" if step is None else step["name"] if step["kind"] == "task" else step["kind"]
+    tensors, types, nbytes = cut["tensors"], "", size(cut["sent_bytes"])
+    if not cut["legal"]:
+        names, nbytes = f"{brief(cut['why'])} [{marks[cut['why']]}]", ""
+    elif tensors is None:
+        names = "(known when it runs)"
+    elif not tensors:
+        names = "nothing: all local" if cut["cut"] == n else "nothing"
+    else:
+        shown = tensors[:_MANY]
+        names = "\n".join(short_name(t["name"]) for t in shown)
+        types = "\n".join(f"{t['dtype']}[{','.join(map(str, t['shape']))}]" for t in shown)
+        if len(tensors) > _MANY:
+            names += f"\nand {len(tensors) - _MANY} more"
+    share = "" if cut["of_input"] is None else f"{cut['of_input']:.2f}"
+    legal = "yes" if cut["legal"] else "no"
+    return [str(cut["cut"]), front, names, types, nbytes + (" *" if cut["minimum"] else "  "), share, legal]
+
+
+def short_name(name: str) -> str:
+    """Return the first of the names that a converter has joined: together they have hundreds of letters.
+
+    Examples
+    --------
+    >>> short_name("model/conv2d/Relu;model/batch_norm/FusedBatchNormV3;model/conv2d/BiasAdd")
+    'model/conv2d/Relu'
+    """
+    return name.partition(";")[0]
+
+
+def brief(why: str, longest: int = 28) -> str:
+    """Return the heart of a reason: what stands behind its first colon or bracket, up to the next stop.
+
+    Examples
+    --------
+    >>> brief("tensor 0 'x', an input of the model: STRING can't cross: it is no array. Cut elsewhere")
+    "STRING can't cross"
+    """
+    heart = why.partition(": ")[2] or why.partition(") ")[2] or why
+    for stop in (": ", ". ", ", ", "; "):
+        heart = heart.partition(stop)[0]
+    return heart if len(heart) <= longest else f"{heart[: longest - 2].rstrip()}.."
+
+
+def ranges(cuts: Sequence[int]) -> str:
+    """Write ascending numbers short.
+
+    Examples
+    --------
+    >>> ranges([1, 3, 4, 5, 9])
+    '1, 3-5, 9'
+    """
+    runs: list[list[int]] = []
+    for cut in cuts:
+        if runs and cut == runs[-1][1] + 1:
+            runs[-1][1] = cut
+        else:
+            runs.append([cut, cut])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

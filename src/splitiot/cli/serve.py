@@ -1,0 +1,198 @@
+"""Be the edge: run tails of models and pipelines for devices, over HTTP.
+
+Only this machine may connect, unless --host says otherwise; then a certificate and tokens are wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from splitiot.cli._out import Console, Failed, Unusable, milliseconds
+from splitiot.cli._policy import POLICY, load_policy
+from splitiot.cli._target import (
+    TARGET,
+    Target,
+    add_model_arguments,
+    add_runtime_arguments,
+    at_least,
+    load_target,
+    runtime_of,
+)
+from splitiot.cli.plan import profile_target
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``splitiot serve``."""
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help=TARGET)
+    web = parser.add_argument_group("the server")
+    web.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    web.add_argument("--port", type=at_least(0), default=8765, help="0 takes a free one (default: %(default)s)")
+    web.add_argument("--token-file", metavar="FILE", help='who may connect: lines "NAME TOKEN"')
+    web.add_argument("--cert", metavar="FILE", help="a certificate (PEM): HTTPS is spoken")
+    web.add_argument("--key", metavar="FILE", help="its key, unless it stands in the same file")
+    web.add_argument("--allow-plaintext", action="store_true", help="let other machines connect without encryption")
+    web.add_argument("--allow-anonymous", action="store_true", help="let other machines connect without tokens")
+    parser.add_argument("--policy", metavar="NAME", help=f"plan here, for devices that follow: {POLICY}")
+    parser.add_argument("--no-profile", action="store_true", help="don't measure at the start: devices learn it slower")
+    add_model_arguments(parser)
+    add_runtime_arguments(parser)
+    parser.add_argument("--json", action="store_true", help='write one line {"url": ...} when it is ready')
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run ``splitiot serve`` until it is interrupted."""
+    from splitiot.adapters.http import serve
+    from splitiot.edge import EdgeService
+
+    _check_openness(arguments)
+    tokens = None if arguments.token_file is None else read_tokens(arguments.token_file)
+    policy = None if arguments.policy is None else load_policy(arguments.policy)
+    if policy is not None and arguments.no_profile:
+        raise Unusable("--policy plans with profiles: leave --no-profile out")
+    runtime = runtime_of(arguments)
+    targets = [
+        load_target(text, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
+        for text in arguments.targets
+    ]
+    if len({t.pipeline.digest for t in targets}) < len(targets):
+        raise Unusable("two of the targets are the same pipeline: devices could not tell them apart")
+    console.need_rich()
+    ready = False
+    with _until_interrupted() as interrupted:
+        profiles = [] if arguments.no_profile else [profile_target(t, runtime, console) for t in targets]
+        measured = {p.digest: p.whole_s for p in profiles}
+
+        def announce(port: int) -> None:
+            nonlocal ready
+            ready = True
+            _announce(arguments, port, targets, measured, console)
+
+        pipelines = [t.pipeline for t in targets]
+        with (
+            EdgeService(pipelines, runtime=runtime, profiles=profiles, policy=policy) as service,
+            console.log("splitiot", "uvicorn.error"),
+        ):
+            try:
+                with interrupted:
+                    serve(
+                        service,
+                        host=arguments.host,
+                        port=arguments.port,
+                        tokens=tokens,
+                        certfile=arguments.cert,
+                        keyfile=arguments.key,
+                        allow_plaintext=arguments.allow_plaintext,
+                        allow_anonymous=arguments.allow_anonymous,
+                        ready=announce,
+                    )
+            except SystemExit:  # uvicorn's way to say that it can't listen; its reason was logged
+                raise Failed(f"can't listen on {arguments.host} port {arguments.port}") from None
+            if not ready:
+                return 0
+            counters = service.counters
+    console.note(
+        f"served {counters.requests} requests: {counters.failures} failed, {counters.duplicates} duplicates, "
+        f"{counters.busy} sent away, {counters.bad_frames} bad frames"
+    )
+    return 0
+
+
+def _check_openness(arguments: argparse.Namespace) -> None:
+    """Say in the command line's words what the adapter would refuse, and look at the files before it does."""
+    from splitiot.adapters.http import is_loopback
+
+    for path in (arguments.cert, arguments.key):
+        if path is not None and not Path(path).is_file():
+            raise Unusable(f"there is no file {path}")
+    if arguments.key is not None and arguments.cert is None:
+        raise Unusable("--key needs --cert")
+    if is_loopback(arguments.host):
+        return
+    if arguments.cert is None and not arguments.allow_plaintext:
+        raise Unusable(
+            f"{arguments.host} is open to other machines without encryption: give --cert and --key, or "
+            "--allow-plaintext in a network that you trust"
+        )
+    if arguments.token_file is None and not arguments.allow_anonymous:
+        raise Unusable(f"{arguments.host} is open to other machines: give --token-file, or --allow-anonymous")
+
+
+def read_tokens(path: str) -> dict[str, str]:
+    """Read who may connect: lines ``NAME TOKEN``, empty ones and those that begin with ``#`` aside.
+
+    Returns
+    -------
+    dict of str to str
+        Names by token.
+
+    Raises
+    ------
+    Unusable
+        It can't be read, says something else, or says nothing.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unusable(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    tokens: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2:
+            raise Unusable(f'{path}, line {number}: expected "NAME TOKEN"')
+        name, token = words
+        if token in tokens:
+            raise Unusable(f"{path}, line {number}: {name} has the token of {tokens[token]}")
+        tokens[token] = name
+    if not tokens:
+        raise Unusable(f"{path} has no tokens: nobody could connect")
+    return tokens
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[contextlib.AbstractContextManager[Any]]:
+    """SIGTERM ends it as Ctrl-C does; gives a context in which both are the proper end."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield contextlib.suppress(KeyboardInterrupt)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _announce(
+    arguments: argparse.Namespace, port: int, targets: list[Target], measured: dict[str, float], console: Console
+) -> None:
+    host = arguments.host
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    url = f"{'http' if arguments.cert is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+    pipelines = [
+        {"target": t.text, "digest": t.pipeline.digest, "n": t.pipeline.n, "whole_s": measured.get(t.pipeline.digest)}
+        for t in targets
+    ]
+    if console.json:
+        console.data({"url": url, "pipelines": pipelines}, line=True)
+        return
+    from rich.text import Text
+
+    console.print(Text(f"edge ready at {url}", style="bold green"))
+    columns = {"target": "left end", "steps": "right", "whole, ms": "right", "digest": "left"}
+    rows = [
+        (t.text, str(t.pipeline.n), milliseconds(measured.get(t.pipeline.digest)), t.pipeline.digest[:12])
+        for t in targets
+    ]
+    console.print("", console.table(columns, rows), "")
+    console.print(f"on the device: splitiot run {targets[0].text} --edge {url}   (Ctrl-C ends this)")

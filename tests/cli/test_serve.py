@@ -1,0 +1,182 @@
+"""`splitiot serve`, and `splitiot run` against it: real processes, real HTTP."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from tests.cli.helpers import CHAIN, TARGETS, Cli, process, serving
+
+POLICIES = TARGETS / "policies.py"
+WANTED = (8 * np.arange(64.0)) ** 2
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_processes(tmp_path: Path, number: signal.Signals) -> None:
+    kept = tmp_path / "out.npz"
+    with serving(CHAIN) as (url, server):
+        device = process("run", CHAIN, "--edge", url, "--cut", 1, "--count", 5, "--save", kept, "--json")
+        out, err = device.communicate(timeout=60)
+        assert device.returncode == 0, err
+        server.send_signal(number)
+        rest, said = server.communicate(timeout=60)
+        assert server.returncode == 0, said
+    *requests, last = map(json.loads, out.splitlines())
+    assert {(r["cut"], r["source"], r["exact"], r["why"]) for r in requests} == {(1, "edge", True, "fixed at cut 1")}
+    for r in requests:
+        assert r["sent_bytes"] > 4096  # 512 float64
+        assert 0 < r["edge_s"] < r["total_s"]
+        assert 0 < r["network_s"] < r["total_s"]
+        assert 0 < r["device_s"] < r["total_s"]
+    assert last["totals"]["sources"] == {"edge": 5}
+    assert rest == ""  # one line, and it was read
+    assert "served 5 requests: 0 failed" in said
+    with np.load(kept) as saved:
+        assert all(np.array_equal(saved[name], WANTED) for name in saved)
+        assert len(saved.files) == 5
+
+
+@pytest.mark.extra("http", "litert")
+@pytest.mark.network
+def test_a_model_over_http_is_bit_exact(cli: Cli, model: Path, tmp_path: Path) -> None:
+    with serving(model, CHAIN) as (url, _):
+        for cut in range(6):
+            words = ["run", model, "--cut", cut, "--count", 1, "--save", tmp_path / f"{cut}.npz", "--json"]
+            said = cli(*words, "--edge", url)
+            assert said.code == 0, said.err
+            assert said.lines[0]["source"] == ("local" if cut == 5 else "edge")
+            assert said.lines[0]["exact"]
+        assert cli(*words[:2], "--count", 1, "--edge", url, "--policy", "local", "--json").lines[0]["cut"] == 5
+        assert cli("run", CHAIN, "--edge", url, "--count", 1, "--json").code == 0
+    found = []
+    for cut in range(6):
+        with np.load(tmp_path / f"{cut}.npz") as saved:
+            found.append({name: saved[name].tobytes() for name in saved})
+    assert len(found[0]) == 2
+    assert all(each == found[5] for each in found)
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_policies_from_files(cli: Cli) -> None:
+    with serving(CHAIN) as (url, _):
+        for policy, cut in ((f"{POLICIES}:OneStep", 1), (f"{POLICIES}:ready", 2)):
+            (one, _) = cli("run", CHAIN, "--edge", url, "--count", 1, "--policy", policy, "--json").lines
+            assert (one["cut"], one["why"]) == (cut, "one step")
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_the_edge_plans_for_those_who_follow(cli: Cli) -> None:
+    with serving(CHAIN, "--policy", f"{POLICIES}:OneStep") as (url, _):
+        said = cli("run", CHAIN, "--edge", url, "--count", 6, "--follow", "--policy", f"{POLICIES}:ready", "--json")
+    assert said.code == 0
+    cuts = [r["cut"] for r in said.lines[:-1]]
+    assert cuts[0] == 2  # its own policy, before the edge has said anything
+    assert cuts[-1] == 1
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_tokens(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (allowed := tmp_path / "allowed").write_text("# who may connect\n\nkitchen s3cret\ngarden other\n")
+    (own := tmp_path / "own").write_text("s3cret\n")
+    (wrong := tmp_path / "wrong").write_text("kitchen guess\n")
+    with serving(CHAIN, "--token-file", allowed) as (url, _):
+        words = ["run", CHAIN, "--edge", url, "--cut", 0, "--count", 1, "--json"]
+        assert cli(*words, "--token-file", own).code == 0
+        said = cli(*words, "--token-file", wrong)
+        assert said.code == 3
+        assert "bearer token" in said.err
+        assert said.lines[0]["source"] == "local"
+        said = cli(*words, "--token-file", allowed)
+        assert said.code == 2
+        assert "2 tokens" in said.err
+        monkeypatch.setenv("SPLITIOT_TOKEN", "other")
+        assert cli(*words).code == 0
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_another_pipeline_is_refused(cli: Cli) -> None:
+    with serving(CHAIN) as (url, _):
+        said = cli("run", TARGETS / "failing.py", "--edge", url, "--count", 1, "--json")
+    assert said.code == 3
+    assert said.lines[0]["source"] == "local"
+    assert "no edge yet (" in said.err
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_a_port_that_is_taken_is_3(cli: Cli) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = cli("serve", CHAIN, "--port", taken.getsockname()[1], "--no-profile", "--json")
+    assert (said.code, said.out) == (3, "")
+    assert "can't listen on 127.0.0.1" in said.err
+    assert "address already in use" in said.err.lower()
+
+
+@pytest.mark.extra("http", "cli")
+@pytest.mark.network
+def test_people_are_told_where_and_how() -> None:
+    server = process("serve", CHAIN, "--port", 0)
+    assert server.stdout is not None
+    try:
+        lines = []
+        while not lines or "Ctrl-C" not in lines[-1]:
+            line = server.stdout.readline()
+            assert line, server.communicate()[1]
+            lines.append(line)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+    url = lines[0].removeprefix("edge ready at ").strip()
+    assert urlsplit(url).port
+    assert f"splitiot run {CHAIN} --edge {url}" in " ".join("".join(lines).split())
+    assert server.returncode == 0
+
+
+UNUSABLE = {
+    "open without encryption": (["--host", "0.0.0.0"], "--allow-plaintext"),
+    "open without tokens": (["--host", "0.0.0.0", "--allow-plaintext"], "--allow-anonymous"),
+    "no certificate": (["--cert", "nowhere.pem"], "there is no file nowhere.pem"),
+    "a key alone": (["--key", CHAIN], "--key needs --cert"),
+    "a policy without profiles": (["--policy", "least-latency", "--no-profile"], "--no-profile"),
+    "no such policy": (["--policy", "local"], "there is no policy 'local'"),
+    "the same twice": ([CHAIN], "the same pipeline"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_unusable(cli: Cli, case: str) -> None:
+    words, wanted = UNUSABLE[case]
+    said = cli("serve", CHAIN, *words)
+    assert (said.code, said.out) == (2, "")
+    assert wanted in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "nobody could connect"),
+        ("kitchen\n", "line 1"),
+        ("# x\na b\nc d e\n", "line 3"),
+        ("a same\nb same\n", "b has the token of a"),
+    ],
+)
+def test_token_files(cli: Cli, tmp_path: Path, text: str, words: str) -> None:
+    (path := tmp_path / "tokens").write_text(text)
+    said = cli("serve", CHAIN, "--token-file", path)
+    assert said.code == 2
+    assert words in said.err
+    assert "same\n" not in said.err
