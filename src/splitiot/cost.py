@@ -1,0 +1,475 @@
+"""What every legal placement would cost: one row a placement, all rows at once.
+
+Latency is linear in what is believed about tiers and link, so the table is built once, and new beliefs are
+one matrix product away::
+
+    latency_s = device_s * device factor + edge_s * edge factor
+              + sent_bytes / up + returned_bytes / down + exchanges * (rtt_s + wait_s)
+
+A placement's row is the same whatever is believed or forbidden: a mask never renumbers. Frames' own headers
+count as part of the round trip of a tiny message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from splitiot.errors import CutError, Infeasible, ProfileError
+from splitiot.pipeline import Pipeline, Placement
+from splitiot.topology import Link, TierProfile, Topology
+
+__all__ = ["Costs", "Objective", "Power", "costs", "name_of"]
+
+Floats: TypeAlias = NDArray[np.float64]
+
+# columns of the terms
+_DEVICE: Final = 0
+_EDGE: Final = 1
+_UP: Final = 2
+_DOWN: Final = 3
+_RTT: Final = 4
+_WAIT: Final = 5
+
+CODECS: Final = ("raw",)
+
+
+@frozen
+class Power:
+    """What the device draws, in watts.
+
+    Parameters
+    ----------
+    busy_w : float
+        While it computes.
+    send_w, receive_w : float
+        While bytes go up or come down.
+    idle_w : float
+        While it waits for the link and the edge.
+    """
+
+    busy_w: float
+    send_w: float = 0.0
+    receive_w: float = 0.0
+    idle_w: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        for watts in (self.busy_w, self.send_w, self.receive_w, self.idle_w):
+            if not 0 <= watts < math.inf:
+                raise ValueError(f"watts must be finite numbers >= 0, got {watts}")
+
+
+@frozen(eq=False)
+class _Table:
+    """What does not change with beliefs."""
+
+    pipeline: Pipeline
+    placements: tuple[Placement, ...]
+    cuts: NDArray[np.int64]
+    terms: Floats  # (rows, 6)
+    power: Power | None
+    row_of: dict[int, int] = field(init=False)
+
+    @row_of.default
+    def _index(self) -> dict[int, int]:
+        return {placement.cut: row for row, placement in enumerate(self.placements)}
+
+
+class Costs:
+    """What every legal placement would cost under one set of beliefs.
+
+    Made by `costs`; a value, never changed.
+    Columns are computed when they are asked for, from arrays that all `at` and `masked` copies share. Rows go
+    from the least to the most steps on the device.
+    """
+
+    __slots__ = ("_beliefs", "_penalty", "_table", "mask")
+
+    mask: NDArray[np.bool_]
+    """Which rows are allowed, shape (rows,), bool."""
+
+    def __init__(self, table: _Table, beliefs: Floats, mask: NDArray[np.bool_], penalty: Floats) -> None:
+        self._table = table
+        self._beliefs = beliefs  # device factor, edge factor, 1/up, 1/down, rtt_s, wait_s
+        self._penalty = penalty  # 0 where allowed, inf elsewhere
+        self.mask = mask
+
+    # other beliefs ------------------------------------------------------------------------------------------
+
+    def at(
+        self, *, link: Link | None = None, factors: Sequence[float] | None = None, wait_s: float | None = None
+    ) -> Costs:
+        """Return the same rows under other beliefs; what is not given stays.
+
+        Parameters
+        ----------
+        link : Link, optional
+        factors : (float, float), optional
+            How many times slower than their profiles the device and the edge are.
+        wait_s : float, optional
+            Seconds that a request spends on the edge without being computed.
+
+        Examples
+        --------
+        >>> from splitiot import tasks
+        >>> def double(x): return 2 * x
+        >>> pipeline = tasks([double])
+        >>> sizes = dict(sent_bytes=[100, 0], returned_bytes=[50, 0])
+        >>> profile = TierProfile.from_steps(pipeline.digest, [0.5], **sizes)
+        >>> fast, slow = Link(0.1, 1000, 1000), Link(0.1, 100, 100)
+        >>> table = costs(pipeline, Topology(tiers=[profile, profile.scaled(0.1)], links=[fast]))
+        >>> table.latency_s.round(6).tolist(), table.at(link=slow).latency_s.round(6).tolist()
+        ([0.3, 0.5], [1.65, 0.5])
+        """
+        beliefs = self._beliefs.copy()
+        if factors is not None:
+            beliefs[_DEVICE], beliefs[_EDGE] = _checked_factors(factors)
+        if link is not None:
+            beliefs[_UP], beliefs[_DOWN] = 1 / link.up_bytes_per_s, 1 / link.down_bytes_per_s
+            beliefs[_RTT] = link.rtt_s
+        if wait_s is not None:
+            beliefs[_WAIT] = _checked_wait(wait_s)
+        return Costs(self._table, beliefs, self.mask, self._penalty)
+
+    def with_beliefs(self, vector: Floats) -> Costs:
+        """Return the same rows under a vector of beliefs, not checked: what a planner calls on each decision.
+
+        Parameters
+        ----------
+        vector : array of float, shape (6,)
+            Device factor, edge factor, 1/up, 1/down, rtt_s, wait_s. Kept, so it must not be changed.
+        """
+        return Costs(self._table, vector, self.mask, self._penalty)
+
+    def masked(self, mask: NDArray[np.bool_]) -> Costs:
+        """Return the same rows, allowing those in this mask and in `mask`, shape (rows,)."""
+        mask = np.asarray(mask, dtype=np.bool_)
+        if mask.shape != self.mask.shape:
+            raise ValueError(f"a mask for these costs has shape {self.mask.shape}, got {mask.shape}")
+        return Costs(self._table, self._beliefs, *_frozen_mask(self.mask & mask))
+
+    @property
+    def beliefs(self) -> Floats:
+        """Device factor, edge factor, 1/up, 1/down, rtt_s, wait_s; shape (6,)."""
+        return _read_only(self._beliefs)
+
+    # rows ---------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._table.placements)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What is placed."""
+        return self._table.pipeline
+
+    @property
+    def power(self) -> Power | None:
+        """What the device draws, None where it was not given."""
+        return self._table.power
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """One for each row."""
+        return self._table.placements
+
+    @property
+    def cuts(self) -> NDArray[np.int64]:
+        """The number of steps on the device, shape (rows,), ascending."""
+        return self._table.cuts
+
+    @property
+    def local_row(self) -> int | None:
+        """The row of the placement with all steps on the device, None if it is not legal."""
+        return self._table.row_of.get(self._table.pipeline.n)
+
+    def row_of(self, cut: int) -> int | None:
+        """Return the row of a cut, None where it is not legal."""
+        return self._table.row_of.get(cut)
+
+    def at_cut(self, cut: int) -> int:
+        """Return the row of a cut.
+
+        Raises
+        ------
+        CutError
+            The cut is not in 0..n, or not legal; the message says why.
+        """
+        row = self._table.row_of.get(cut)
+        if row is None:
+            cut = self.pipeline.check_cut(cut)
+            why = self.pipeline.refused.get(cut, "the pipeline does not allow it")
+            raise CutError(f"cut {cut} is not legal: {why}. Legal cuts: {_few(self.cuts.tolist())}")
+        return row
+
+    # columns ------------------------------------------------------------------------------------------------
+
+    @property
+    def latency_s(self) -> Floats:
+        """Seconds from the input to the result, one request alone; shape (rows,)."""
+        result: Floats = self._table.terms.dot(self._beliefs)
+        return result
+
+    @property
+    def period_s(self) -> Floats:
+        """Seconds between results of a pipelined run: the slowest of device, uplink, edge and downlink."""
+        busy = self._table.terms[:, :4] * self._beliefs[:4]
+        result: Floats = busy.max(axis=1)
+        return result
+
+    @property
+    def energy_j(self) -> Floats:
+        """Joules that the device spends on one request; NaN unless powers were given."""
+        power = self._table.power
+        if power is None:
+            return np.full(len(self), math.nan)
+        terms, beliefs = self._table.terms, self._beliefs
+        watts = np.array([power.busy_w, power.idle_w, power.send_w, power.receive_w, power.idle_w, power.idle_w])
+        result: Floats = terms.dot(beliefs * watts)
+        return result
+
+    @property
+    def device_s(self) -> Floats:
+        """Seconds of computing on the device."""
+        return self._term(_DEVICE)
+
+    @property
+    def edge_s(self) -> Floats:
+        """Seconds of computing on the edge."""
+        return self._term(_EDGE)
+
+    @property
+    def up_s(self) -> Floats:
+        """Seconds of sending, without the round trip."""
+        return self._term(_UP)
+
+    @property
+    def down_s(self) -> Floats:
+        """Seconds of receiving, without the round trip."""
+        return self._term(_DOWN)
+
+    @property
+    def rtt_s(self) -> Floats:
+        """Seconds of the round trip, 0 where nothing is exchanged."""
+        return self._term(_RTT)
+
+    @property
+    def wait_s(self) -> Floats:
+        """Seconds on the edge without being computed, 0 where nothing is exchanged."""
+        return self._term(_WAIT)
+
+    @property
+    def sent_bytes(self) -> Floats:
+        """Bytes of the payload that goes up."""
+        return _read_only(self._table.terms[:, _UP])
+
+    @property
+    def returned_bytes(self) -> Floats:
+        """Bytes of the payload that comes back."""
+        return _read_only(self._table.terms[:, _DOWN])
+
+    @property
+    def exchanges(self) -> NDArray[np.bool_]:
+        """Which rows need the edge."""
+        return self._table.terms[:, _RTT] > 0
+
+    def _term(self, column: int) -> Floats:
+        result: Floats = self._table.terms[:, column] * self._beliefs[column]
+        return result
+
+    # choosing -----------------------------------------------------------------------------------------------
+
+    def values(self, objective: Objective) -> Floats:
+        """Return what an objective says of every row, masked or not; shape (rows,).
+
+        Raises
+        ------
+        ValueError
+            It is ``"energy_j"`` and no powers were given, no objective at all, or a callable that gave
+            another shape.
+        """
+        if objective == "latency_s":
+            return self.latency_s
+        if callable(objective):
+            values: Floats = np.asarray(objective(self), dtype=np.float64)
+            if values.shape != (len(self),):
+                raise ValueError(f"{name_of(objective)} gave shape {values.shape}, expected ({len(self)},)")
+            return values
+        if objective == "energy_j":
+            if self._table.power is None:
+                raise ValueError("energy_j needs the device's watts: costs(..., power=Power(busy_w=...))")
+            return self.energy_j
+        if objective == "period_s":
+            return self.period_s
+        raise ValueError(f"no objective {objective!r}: latency_s, period_s, energy_j, or a callable(costs)")
+
+    def best(self, objective: Objective = "latency_s") -> int:
+        """Return the allowed row with the least value; of equals the one with most steps on the device.
+
+        Raises
+        ------
+        Infeasible
+            No row is allowed, or the objective is not finite on any of them.
+        ValueError
+            See `values`.
+        """
+        if objective == "latency_s":
+            values = self._table.terms.dot(self._beliefs) + self._penalty
+        else:
+            values = self.values(objective) + self._penalty
+            values[np.isnan(values)] = math.inf
+        row = len(values) - 1 - int(values[::-1].argmin())
+        if values[row] == math.inf:
+            raise Infeasible(
+                f"none of the {len(self)} legal placements is allowed (is the edge down? are parts missing?)"
+                if not self.mask.any()
+                else f"{name_of(objective)} is finite on none of {int(self.mask.sum())} allowed placements"
+            )
+        return row
+
+    def __repr__(self) -> str:
+        return f"<Costs of {len(self)} placements, {int(self.mask.sum())} allowed>"
+
+
+Objective: TypeAlias = Literal["latency_s", "period_s", "energy_j"] | Callable[[Costs], Floats]
+"""What to make small: a column, or a callable that makes one number a row (NaN and inf: never)."""
+
+
+def name_of(objective: Objective) -> str:
+    """Return the words for an objective in messages."""
+    return objective if isinstance(objective, str) else getattr(objective, "__name__", repr(objective))
+
+
+def costs(
+    pipeline: Pipeline,
+    topology: Topology,
+    *,
+    parts: Iterable[tuple[int, int]] | None = None,
+    factors: Sequence[float] = (1.0, 1.0),
+    wait_s: float = 0.0,
+    power: Power | None = None,
+) -> Costs:
+    """Work out what every legal placement of a pipeline would cost.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    topology : Topology
+        Two tiers: device and edge.
+    parts : iterable of (start, stop), optional
+        The parts that the device has; placements that need others are masked. All, unless given.
+    factors : (float, float)
+        How many times slower than their profiles device and edge are.
+    wait_s : float
+        Seconds that a request spends on the edge without being computed.
+    power : Power, optional
+        For ``energy_j``.
+
+    Raises
+    ------
+    ProfileError
+        The profiles are of another pipeline, or bytes that only a run can tell were not measured.
+    ValueError
+        There are more than two tiers, or a number is out of range.
+
+    Examples
+    --------
+    >>> from splitiot import tasks
+    >>> def double(x): return 2 * x
+    >>> def increment(x): return x + 1
+    >>> pipeline = tasks([double, increment])
+    >>> sizes = dict(sent_bytes=[8, 8, 0], returned_bytes=[8, 8, 0])
+    >>> slow = TierProfile.from_steps(pipeline.digest, [0.5, 0.5], **sizes)
+    >>> link = Link(rtt_s=0.1, up_bytes_per_s=1000, down_bytes_per_s=1000)
+    >>> table = costs(pipeline, Topology(tiers=[slow, slow.scaled(0.1)], links=[link]))
+    >>> table.cuts.tolist(), table.latency_s.round(3).tolist()
+    ([0, 1, 2], [0.216, 0.666, 1.0])
+    """
+    if len(topology.tiers) != 2:
+        raise ValueError(f"this version places on two tiers, the topology has {len(topology.tiers)}")
+    device, edge = topology.tiers
+    for tier in topology.tiers:
+        if tier.digest != pipeline.digest or tier.n != pipeline.n:
+            raise ProfileError(
+                f"a profile is of pipeline {tier.digest[:12]} with {tier.n} steps, "
+                f"not of {pipeline.digest[:12]} with {pipeline.n}: profile this one"
+            )
+    placements = tuple(Placement((cut,), (codec,)) for cut in pipeline.cuts for codec in CODECS)
+    if not placements:
+        raise Infeasible("this pipeline has no legal cut at all: " + "; ".join(set(pipeline.refused.values())))
+    cuts = np.array([p.cut for p in placements], dtype=np.int64)
+    terms = np.zeros((len(placements), 6))
+    terms[:, _DEVICE] = device.heads_s[cuts]
+    terms[:, _EDGE] = edge.tails_s[cuts]
+    for row, placement in enumerate(placements):
+        cut = placement.cut
+        if cut == pipeline.n and pipeline.sink == "device":
+            continue  # nothing is exchanged
+        terms[row, _UP] = _crossing(pipeline.boundary(cut).nbytes, "sent_bytes", cut, topology.tiers)
+        terms[row, _DOWN] = _crossing(pipeline.returned(cut).nbytes, "returned_bytes", cut, topology.tiers)
+        terms[row, _RTT] = terms[row, _WAIT] = 1.0
+    terms.flags.writeable = cuts.flags.writeable = False
+    mask = np.ones(len(placements), dtype=np.bool_)
+    if parts is not None:
+        has = {(int(start), int(stop)) for start, stop in parts}
+        mask = np.array([cut == 0 or (0, cut) in has for cut in cuts.tolist()])
+    link = topology.links[0]
+    beliefs = np.array(
+        [
+            *_checked_factors(factors),
+            1 / link.up_bytes_per_s,
+            1 / link.down_bytes_per_s,
+            link.rtt_s,
+            _checked_wait(wait_s),
+        ]
+    )
+    return Costs(_Table(pipeline, placements, cuts, terms, power), beliefs, *_frozen_mask(mask))
+
+
+def _crossing(known: int | None, column: str, cut: int, tiers: Sequence[TierProfile]) -> float:
+    if known is not None:
+        return float(known)
+    for tier in tiers:
+        measured: Floats | None = getattr(tier, column)
+        if measured is not None:
+            return float(measured[cut])
+    raise ProfileError(
+        f"nobody knows the bytes at cut {cut}: the profiles have no {column}. "
+        "Measure them: splitiot.profile(pipeline, sample)"
+    )
+
+
+def _frozen_mask(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Floats]:
+    penalty = np.where(mask, 0.0, math.inf)
+    mask.flags.writeable = penalty.flags.writeable = False
+    return mask, penalty
+
+
+def _read_only(array: Floats) -> Floats:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _checked_factors(factors: Sequence[float]) -> tuple[float, float]:
+    device, edge = (float(f) for f in factors)
+    if not (0 < device < math.inf and 0 < edge < math.inf):
+        raise ValueError(f"factors must be finite numbers > 0, got {device} and {edge}")
+    return device, edge
+
+
+def _checked_wait(wait_s: float) -> float:
+    wait_s = float(wait_s)
+    if not 0 <= wait_s < math.inf:
+        raise ValueError(f"wait_s must be a finite number >= 0, got {wait_s}")
+    return wait_s
+
+
+def _few(cuts: Sequence[int]) -> str:
+    words = [str(c) for c in cuts]
+    return ", ".join(words if len(words) <= 12 else [*words[:6], "...", *words[-3:]])

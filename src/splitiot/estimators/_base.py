@@ -1,0 +1,94 @@
+"""What estimators share. Work is done in `update`; reading is O(1)."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from attrs import frozen
+
+from splitiot.observation import Observation
+
+__all__ = ["Belief", "Beliefs", "Estimator", "Scalar", "age", "usable"]
+
+
+@frozen
+class Belief:
+    """An estimate.
+
+    Parameters
+    ----------
+    value : float
+    spread : float
+        Typical deviation of one sample, relative to `value` (like one sigma over the mean).
+    age_s : float
+        Seconds since the last sample; inf before the first.
+    samples : int
+        How many it rests on; 0 means that it is a prior.
+    """
+
+    value: float
+    spread: float
+    age_s: float
+    samples: int
+
+
+@frozen
+class Beliefs:
+    """All that a planner believes.
+
+    Parameters
+    ----------
+    device, edge : Belief
+        How many times slower than their profiles.
+    rtt_s, up_bytes_per_s, down_bytes_per_s : Belief
+    wait_s : Belief
+        Seconds that a request spends on the edge without being computed.
+    """
+
+    device: Belief
+    edge: Belief
+    rtt_s: Belief
+    up_bytes_per_s: Belief
+    down_bytes_per_s: Belief
+    wait_s: Belief
+
+
+class Scalar(Protocol):
+    """An estimator of one number: the names that River uses, so that its objects fit."""
+
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the last updates do not fit what came before."""
+
+    def update(self, x: float) -> object:
+        """Take one sample."""
+
+    def get(self) -> float:
+        """Return the estimate."""
+
+
+class Estimator(Protocol):
+    """An estimator that takes from an observation what concerns it."""
+
+    refused: int
+    """How many numbers were refused: not finite, negative, or impossible."""
+
+    def update(self, observation: Observation, now_s: float) -> None:
+        """Take what the observation says; what it does not say is no error."""
+
+    def snapshot(self) -> dict[str, object]:
+        """Return the state as plain data."""
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Take what `snapshot` returned."""
+
+
+def usable(seconds: float) -> bool:
+    """Whether it can be a duration at all: finite and not negative."""
+    return 0.0 <= seconds < math.inf
+
+
+def age(now_s: float, last_s: float) -> float:
+    """Seconds since `last_s`; inf where the clock stands before it: then it was read on another clock."""
+    return now_s - last_s if now_s >= last_s else math.inf

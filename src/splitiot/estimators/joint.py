@@ -1,0 +1,132 @@
+"""All that is believed of one device, its edge and the link between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from splitiot.estimators._base import Belief, Beliefs
+from splitiot.estimators.link import LinkEstimator
+from splitiot.estimators.seen import Kind, Seen
+from splitiot.estimators.tier import TierEstimator, WaitEstimator
+from splitiot.observation import Observation
+from splitiot.pipeline import Tier
+from splitiot.topology import Link, TierProfile
+
+__all__ = ["JointEstimator"]
+
+
+class JointEstimator:
+    """Gives each part of an observation, once, to the estimator that it concerns.
+
+    Parameters
+    ----------
+    profiles : (TierProfile, TierProfile)
+        Of device and edge.
+    link : Link
+        Believed until there are samples.
+
+    Attributes
+    ----------
+    device, edge : TierEstimator
+    wait : WaitEstimator
+    link : LinkEstimator
+    seen : Seen
+    """
+
+    __slots__ = ("_vector", "device", "edge", "link", "seen", "wait")
+
+    def __init__(self, profiles: Sequence[TierProfile], link: Link) -> None:
+        self.device = TierEstimator(profiles[0], Tier.DEVICE)
+        self.edge = TierEstimator(profiles[1], Tier.EDGE)
+        self.wait = WaitEstimator()
+        self.link = LinkEstimator(link)
+        self.seen = Seen()
+        self._vector: NDArray[np.float64] | None = None
+
+    def update(self, observation: Observation, now_s: float) -> bool:
+        """Take an observation; say whether anything in it was new."""
+        new = self.seen.take(observation)
+        if not new:
+            return False
+        if new & (Kind.HEAD | Kind.LOCAL):
+            own = msgspec.structs.replace(
+                observation,
+                head_s=observation.head_s if new & Kind.HEAD else None,
+                local_s=observation.local_s if new & Kind.LOCAL else None,
+            )
+            self.device.update(own, now_s)
+        if new & Kind.TAIL:
+            self.edge.update(observation, now_s)
+        if new & Kind.WAIT:
+            self.wait.update(observation, now_s)
+        if new & (Kind.EXCHANGE | Kind.BOUND):
+            edge_s = 0.0
+            if new & Kind.BOUND and not observation.probe and 0 <= observation.cut <= self.edge.profile.n:
+                edge_s = self.edge.get() * float(self.edge.profile.tails_s[observation.cut])
+            self.link.update(observation, now_s, edge_s)
+        self._vector = None
+        return True
+
+    def vector(self, now_s: float) -> NDArray[np.float64]:
+        """Return device factor, edge factor, 1/up, 1/down, rtt_s, wait_s; a new array where they changed."""
+        vector = self._vector
+        wait_s = self.wait.get(now_s)
+        if vector is None or vector[5] != wait_s:
+            link = self.link.get()
+            vector = self._vector = np.array(
+                (
+                    self.device.get(),
+                    self.edge.get(),
+                    1.0 / link.up_bytes_per_s,
+                    1.0 / link.down_bytes_per_s,
+                    link.rtt_s,
+                    wait_s,
+                )
+            )
+        return vector
+
+    def beliefs(self, now_s: float) -> Beliefs:
+        """Return all beliefs with their spreads, ages and numbers of samples."""
+        up = self.link.up_belief(now_s)
+        return Beliefs(
+            device=self.device.belief(now_s),
+            edge=self.edge.belief(now_s),
+            rtt_s=self.link.rtt_belief(now_s),
+            up_bytes_per_s=up,
+            down_bytes_per_s=Belief(self.link.get().down_bytes_per_s, up.spread, up.age_s, up.samples),
+            wait_s=self.wait.belief(now_s),
+        )
+
+    def set_profile(self, tier_index: int, profile: TierProfile) -> None:
+        """Take another profile of a tier (0 is the device); its factor starts again at 1."""
+        (self.device, self.edge)[tier_index].set_profile(profile)
+        self._vector = None
+
+    @property
+    def refused(self) -> int:
+        """How many numbers were refused: not finite, negative, impossible, or retransmitted."""
+        return self.device.refused + self.edge.refused + self.wait.refused + self.link.refused
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain data."""
+        return {
+            "device": self.device.snapshot(),
+            "edge": self.edge.snapshot(),
+            "wait": self.wait.snapshot(),
+            "link": self.link.snapshot(),
+            "seen": self.seen.snapshot(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `snapshot` returned."""
+        self.device.restore(state["device"])
+        self.edge.restore(state["edge"])
+        self.wait.restore(state["wait"])
+        self.link.restore(state["link"])
+        self.seen.restore(state["seen"])
+        self._vector = None

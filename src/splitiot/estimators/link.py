@@ -1,0 +1,213 @@
+"""Round-trip time and bandwidth of a link, apart."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, Final
+
+from splitiot.estimators._base import Belief, age, usable
+from splitiot.observation import Observation
+from splitiot.topology import Link
+
+__all__ = ["LinkEstimator"]
+
+_SMALL_BYTES: Final = 512  # both ways together; little more than headers
+_RTTS: Final = 3
+_RATES: Final = 3
+_DOMINATED: Final = 0.25  # bytes' time below that share of the round trip tells no bandwidth
+_HORIZON_S: Final = 30.0
+_SLOWEST: Final = 1.0  # bytes/s
+_FASTEST: Final = 1e12
+
+
+class LinkEstimator:
+    """What a link is like, from what exchanges and probes took.
+
+    A sample is a round trip less the edge's residence: ``rtt + sent/up + received/down``. As BBR does, both
+    unknowns come from samples that show them: the round-trip time is the least of the last three small ones
+    (each less what its bytes took), the bandwidth is the median of the last three that the round trip does
+    not dominate. A sample that it does dominate can only raise the bandwidth: the bytes took no more than a
+    quarter of the round trip. A censored one ("not yet back after 140 ms") can only lower it. So a change of
+    bandwidth is followed after two exchanges, and one hiccup is ignored.
+
+    Only sums of both ways are seen; up and down keep the prior's ratio.
+
+    Parameters
+    ----------
+    prior : Link
+        Believed until there are samples. An infinite rate is taken as 10**12 bytes/s.
+
+    Attributes
+    ----------
+    refused : int
+        Samples that were not finite, not positive, or retransmitted (Karn's rule). They change nothing.
+    samples : int
+
+    Notes
+    -----
+    With exchanges of one size alone, a longer round trip can't be told from less bandwidth: it is booked as
+    the latter (right for that size) until a small exchange or a probe comes.
+
+    References
+    ----------
+    Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016.
+    Karn and Partridge, "Improving Round-Trip Time Estimates in Reliable Transport Protocols", SIGCOMM 1987.
+
+    Examples
+    --------
+    >>> estimator = LinkEstimator(Link.from_mbit_per_s(1, rtt_s=0.1))
+    >>> def probe(seconds, size):
+    ...     return Observation(plan_id=0, cut=0, probe=True, round_trip_s=seconds, sent_bytes=size)
+    >>> estimator.update(probe(0.02, 10), now_s=0.0)
+    >>> estimator.update(probe(0.06, 5000), now_s=0.1)
+    >>> link = estimator.get()
+    >>> round(link.rtt_s, 3), round(link.up_bytes_per_s, -2)
+    (0.02, 124800.0)
+    """
+
+    __slots__ = ("_down_weight", "_link", "_rate", "_rates", "_rtt_s", "_rtts", "prior", "refused", "samples")
+
+    def __init__(self, prior: Link) -> None:
+        self.prior = prior
+        self.refused = 0
+        self.samples = 0
+        up = min(prior.up_bytes_per_s, _FASTEST)
+        self._down_weight = up / min(prior.down_bytes_per_s, _FASTEST)  # one byte down is as many bytes up
+        self._rate = up
+        self._rtt_s = prior.rtt_s
+        self._rtts: list[tuple[float, float, float]] = []  # when, seconds, bytes as if all went up
+        self._rates: list[tuple[float, float, float]] = []
+        self._link = prior
+
+    def update(self, observation: Observation, now_s: float, edge_s: float = 0.0) -> None:
+        """Take what an exchange or a probe took.
+
+        Parameters
+        ----------
+        observation : Observation
+        now_s : float
+        edge_s : float
+            For a censored observation: seconds that the edge is expected to need.
+        """
+        if observation.round_trip_s is None:
+            return
+        seconds = observation.network_s
+        if seconds is None:
+            if observation.censored:
+                seconds = observation.round_trip_s - edge_s
+            elif observation.probe:  # an echo without a word on the edge's time
+                seconds = observation.round_trip_s
+            else:
+                return
+        size = observation.sent_bytes + self._down_weight * observation.received_bytes
+        if observation.censored and seconds <= 0 and not observation.retransmitted:
+            return  # a lower bound of nothing is no mistake
+        whole = (observation.round_trip_s, 0.0 if observation.edge is None else observation.edge.residence_s)
+        if observation.retransmitted or not all(map(usable, (seconds, size, *whole))):
+            self.refused += 1
+            return
+        self.samples += not observation.censored
+        if observation.censored:
+            self._take_bound(seconds, size)
+        elif observation.sent_bytes + observation.received_bytes <= _SMALL_BYTES:
+            self._take_rtt(now_s, seconds, size)
+        else:
+            self._take_exchange(now_s, seconds, size)
+        rate = min(max(self._rate, _SLOWEST), _FASTEST)
+        self._link = Link(self._rtt_s, rate, rate / self._down_weight)
+
+    def _take_bound(self, seconds: float, size: float) -> None:
+        over_s = seconds - self._rtt_s
+        if over_s <= 0 or size <= 0 or size / over_s >= self._rate:
+            return
+        self._rate = size / over_s
+        self._rates.clear()  # what was seen before no longer holds
+
+    def _take_rtt(self, now_s: float, seconds: float, size: float) -> None:
+        _push(self._rtts, (now_s, seconds, size), _RTTS)
+        self._settle_rtt()
+        self._settle_rate()
+
+    def _take_exchange(self, now_s: float, seconds: float, size: float) -> None:
+        if seconds < self._rtt_s:  # so the round trip has become shorter; the bytes took some of the time
+            _push(self._rtts, (now_s, max(seconds - size / self._rate, 0.5 * seconds), 0.0), _RTTS)
+            self._settle_rtt()
+        over_s = seconds - self._rtt_s
+        if over_s < _DOMINATED * self._rtt_s:
+            least = size / (_DOMINATED * self._rtt_s)
+            if least > self._rate:
+                self._rate = least
+                self._rates.clear()
+            return
+        _push(self._rates, (now_s, seconds, size), _RATES)
+        self._settle_rate()
+
+    def _settle_rtt(self) -> None:
+        # bytes' time is taken off, but not more than half: the rate may be far too low by now
+        self._rtt_s = min(max(s - size / self._rate, 0.5 * s) for _, s, size in self._rtts)
+
+    def _settle_rate(self) -> None:
+        slow = [
+            (seconds - self._rtt_s) / size
+            for _, seconds, size in self._rates
+            if seconds - self._rtt_s >= _DOMINATED * self._rtt_s
+        ]
+        if slow:
+            self._rate = 1 / max(statistics.median(slow), 1 / _FASTEST)
+
+    def get(self) -> Link:
+        """Return the link as it is believed to be."""
+        return self._link
+
+    def rtt_belief(self, now_s: float) -> Belief:
+        """Return the round-trip time in seconds."""
+        spread = _spread([s for _, s, _ in self._rtts])
+        return Belief(self._link.rtt_s, spread, _age(self._rtts, now_s), len(self._rtts))
+
+    def up_belief(self, now_s: float) -> Belief:
+        """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age."""
+        spread = _spread([size / max(s - self._rtt_s, 1e-9) for _, s, size in self._rates])
+        return Belief(self._link.up_bytes_per_s, spread, _age(self._rates, now_s), len(self._rates))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain data."""
+        return {
+            "rate": self._rate,
+            "rtt_s": self._rtt_s,
+            "rtts": [list(s) for s in self._rtts],
+            "rates": [list(s) for s in self._rates],
+            "samples": self.samples,
+            "refused": self.refused,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `snapshot` returned."""
+        self._rate, self._rtt_s = float(state["rate"]), float(state["rtt_s"])
+        self._rtts = [(float(t), float(s), float(b)) for t, s, b in state["rtts"]]
+        self._rates = [(float(t), float(s), float(b)) for t, s, b in state["rates"]]
+        self.samples, self.refused = int(state["samples"]), int(state["refused"])
+        if self.samples or self._rate < self.prior.up_bytes_per_s:
+            rate = min(max(self._rate, _SLOWEST), _FASTEST)
+            self._link = Link(self._rtt_s, rate, rate / self._down_weight)
+        else:
+            self._link = self.prior
+
+
+def _push(window: list[tuple[float, float, float]], sample: tuple[float, float, float], most: int) -> None:
+    """Append, and drop what is too old (or from another clock) or too many."""
+    now_s = sample[0]
+    window[:] = [s for s in window if age(now_s, s[0]) <= _HORIZON_S][1 - most :]
+    window.append(sample)
+
+
+def _spread(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / (2 * middle) if middle > 0 else 0.0
+
+
+def _age(window: list[tuple[float, float, float]], now_s: float) -> float:
+    return age(now_s, window[-1][0]) if window else math.inf

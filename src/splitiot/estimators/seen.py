@@ -1,0 +1,94 @@
+"""Which observations were taken already."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import IntFlag
+from typing import Any, Final
+
+from splitiot.observation import Observation
+
+__all__ = ["Kind", "Seen"]
+
+_REMEMBERED: Final = 1024
+MAX_ID: Final = 2**62
+
+
+class Kind(IntFlag):
+    """What an observation can tell, each counted once a plan."""
+
+    NONE = 0
+    HEAD = 1
+    TAIL = 2
+    LOCAL = 4
+    WAIT = 8
+    EXCHANGE = 16
+    BOUND = 32
+
+
+class Seen:
+    """Tells what is new in an observation, for the last 1024 plans; older ones are taken for repeated.
+
+    Attributes
+    ----------
+    repeated : int
+        Observations in which nothing was new.
+    """
+
+    __slots__ = ("_floor", "_seen", "repeated")
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[int, int] = OrderedDict()
+        self._floor = 0
+        self.repeated = 0
+
+    def take(self, observation: Observation) -> Kind:
+        """Return what is new in an observation, and remember it.
+
+        Probes of the link have no plan: they are always new.
+        """
+        o = observation
+        if o.probe:
+            return Kind.BOUND if o.censored else Kind.EXCHANGE
+        kinds = _kinds(o)
+        seen = self._seen.get(o.plan_id, 0)
+        if seen & Kind.EXCHANGE:
+            seen |= Kind.BOUND  # the answer is known: a bound tells nothing more
+        new = Kind(kinds & ~seen)
+        if not new or o.plan_id <= self._floor:
+            self.repeated += 1
+            return Kind.NONE
+        self._seen[o.plan_id] = seen | new
+        if len(self._seen) > _REMEMBERED:
+            oldest, _ = self._seen.popitem(last=False)
+            if oldest < MAX_ID:
+                self._floor = max(self._floor, oldest)
+        return new
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain data."""
+        return {
+            "seen": [[plan_id, int(kinds)] for plan_id, kinds in self._seen.items()],
+            "floor": self._floor,
+            "repeated": self.repeated,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `snapshot` returned."""
+        self._seen = OrderedDict((int(plan_id), int(kinds)) for plan_id, kinds in state["seen"])
+        self._floor, self.repeated = int(state["floor"]), int(state["repeated"])
+
+
+def _kinds(o: Observation) -> Kind:
+    kinds = Kind.NONE
+    if o.head_s is not None:
+        kinds |= Kind.HEAD
+    if o.local_s is not None:
+        kinds |= Kind.LOCAL
+    if o.tail_s is not None or o.edge is not None:
+        kinds |= Kind.TAIL
+    if o.edge is not None:
+        kinds |= Kind.WAIT
+    if o.round_trip_s is not None and (o.censored or o.edge is not None):
+        kinds |= Kind.BOUND if o.censored else Kind.EXCHANGE
+    return kinds

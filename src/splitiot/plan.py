@@ -1,0 +1,345 @@
+"""A decision with its reasons, and how a request ended."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from splitiot.cost import Costs, Objective, name_of
+from splitiot.errors import SplitiotError
+from splitiot.observation import Observation
+from splitiot.pipeline import Placement
+from splitiot.policies import Decision
+
+__all__ = ["BreakEven", "Outcome", "Plan", "Source"]
+
+Source: TypeAlias = Literal["local", "edge", "hedge", "fallback", "none"]
+"""Where an outcome's value comes from.
+
+``"local"``: planned on the device. ``"edge"``. ``"hedge"``: the device's own run was faster than the edge.
+``"fallback"``: the device's run, because the edge failed. ``"none"``: nowhere, there is an error.
+"""
+
+
+@frozen
+class BreakEven:
+    """A bandwidth at which another placement becomes the best.
+
+    Parameters
+    ----------
+    up_bytes_per_s : float
+        Towards the edge; everything else stays as it is. Inf: any finite bandwidth changes the answer.
+    row : int
+        What is best beyond it.
+    placement : Placement
+    faster : bool
+        Whether that is so above this bandwidth; below it otherwise.
+    """
+
+    up_bytes_per_s: float
+    row: int
+    placement: Placement
+    faster: bool
+
+
+@frozen(eq=False)
+class Plan:
+    """A decision with its id and its reasons.
+
+    It keeps what was believed when it was made, a few numbers; everything else is worked out when asked for.
+
+    Parameters
+    ----------
+    id : int
+        Ascending from 1; observations name it.
+    decision : Decision
+    costs : Costs
+        Under what was believed then, with the mask of then.
+    objective : Objective
+    """
+
+    id: int
+    decision: Decision
+    costs: Costs = field(repr=False)
+    objective: Objective = "latency_s"
+
+    @property
+    def row(self) -> int:
+        """The row of `costs` that was chosen."""
+        return self.decision.row
+
+    @property
+    def why(self) -> str:
+        """The policy's words."""
+        return self.decision.why
+
+    @property
+    def probe(self) -> bool:
+        """Whether it was chosen to learn something."""
+        return self.decision.probe
+
+    @property
+    def propensity(self) -> float:
+        """The probability with which it was chosen."""
+        return self.decision.propensity
+
+    @property
+    def placement(self) -> Placement:
+        """Where the cuts are, and how the payloads cross."""
+        return self.costs.placements[self.decision.row]
+
+    @property
+    def cut(self) -> int:
+        """The number of steps on the device."""
+        return self.placement.cut
+
+    @property
+    def codec(self) -> str:
+        """How the payload crosses."""
+        return self.placement.codec
+
+    @property
+    def latency_s(self) -> float:
+        """The latency that was expected."""
+        return float(self.costs.latency_s[self.row])
+
+    @property
+    def best_row(self) -> int:
+        """The allowed row that was believed best; `row`, unless the policy wanted something else."""
+        best = self.costs.best(self.objective)
+        values = self.costs.values(self.objective)
+        return self.row if self.costs.mask[self.row] and values[self.row] <= values[best] else best
+
+    @property
+    def runner_up(self) -> int | None:
+        """The best allowed row besides the chosen one, None if there is none."""
+        mask = self.costs.mask.copy()
+        mask[self.row] = False
+        if not np.isfinite(self.costs.values(self.objective)[mask]).any():
+            return None
+        return self.costs.masked(mask).best(self.objective)
+
+    @property
+    def margin(self) -> float:
+        """By how much the runner-up is worse, in the objective's unit.
+
+        Negative where the policy did not choose the best, inf where nothing else is allowed.
+        """
+        other = self.runner_up
+        if other is None:
+            return math.inf
+        values = self.costs.values(self.objective)
+        return float(values[other] - values[self.row])
+
+    @property
+    def margin_s(self) -> float:
+        """`margin` where the objective is in seconds (``latency_s``, ``period_s``), NaN otherwise."""
+        return self.margin if self.objective in ("latency_s", "period_s") else math.nan
+
+    @property
+    def break_evens(self) -> tuple[BreakEven, ...]:
+        """The next bandwidths below and above the present one at which another placement becomes the best.
+
+        At most one each way; exact. None for callables, of which only the present values are known.
+        """
+        return _break_evens(self.costs, self.objective, self.best_row)
+
+    @property
+    def break_even(self) -> BreakEven | None:
+        """The nearer (as a ratio) of `break_evens`, None if the answer never changes."""
+        now = 1 / max(float(self.costs.beliefs[2]), 1e-300)
+        both = self.break_evens
+        return min(both, key=lambda b: abs(math.log(min(b.up_bytes_per_s, 1e300) / now)), default=None)
+
+    def explain(self) -> str:
+        """Say in a few lines what was chosen, what it should cost, and what would change the answer."""
+        return "\n".join(_explain(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for logs and JSON."""
+        costs, row, other = self.costs, self.row, self.runner_up
+        return {
+            "id": self.id,
+            "cuts": list(self.placement.cuts),
+            "codecs": list(self.placement.codecs),
+            "why": self.why,
+            "probe": self.probe,
+            "propensity": self.propensity,
+            "objective": name_of(self.objective),
+            "latency_s": self.latency_s,
+            "terms": {name: float(getattr(costs, name)[row]) for name in _TERMS},
+            "runner_up": None if other is None else list(costs.placements[other].cuts),
+            "margin": None if other is None else self.margin,
+            "break_evens": [
+                {
+                    "up_bytes_per_s": b.up_bytes_per_s,
+                    "cuts": list(b.placement.cuts),
+                    "faster": b.faster,
+                }
+                for b in self.break_evens
+            ],
+        }
+
+
+@frozen(eq=False)
+class Outcome:
+    """How a request ended.
+
+    Parameters
+    ----------
+    value : object
+        The result, None where there is none.
+    error : SplitiotError, optional
+        Why there is none.
+    source : {"local", "edge", "hedge", "fallback", "none"}
+    exact : bool
+        Whether the value is, bit for bit, that of the uncut pipeline on this machine.
+    plan : Plan, optional
+    observation : Observation, optional
+    latency_s : float
+        From the call until the value was there.
+    """
+
+    value: Any = None
+    error: SplitiotError | None = None
+    source: Source = "none"
+    exact: bool = False
+    plan: Plan | None = None
+    observation: Observation | None = None
+    latency_s: float = math.nan
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a value."""
+        return self.error is None
+
+    def unwrap(self) -> Any:
+        """Return the value, or raise the error.
+
+        Examples
+        --------
+        >>> Outcome(value=3, source="local").unwrap()
+        3
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+_TERMS = ("device_s", "up_s", "edge_s", "down_s", "rtt_s", "wait_s", "sent_bytes", "returned_bytes")
+
+
+def _break_evens(costs: Costs, objective: Objective, best: int) -> tuple[BreakEven, ...]:
+    """Find where another row's value falls below the best one's when only the uplink changes.
+
+    Over ``u = 1/up`` a row's latency and energy are straight lines, its period is the greater of a constant
+    and a line through 0; so the crossings are known in closed form.
+    """
+    now = float(costs.beliefs[2])
+    vector = costs.beliefs.copy()
+    vector[2] = 0.0  # an uplink without end
+    base, slope = costs.with_beliefs(vector), costs.sent_bytes
+    if objective == "latency_s":
+        fixed = base.latency_s
+    elif objective == "energy_j" and costs.power is not None:
+        fixed, slope = base.energy_j, slope * costs.power.send_w
+    elif objective == "period_s":
+        fixed = base.period_s
+    else:
+        return ()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if objective == "period_s":
+            slower = np.where(slope < slope[best], fixed / slope[best], np.inf)
+            faster = np.where(fixed < fixed[best], fixed[best] / slope, 0.0)
+        else:
+            crossing = (fixed - fixed[best]) / (slope[best] - slope)
+            slower = np.where(slope < slope[best], crossing, np.inf)
+            faster = np.where(slope > slope[best], crossing, 0.0)
+    faster = np.where(np.isfinite(faster) & costs.mask & (faster > 0), np.minimum(faster, now), 0.0)
+    slower = np.where(np.isfinite(slower) & costs.mask, np.maximum(slower, now), np.inf)
+    found: list[BreakEven] = []
+    if (u := float(slower.min())) < math.inf:  # of several that cross there, the flattest wins beyond
+        found.append(_at(costs, u, _last_least(np.where(slower <= u, slope, np.inf)), faster=False))
+    if (u := float(faster.max())) > 0:
+        rank = fixed if objective == "period_s" else -slope
+        found.append(_at(costs, u, _last_least(np.where(faster >= u, rank, np.inf)), faster=True))
+    return tuple(found)
+
+
+def _at(costs: Costs, u: float, row: int, *, faster: bool) -> BreakEven:
+    return BreakEven(1 / u if u > 0 else math.inf, row, costs.placements[row], faster)
+
+
+def _last_least(values: NDArray[np.float64]) -> int:
+    return len(values) - 1 - int(values[::-1].argmin())
+
+
+# words ------------------------------------------------------------------------------------------------------
+
+
+def _where(placement: Placement, n: int) -> str:
+    if placement.cut == n:
+        return "all local"
+    return "all on the edge" if placement.cut == 0 else f"cut {placement.cut}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-2 else f"{seconds * 1e3:,.3f} ms"
+
+
+def _rate(bytes_per_s: float) -> str:
+    return "no limit" if bytes_per_s >= 1e12 else f"{bytes_per_s / 125e3:.4g} Mbit/s"
+
+
+def _amount(objective: Objective, value: float) -> str:
+    if objective in ("latency_s", "period_s"):
+        return _ms(value)
+    return f"{value:.4g} J" if objective == "energy_j" else f"{value:.4g}"
+
+
+def _explain(plan: Plan) -> list[str]:
+    costs, row, n = plan.costs, plan.row, plan.costs.pipeline.n
+    objective, values, best = plan.objective, plan.costs.values(plan.objective), plan.best_row
+    device, edge, up, down = (float(b) for b in costs.beliefs[:4])
+    sent, returned = float(costs.sent_bytes[row]), float(costs.returned_bytes[row])
+    lines = [
+        f"plan {plan.id}: {_where(plan.placement, n)} ({plan.cut} of {n} steps on the device)",
+        f"  why         {plan.why}" + (" (a probe)" if plan.probe else ""),
+    ]
+    terms = [
+        ("device", costs.device_s, "" if device == 1 else f"{device:.2f} x the profile"),
+        ("up", costs.up_s, f"{sent:,.0f} bytes at {_rate(1 / max(up, 1e-300))}"),
+        ("edge", costs.edge_s, "" if edge == 1 else f"{edge:.2f} x the profile"),
+        ("down", costs.down_s, f"{returned:,.0f} bytes at {_rate(1 / max(down, 1e-300))}"),
+        ("round trip", costs.rtt_s, ""),
+        ("edge waits", costs.wait_s, ""),
+    ]
+    needs_edge = bool(costs.exchanges[row])
+    for name, column, words in terms:
+        if name == "device" or (needs_edge and (name != "edge waits" or column[row] > 0)):
+            lines.append(f"  {name:<11} {_ms(float(column[row])):>14}  {words}".rstrip())
+    lines.append(f"  latency     {_ms(plan.latency_s):>14}")
+    if objective != "latency_s":
+        lines.append(f"  {name_of(objective):<11} {_amount(objective, float(values[row])):>14}")
+    other = plan.runner_up
+    if other is None:
+        lines.append("  runner-up   none: nothing else is allowed")
+    else:
+        words = "better" if plan.margin < 0 else "worse"
+        amount = _amount(objective, abs(plan.margin))
+        share = f" ({abs(plan.margin) / values[row]:.0%})" if values[row] > 0 else ""
+        lines.append(f"  runner-up   {_where(costs.placements[other], n)}, {amount}{share} {words}")
+    if best != row:
+        lines.append(f"  best        {_where(costs.placements[best], n)}, which the policy did not choose")
+    for b in plan.break_evens:
+        side = "above" if b.faster else "below"
+        lines.append(f"  {side:<11} {_rate(b.up_bytes_per_s)} up: {_where(b.placement, n)} is best")
+    if not plan.break_evens and not callable(objective):
+        lines.append("  no other bandwidth towards the edge changes the answer")
+    if costs.placements[best].cut in (0, n):
+        lines.append(f"  do not split: {_where(costs.placements[best], n)} is best")
+    return lines

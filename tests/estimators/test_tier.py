@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from splitiot.estimators import TierEstimator, WaitEstimator
+from splitiot.observation import EdgeTimes, Observation
+from splitiot.pipeline import Tier
+from splitiot.topology import TierProfile
+
+PROFILE = TierProfile.from_steps("ab", [0.1, 0.2, 0.3, 0.4])
+
+
+def device() -> TierEstimator:
+    return TierEstimator(PROFILE, Tier.DEVICE)
+
+
+def head(cut: int, factor: float) -> Observation:
+    return Observation(plan_id=1, cut=cut, head_s=float(PROFILE.heads_s[cut]) * factor)
+
+
+def test_each_tier_takes_its_own_seconds() -> None:
+    seen = Observation(plan_id=1, cut=1, head_s=0.12, tail_s=0.9 * 1.3, local_s=None)
+    d, e = device(), TierEstimator(PROFILE, Tier.EDGE)
+    d.update(seen, 0.0)
+    e.update(seen, 0.0)
+    assert (d.get(), e.get()) == (pytest.approx(1.2), pytest.approx(1.3))
+    local = device()
+    local.update(Observation(plan_id=1, cut=1, local_s=0.9 * 1.4), 0.0)
+    assert local.get() == pytest.approx(1.4)
+    times = TierEstimator(PROFILE, Tier.EDGE)
+    times.update(Observation(plan_id=1, cut=1, edge=EdgeTimes(compute_s=0.9 * 0.8)), 0.0)
+    assert times.get() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.5, 40.0])
+def test_it_converges_under_noise_at_whatever_cut(factor: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    estimator, late = device(), []
+    for i in range(200):
+        estimator.update(head(int(rng.integers(0, 5)), factor * float(rng.lognormal(0, 0.1))), float(i))
+        if i > 20:
+            late.append(estimator.get() / factor)
+    assert np.median(late) == pytest.approx(1, abs=0.05)
+    assert max(late) < 1.3
+    assert min(late) > 0.75
+    assert estimator.spread == pytest.approx(0.1, rel=0.8)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_spikes_of_single_runs_hardly_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    estimator, worst = device(), 0.0
+    for i in range(500):
+        spike = float(rng.uniform(2, 6)) if rng.random() < 0.02 else 1.0
+        estimator.update(head(2, spike * float(rng.lognormal(0, 0.05))), float(i))
+        worst = max(worst, abs(math.log(estimator.get())))
+    # two spikes in a row (4 in 10,000) may be believed, for a while
+    assert abs(math.log(estimator.get())) < 0.2
+    assert worst < math.log(6)
+
+
+def test_a_real_change_is_followed_after_two_runs() -> None:
+    estimator = device()
+    for i in range(20):
+        estimator.update(head(3, 1.0), float(i))
+    estimator.update(head(3, 4.0), 20.0)
+    assert estimator.get() == pytest.approx(1.0)
+    estimator.update(head(3, 4.4), 21.0)
+    assert estimator.get() == pytest.approx(4.0)
+    estimator.update(head(3, 1.0), 22.0)
+    estimator.update(head(3, 1.1), 23.0)
+    assert estimator.get() == pytest.approx(1.1)
+
+
+def test_far_off_on_both_sides_in_turn_confirms_nothing() -> None:
+    estimator = device()
+    for i in range(10):
+        estimator.update(head(3, 5.0 if i % 2 else 0.2), float(i))
+    assert estimator.get() == 1.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 0.0, 1e12, 1e-12])
+def test_impossible_numbers_are_refused(bad: float) -> None:
+    estimator = device()
+    estimator.update(Observation(plan_id=1, cut=2, head_s=bad), 0.0)
+    estimator.update(Observation(plan_id=1, cut=2, head_s=bad), 0.0)
+    assert (estimator.get(), estimator.samples, estimator.refused) == (1.0, 0, 2)
+
+
+def test_what_says_nothing_is_no_error() -> None:
+    estimator = device()
+    estimator.update(Observation(plan_id=1, cut=0, head_s=0.0), 0.0)  # an empty head
+    estimator.update(Observation(plan_id=1, cut=4, local_s=1e-6), 0.0)  # an empty tail
+    estimator.update(Observation(plan_id=1, cut=2), 0.0)
+    estimator.update(Observation(plan_id=1, cut=99, head_s=1.0, probe=True), 0.0)
+    assert (estimator.samples, estimator.refused) == (0, 0)
+    for cut in (-1, 5):
+        estimator.update(Observation(plan_id=1, cut=cut, head_s=0.1), 0.0)
+    assert (estimator.samples, estimator.refused) == (0, 2)
+
+
+def test_belief_and_profile() -> None:
+    estimator = TierEstimator(TierProfile.from_steps("ab", [1.0], spread=0.3), Tier.DEVICE)
+    assert estimator.belief(5.0).age_s == math.inf
+    estimator.update(Observation(plan_id=1, cut=1, head_s=1.2), 3.0)
+    belief = estimator.belief(5.0)
+    assert (belief.age_s, belief.samples, belief.spread) == (2.0, 1, 0.3)
+    assert estimator.belief(1.0).age_s == math.inf  # another clock
+    estimator.set_profile(PROFILE)
+    assert (estimator.get(), estimator.samples) == (1.0, 0)
+
+
+def test_state_goes_on_where_it_was() -> None:
+    rng = np.random.default_rng(0)
+    one, two = device(), device()
+    for i in range(30):
+        one.update(head(3, float(rng.lognormal(0, 0.5))), float(i))
+    two.restore(json.loads(json.dumps(one.snapshot(), allow_nan=False)))
+    for i in range(30, 60):
+        seen = head(3, float(rng.lognormal(0, 0.5)))
+        one.update(seen, float(i))
+        two.update(seen, float(i))
+    assert two.snapshot() == one.snapshot()
+    assert two.belief(60.0) == one.belief(60.0)
+
+
+def waiting(seconds: float) -> Observation:
+    return Observation(plan_id=1, cut=0, edge=EdgeTimes(compute_s=0.1, residence_s=0.1 + seconds))
+
+
+def test_waits() -> None:
+    wait = WaitEstimator(half_life_s=10)
+    wait.update(waiting(2.0), 0.0)
+    assert wait.get(0.0) == 0.0  # one cold start
+    for i in range(2):
+        wait.update(waiting(0.2), float(i))
+    assert wait.get(1.0) == pytest.approx(0.2, rel=0.1)
+    assert wait.get(11.0) == pytest.approx(wait.get(1.0) / 2)
+    # what has faded stays faded when news come
+    wait.update(waiting(0.0), 101.0)
+    assert wait.get(101.0) < 0.001
+    wait.update(waiting(-0.05), 102.0)
+    wait.update(waiting(math.nan), 102.0)
+    assert wait.refused == 2
+    again = WaitEstimator(half_life_s=10)
+    again.restore(json.loads(json.dumps(wait.snapshot())))
+    assert again.belief(105.0) == wait.belief(105.0)
+    assert again.get(0.0) == 0.0  # the clock of another boot
