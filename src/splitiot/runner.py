@@ -78,9 +78,9 @@ class Runner:
         self._clock = clock
         self._stateful = pipeline.stateful
         self._lock = threading.Lock()
-        # idle executables by part, the least recently used part first
-        self._idle: OrderedDict[tuple[int, int], list[Executable]] = OrderedDict()
-        self._latest: list[Executable] | None = None  # those of the part that was used last
+        self._idle: dict[tuple[int, int], list[Executable]] = {}  # by part
+        self._used: dict[tuple[int, int], int] = {}  # when each part was used: numbers that grow
+        self._turn = itertools.count().__next__
         self._states: OrderedDict[Hashable, _State] = OrderedDict()
         self._sizes: dict[int, int] = {}  # bytes by id of every open executable, idle or at work
         self._held = 0
@@ -128,11 +128,12 @@ class Runner:
         """
         if self._stateful:
             return self._run_stateful((start, stop), payload, owner)
-        idle = self._idle.get((start, stop))
+        key = (start, stop)
+        idle = self._idle.get(key)
         if idle is None:
-            idle = self._add((start, stop))
+            idle = self._add(key)
         try:
-            executable = idle.pop()  # pop and append are atomic: this path takes no lock
+            executable = idle.pop()  # pop, append and the note of use are atomic: this path takes no lock
         except IndexError:
             executable = self._open(start, stop)
         clock = self._clock
@@ -142,14 +143,15 @@ class Runner:
             seconds = clock() - began
         except LocalProtocolError:  # the payload did not fit: nothing has run
             idle.append(executable)
-            self._tidy((start, stop), idle, executable)
+            self._tidy(executable)
             raise
         except BaseException:
             self._drop([executable])  # nobody knows what a failed run left in it
             raise
+        self._used[key] = self._turn()
         idle.append(executable)
-        if idle is not self._latest or self._held > self.max_bytes or self._closed:
-            self._tidy((start, stop), idle, executable)
+        if self._held > self.max_bytes or self._closed:
+            self._tidy(executable)
         return result, seconds
 
     def run_steps(self, payload: Payload) -> tuple[Payload, list[tuple[int, int, float]]]:
@@ -210,7 +212,7 @@ class Runner:
         if not idle:
             executable = self._open(start, stop)
             idle.append(executable)
-            self._tidy((start, stop), idle, executable)
+            self._tidy(executable)
 
     def reset(self, owner: Hashable = None) -> None:
         """Let an owner start again: with no state, and at any cut. Waits for its run at work."""
@@ -259,13 +261,11 @@ class Runner:
     def _add(self, key: tuple[int, int]) -> list[Executable]:
         """Make room for a part's idle executables; there is one list a part, for good."""
         with self._lock:
+            self._used[key] = self._turn()
             return self._idle.setdefault(key, [])
 
-    def _tidy(self, key: tuple[int, int], idle: list[Executable], executable: Executable) -> None:
-        """Note that a part was used, and keep the limit; `executable` was given back just now."""
-        with self._lock:
-            self._idle.move_to_end(key)
-            self._latest = idle
+    def _tidy(self, executable: Executable) -> None:
+        """Keep the limit; `executable` was given back just now."""
         if self._closed:  # the runner was closed meanwhile, perhaps before this one was given back
             self._drop_idle()
         else:
@@ -292,7 +292,8 @@ class Runner:
 
     def _oldest(self, keep: Executable | None) -> Executable | None:
         with self._lock:
-            for idle in self._idle.values():
+            for key in sorted(self._idle, key=self._used.__getitem__):
+                idle = self._idle[key]
                 try:
                     if idle[0] is not keep:
                         return idle.pop(0)

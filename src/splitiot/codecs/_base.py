@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +68,9 @@ def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     known = DTYPES.get(dtype)
     if known is None:
         raise ValueError(f"arrays of type {dtype!r} can't cross; these can: {', '.join(sorted(DTYPES))}")
-    if shape and min(shape) < 0:
-        raise ValueError(f"an array can't have the shape {shape}")
-    return math.prod(shape) * known.itemsize
+    size = known.itemsize
+    for length in shape:
+        if length < 0:
+            raise ValueError(f"an array can't have the shape {shape}")
+        size *= length
+    return size

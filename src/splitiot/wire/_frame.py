@@ -27,16 +27,26 @@ _CARRIERS: Final = (Request, Reply)
 
 
 def encode(message: Message, buffers: Sequence[NDArray[Any] | bytes] = ()) -> bytes:
-    """Make a frame of a message and its packed arrays (or a probe's padding)."""
-    header = _ENCODER.encode(message)
+    """Make a frame of a message and its packed arrays (or a probe's padding).
+
+    Raises
+    ------
+    LocalProtocolError
+        It is too large, or holds text that is no Unicode.
+    """
+    try:
+        header = _ENCODER.encode(message)
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"text that is no Unicode can't cross: {error}") from error
     length = len(header)
     pieces: list[Any] = [b"", header, _ZEROS[: -length % 16]]
     body = 0
     for buffer in buffers:
         size = len(buffer) if isinstance(buffer, bytes) else buffer.nbytes
         pieces.append(buffer)
-        pieces.append(_ZEROS[: -size % 16])
-        body += size + -size % 16
+        if padding := -size % 16:
+            pieces.append(_ZEROS[:padding])
+        body += size + padding
     if body > 0xFFFFFFFF or length > _MAX_HEADER_BYTES:
         raise LocalProtocolError(f"a frame with {length} bytes of header and {body} of arrays is too large to send")
     pieces[0] = _PREFIX.pack(_MAGIC, VERSION, _NUMBER_OF[type(message)], length, body, 0)
@@ -53,7 +63,8 @@ def decode(
     RemoteProtocolError
         Anything that is not a whole, well-formed frame of this version.
     """
-    total = len(frame) if isinstance(frame, bytes) else memoryview(frame).nbytes
+    view = memoryview(frame) if isinstance(frame, bytes) else memoryview(frame).toreadonly()
+    total = view.nbytes
     if total > max_frame_bytes:
         raise RemoteProtocolError(f"a frame of {total} bytes; at most {max_frame_bytes} are accepted")
     if total < _PREFIX.size:
@@ -68,14 +79,13 @@ def decode(
     start = _PREFIX.size + length + -length % 16
     if length > _MAX_HEADER_BYTES or start + body != total:
         raise RemoteProtocolError(f"a frame of {total} bytes that says {start + body}: cut off or garbled")
-    view = memoryview(frame).toreadonly()
     try:
         message: Message = _DECODERS[number - 1].decode(view[_PREFIX.size : _PREFIX.size + length])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"unreadable header: {error}") from error
     views: list[memoryview] = []
-    sizes = [a[2] for a in message.arrays] if isinstance(message, _CARRIERS) else [body] if body else []
-    for size in sizes:
+    arrays: Any = message.arrays if isinstance(message, _CARRIERS) else ((None, None, body),) if body else ()
+    for _, _, size in arrays:
         if size < 0 or start + size > total:
             raise RemoteProtocolError("the arrays reach beyond the frame")
         views.append(view[start : start + size])

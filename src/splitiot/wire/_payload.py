@@ -19,6 +19,7 @@ __all__ = ["Packed", "finite", "pack", "unpack"]
 
 _MAX_DEPTH: Final = 32
 _ARRAY, _TUPLE, _SCALAR = 1, 2, 3  # MessagePack extensions
+_PLAIN: Final = frozenset({bool, float, str, bytes})
 _INDEX: Final = struct.Struct("<H")
 _NAME_OF: Final = {dtype: name for name, dtype in DTYPES.items()}
 _LIST: Final = msgspec.msgpack.Decoder(list[Any])
@@ -62,32 +63,55 @@ def pack(payload: Payload, codec: Codec = RAW) -> Packed:
     arrays: list[Array] = []
     buffers: list[NDArray[Any] | bytes] = []
 
-    def put(array: NDArray[Any], where: str) -> None:
-        dtype = _NAME_OF.get(array.dtype) or _NAME_OF.get(array.dtype.newbyteorder("="))
-        if dtype is None:
-            raise LocalProtocolError(f"{where or 'the payload'}: arrays of type {array.dtype} can't cross")
-        if len(arrays) == 0xFFFF:
-            raise LocalProtocolError("a payload can hold at most 65535 arrays")
-        buffer = codec.encode(array)
-        arrays.append((dtype, array.shape, len(buffer) if isinstance(buffer, bytes) else buffer.nbytes))
-        buffers.append(buffer)
+    if type(payload) is dict and _flat(payload):
+        for name, array in payload.items():
+            _put(array, name, codec, arrays, buffers)
+        return Packed(tuple(payload), None, tuple(arrays), tuple(buffers))
+    tree = _pack_tree(payload, codec, arrays, buffers)
+    return Packed(None, tree, tuple(arrays), tuple(buffers))
+
+
+def _flat(payload: dict[Any, Any]) -> bool:
+    for name, array in payload.items():  # noqa: SIM110  (every request comes by here)
+        if type(name) is not str or not isinstance(array, np.ndarray):
+            return False
+    return True
+
+
+def _put(
+    array: NDArray[Any], where: str, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]
+) -> None:
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
+        raise LocalProtocolError(f"{where or 'the payload'}: a masked array can't cross, its mask would be lost")
+    dtype = _NAME_OF.get(array.dtype) or _NAME_OF.get(array.dtype.newbyteorder("="))
+    if dtype is None:
+        raise LocalProtocolError(f"{where or 'the payload'}: arrays of type {array.dtype} can't cross")
+    if len(arrays) == 0xFFFF:
+        raise LocalProtocolError("a payload can hold at most 65535 arrays")
+    buffer = codec.encode(array)
+    arrays.append((dtype, array.shape, len(buffer) if isinstance(buffer, bytes) else buffer.nbytes))
+    buffers.append(buffer)
+
+
+def _pack_tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]) -> Any:
+    """Put the arrays of any other payload aside; return the rest."""
 
     def leaf(array: NDArray[Any], kind: int, where: str) -> msgspec.msgpack.Ext:
-        put(array, where)
+        _put(array, where, codec, arrays, buffers)
         return msgspec.msgpack.Ext(kind, _INDEX.pack(len(arrays) - 1))
 
     def walk(value: Any, where: str, depth: int) -> Any:
         if isinstance(value, np.ndarray):
             return leaf(value, _ARRAY, where)
-        if value is None or (isinstance(value, bool | float | str | bytes) and not isinstance(value, np.generic)):
+        if value is None or type(value) in _PLAIN:  # no subclasses: they would come out as another type
             return value
-        if isinstance(value, int) and not isinstance(value, np.generic):
+        if type(value) is int:
             if not -(2**63) <= value < 2**64:
                 raise LocalProtocolError(f"{where or 'the payload'}: {value} does not fit 64 bits")
             return value
         if depth == _MAX_DEPTH:
             raise LocalProtocolError(f"{where}: nested more than {_MAX_DEPTH} deep")
-        if isinstance(value, dict):
+        if type(value) is dict:
             for key in value:
                 if type(key) is not str:
                     raise LocalProtocolError(f"{where or 'the payload'}: keys must be strings, got {key!r}")
@@ -96,7 +120,10 @@ def pack(payload: Payload, codec: Codec = RAW) -> Packed:
             return [walk(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
         if type(value) is tuple:
             inner = [walk(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-            return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(inner))
+            try:
+                return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(inner))
+            except UnicodeEncodeError as error:
+                raise LocalProtocolError(f"{where or 'the payload'}: text that is no Unicode can't cross") from error
         if isinstance(value, np.generic):
             return leaf(np.asarray(value), _SCALAR, where)
         raise LocalProtocolError(
@@ -104,15 +131,7 @@ def pack(payload: Payload, codec: Codec = RAW) -> Packed:
             "and lists, tuples and dicts of them"
         )
 
-    if type(payload) is dict and _flat(payload):
-        for name, array in payload.items():
-            put(array, name)
-        return Packed(tuple(payload), None, tuple(arrays), tuple(buffers))
-    return Packed(None, walk(payload, "", 0), tuple(arrays), tuple(buffers))
-
-
-def _flat(payload: dict[Any, Any]) -> bool:
-    return all(type(name) is str and isinstance(array, np.ndarray) for name, array in payload.items())
+    return walk(payload, "", 0)
 
 
 def unpack(
@@ -143,15 +162,21 @@ def unpack(
         raise RemoteProtocolError(f"{len(arrays)} arrays but {len(buffers)} buffers")
     leaves: list[NDArray[Any]] = []
     try:
-        for (dtype, shape, _), buffer in zip(arrays, buffers, strict=True):
+        for (dtype, shape, _), buffer in zip(arrays, buffers):  # noqa: B905  (as many: see above; strict is slow)
             array = codec.decode(buffer, dtype, shape)
             leaves.append(array.copy() if copy and not (array.flags.owndata and array.flags.writeable) else array)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # a length that fits 64 bits, but not the machine
         raise RemoteProtocolError(str(error)) from error
     if names is not None:
-        if len(set(names)) != len(leaves):
+        named = dict(zip(names, leaves))  # noqa: B905  (checked at once)
+        if not len(named) == len(names) == len(leaves):
             raise RemoteProtocolError(f"{len(leaves)} arrays but the names {names}")
-        return dict(zip(names, leaves, strict=True))
+        return named
+    return _unpack_tree(message.payload, leaves)
+
+
+def _unpack_tree(payload: Any, leaves: Sequence[NDArray[Any]]) -> Payload:
+    """Put the arrays back where they stood."""
 
     def pick(data: bytes) -> Any:
         if len(data) != _INDEX.size:
@@ -178,9 +203,11 @@ def unpack(
             if depth == _MAX_DEPTH:
                 raise RemoteProtocolError(f"the payload is nested more than {_MAX_DEPTH} deep")
             return [walk(item, depth + 1) for item in value]
-        return value
+        if value is None or type(value) in _PLAIN or type(value) is int:
+            return value
+        raise RemoteProtocolError(f"the payload holds a {type(value).__name__}")
 
-    return walk(message.payload, 0)
+    return walk(payload, 0)
 
 
 def _tuple(data: bytes) -> list[Any]:

@@ -1,0 +1,330 @@
+"""HTTP: a client of the standard library, and a server for ASGI (extra ``http``).
+
+One POST carries one frame each way. Connections are kept. The bearer token says who the device is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from splitiot import wire
+from splitiot.errors import AuthenticationError, MissingDependencyError, TransportError, TransportTimeout
+from splitiot.transports import RoundTrip
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import Receive, Scope
+    from starlette.types import Send as AsgiSend
+
+    from splitiot.edge import EdgeService
+
+__all__ = ["PATH", "HttpTransport", "asgi", "serve"]
+
+PATH = "/splitiot/v1"
+"""Where frames are posted to, unless told otherwise."""
+
+_TYPE = "application/vnd.splitiot"
+
+# how a connection ends that was kept, and that the edge has closed meanwhile
+_STALE = (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stays on this machine.
+
+    Examples
+    --------
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class HttpTransport(RoundTrip):
+    """Carry frames to an edge over HTTP or HTTPS.
+
+    Parameters
+    ----------
+    url : str
+        ``https://edge:8443``; a path only if the edge is mounted elsewhere than at `PATH`.
+    token : str, optional
+        The device's credential.
+    timeout_s : float
+        The longest an exchange may take.
+    workers : int
+        How many exchanges may be under way at once.
+    ssl_context : ssl.SSLContext, optional
+        The system's trust unless given.
+    allow_plaintext : bool
+        Permit ``http://`` to other machines: everybody on the way reads and changes what crosses.
+
+    Raises
+    ------
+    ValueError
+        The URL is none, or it is plaintext to another machine and that was not permitted.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        workers: int = 2,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_plaintext: bool = False,
+        max_frame_bytes: int = wire.MAX_FRAME_BYTES,
+    ) -> None:
+        super().__init__(workers=workers, timeout_s=timeout_s)
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} is no edge's address: expected something like https://edge:8443")
+        if parts.username or parts.password:
+            raise ValueError("give the credential as token=, not in the address")
+        if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_plaintext:
+            raise ValueError(
+                f"{url} is plaintext to another machine: use https, or allow_plaintext=True in a network that you trust"
+            )
+        self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        self._path = parts.path if parts.path not in ("", "/") else PATH
+        self._context = None
+        if parts.scheme == "https":
+            self._context = ssl_context or ssl.create_default_context()
+        self._headers = {"Content-Type": _TYPE}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._max_frame_bytes = max_frame_bytes
+        # the one used last is taken first: measurements should not meet a connection that must be set up
+        self._idle: list[http.client.HTTPConnection] = []
+        self._at_work: set[http.client.HTTPConnection] = set()
+        self._idle_lock = threading.Lock()
+
+    def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
+        with self._idle_lock:
+            kept = self._idle.pop() if self._idle else None
+        try:
+            if kept is not None:
+                try:
+                    return self._post(kept, request, timeout_s)
+                except _STALE:  # once more: the same id is executed once
+                    if self._closed:
+                        raise
+            return self._post(self._connect(timeout_s), request, timeout_s)
+        except TimeoutError as error:
+            raise TransportTimeout(f"no answer from {self._host}:{self._port} in {timeout_s} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise TransportError(f"{self._host}:{self._port}: {error!r}") from error
+
+    def close(self) -> None:
+        with self._idle_lock:
+            self._closed = True
+            at_work = [connection.sock for connection in self._at_work if connection.sock is not None]
+        for sock in at_work:  # ends exchanges that hang
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        super().close()
+        with self._idle_lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
+
+    def _post(self, connection: http.client.HTTPConnection, request: bytes, timeout_s: float) -> bytes:
+        """Exchange on one connection, and keep it if all went well."""
+        with self._idle_lock:
+            self._at_work.add(connection)
+        body = None
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout_s)
+            body = self._answer(connection, request)
+        finally:
+            with self._idle_lock:
+                self._at_work.discard(connection)
+                keep = body is not None and not self._closed
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+        return body
+
+    def _answer(self, connection: http.client.HTTPConnection, request: bytes) -> bytes:
+        connection.request("POST", self._path, request, self._headers)
+        response = connection.getresponse()
+        if response.status in (307, 308):
+            there = urlsplit(response.getheader("Location", "")).path
+            response.read()
+            if there == self._path + "/":  # it is mounted, and frameworks want the slash
+                self._path = there
+                return self._answer(connection, request)
+        length = response.length
+        if response.status == 200 and length is not None and length <= self._max_frame_bytes:
+            return response.read()
+        detail = response.read(200).decode("utf-8", "replace") if response.status != 200 else f"{length} bytes"
+        words = f"{self._host} answered {response.status} {response.reason}: {detail}"
+        raise AuthenticationError(words) if response.status in (401, 403) else TransportError(words)
+
+
+class _Endpoint:
+    def __init__(self, service: EdgeService, tokens: Mapping[str, str] | None) -> None:
+        self._service = service
+        # looked up by hash, so that the time taken tells nothing about a token
+        self._names = None if tokens is None else {_hash(token): name for token, name in tokens.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+        status, body = await self._answer(scope, receive)
+        kind = _TYPE if status == 200 else "text/plain; charset=utf-8"
+        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        if status == 405:
+            headers.append((b"allow", b"POST"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
+        headers = dict(scope["headers"])
+        if scope["method"] != "POST":
+            return 405, b"post a splitiot frame here"
+        peer = self._peer(scope, headers)
+        if peer is None:
+            return 401, b"a valid bearer token is needed"
+        limit = self._service.max_frame_bytes
+        told = headers.get(b"content-length", b"0")
+        if not told.isdigit() or len(told) > 15 or int(told) > limit:
+            return 413, f"at most {limit} bytes".encode()
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return 400, b"cut off"
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > limit:
+                return 413, f"at most {limit} bytes".encode()
+            more = message.get("more_body", False)
+        received_s = self._service.clock()
+        frame = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return 200, await self._service.handle_async(frame, peer=peer, received_s=received_s)
+
+    def _peer(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str | None:
+        if self._names is None:
+            client = scope.get("client")
+            return f"anonymous@{client[0]}" if client else "anonymous"
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return self._names.get(_hash(token)) if scheme.lower() == "bearer" else None
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path: str = PATH) -> Starlette:
+    """Make an ASGI application of a service, to be served alone or mounted in one of your own.
+
+    Parameters
+    ----------
+    service : EdgeService
+    tokens : mapping of str to str, optional
+        Bearer tokens and the devices that they identify; without them everybody is let in, told apart by address.
+    path : str
+        Where frames are posted to; ``"/"`` if the mount says it already.
+
+    Raises
+    ------
+    MissingDependencyError
+        The extra ``http`` is not installed.
+
+    Examples
+    --------
+    In a FastAPI or Starlette application::
+
+        app.mount("/splitiot/v1", splitiot.adapters.http.asgi(service, tokens={...}, path="/"))
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.routing import Route
+    except ImportError as error:
+        raise MissingDependencyError("starlette", "http") from error
+    return Starlette(routes=[Route(path, endpoint=_Endpoint(service, tokens))])
+
+
+def serve(
+    service: EdgeService,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    tokens: Mapping[str, str] | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    allow_plaintext: bool = False,
+    allow_anonymous: bool = False,
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve until interrupted.
+
+    Parameters
+    ----------
+    service : EdgeService
+    host, port : str and int
+        Port 0 takes a free one; `ready` is told which.
+    tokens : mapping of str to str, optional
+        As for `asgi`.
+    certfile, keyfile : str, optional
+        PEM files: then HTTPS is spoken.
+    allow_plaintext, allow_anonymous : bool
+        Permit other machines without encryption, or without tokens.
+    ready : callable, optional
+        Called with the port once connections are accepted.
+
+    Raises
+    ------
+    ValueError
+        Other machines could connect, and encryption or tokens are missing.
+    MissingDependencyError
+        The extra ``http`` is not installed.
+    """
+    if not is_loopback(host):
+        if certfile is None and not allow_plaintext:
+            raise ValueError(
+                f"{host} is open to other machines without encryption: give a certificate, or allow_plaintext=True "
+                "in a network that you trust"
+            )
+        if tokens is None and not allow_anonymous:
+            raise ValueError(f"{host} is open to other machines: give tokens, or allow_anonymous=True")
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingDependencyError("uvicorn", "http") from error
+
+    settings: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False, "ws": "none"}
+    config = uvicorn.Config(
+        asgi(service, tokens=tokens), ssl_certfile=certfile, ssl_keyfile=keyfile, lifespan="off", **settings
+    )
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets=sockets)
+            if ready is not None and self.started:
+                ready(self.servers[0].sockets[0].getsockname()[1])
+
+    Server(config).run()

@@ -1,0 +1,341 @@
+"""The edge: bytes in, bytes out, inside any framework."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from splitiot import wire
+from splitiot.errors import LocalProtocolError, StepError
+from splitiot.observation import EdgeTimes
+from splitiot.pipeline import Pipeline, Runtime
+from splitiot.planner import Planner
+from splitiot.policies import Policy
+from splitiot.profiling import profile
+from splitiot.runner import Runner
+from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, Run, Send
+from splitiot.topology import Link, TierProfile, Topology
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["EdgeService"]
+
+_DEFAULT_LINK = Link.from_mbit_per_s(10, rtt_s=0.02)
+
+
+class EdgeService:
+    """Serves tails of pipelines to any number of devices.
+
+    Put it behind a protocol of your own: give `handle` the bytes that came and the identity that the credential
+    proved, and send back what it returns.
+
+    Parameters
+    ----------
+    pipelines : iterable of Pipeline
+        What can be asked for; told apart by digest.
+    runtime : Runtime, optional
+        What models are run with. Results are exact where the device uses the same.
+    profiles : iterable of TierProfile, optional
+        What the pipelines cost here, for devices that ask; `measure` makes one.
+    policy : Policy, optional
+        Plan on the edge: each device has a planner and a state of its own, and finds its next placement in the reply.
+        Needs profiles.
+    link : Link, optional
+        What those planners believe of the link at first.
+    on_result : callable, optional
+        Takes (peer, value): results of pipelines with ``sink="edge"``.
+    inline_s : float
+        `handle_async` runs what takes less than this in the event loop, the rest in threads.
+    workers : int
+        How many threads.
+    max_frame_bytes, max_in_flight : int
+        Larger frames are refused, more requests at once are answered with "busy".
+    clock : callable
+        Monotonic seconds.
+
+    Examples
+    --------
+    >>> from splitiot import Device, InMemory, Fixed, tasks
+    >>> def double(x): return 2 * x
+    >>> def increment(x): return x + 1
+    >>> pipeline = tasks([double, increment])
+    >>> service = EdgeService([pipeline])
+    >>> transport = InMemory(lambda frame: service.handle(frame, peer="me"))
+    >>> with Device(pipeline, transport, sample=20, policy=Fixed(1)) as device:
+    ...     outcome = device.run(20)
+    >>> outcome.value, outcome.source, outcome.plan.cut
+    (41, 'edge', 1)
+    """
+
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline],
+        *,
+        runtime: Runtime | None = None,
+        profiles: Iterable[TierProfile] = (),
+        policy: Policy | None = None,
+        link: Link | None = None,
+        on_result: Callable[[str, Any], None] | None = None,
+        inline_s: float = 0.002,
+        workers: int = 2,
+        max_frame_bytes: int = wire.MAX_FRAME_BYTES,
+        max_in_flight: int = 32,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        served = list(pipelines)
+        self.clock = clock
+        self._runtime = runtime
+        self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: where results are wanted changes parts
+
+        def make_planner(pipeline: Pipeline, device: TierProfile, edge: TierProfile) -> Planner:
+            return Planner(pipeline, Topology(tiers=[device, edge], links=[link or _DEFAULT_LINK]), policy)
+
+        self._session = EdgeSession(
+            served,
+            boot=secrets.randbits(63),
+            runtimes={p.digest: p.runtime_info(runtime) for p in served},
+            profiles={p.digest: p for p in profiles},
+            make_planner=None if policy is None else make_planner,
+            max_frame_bytes=max_frame_bytes,
+            max_in_flight=max_in_flight,
+        )
+        self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
+        self._lock = threading.Lock()
+        self._seconds: dict[tuple[str, int], float] = {}
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @property
+    def counters(self) -> EdgeCounters:
+        """What was counted since the start."""
+        return self._session.counters
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """The largest frame that is accepted."""
+        return self._session.max_frame_bytes
+
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """What is served."""
+        return tuple(self._session.pipelines.values())
+
+    def measure(self, sample: Any, pipeline: Pipeline | None = None, *, budget_s: float = 2.0) -> TierProfile:
+        """Profile a pipeline here, for the devices that ask.
+
+        Parameters
+        ----------
+        sample : object
+            What `pipeline.run` takes.
+        pipeline : Pipeline, optional
+            Which one, if several are served.
+        budget_s : float
+            About how long it may take.
+        """
+        if pipeline is None:
+            if len(self.pipelines) != 1:
+                raise LocalProtocolError(f"{len(self.pipelines)} pipelines are served: say which one to measure")
+            (pipeline,) = self.pipelines
+        runner = self._runner(pipeline)
+        made = profile(pipeline, sample, runner=runner, budget_s=budget_s)
+        with self._lock:
+            self._session.profiles[pipeline.digest] = made
+        return made
+
+    def handle(self, frame: bytes, *, peer: str, received_s: float | None = None) -> bytes:
+        """Answer one frame; runs what it asks for in this thread.
+
+        Parameters
+        ----------
+        frame : bytes
+        peer : str
+            The device's identity, from its credential (never from the frame).
+        received_s : float, optional
+            When its last byte was there, on `clock`; now, unless given.
+
+        Returns
+        -------
+        bytes
+            The answer, whatever came: bytes that break the protocol get a typed failure.
+        """
+        waiter = _Waiter()
+        for job, decode_s in self._receive(frame, peer, received_s, waiter):
+            self._run(job, decode_s)
+        if waiter.frame is None:  # another thread runs the same request
+            waiter.wait(self._lock)
+        return waiter.taken()
+
+    async def handle_async(self, frame: bytes, *, peer: str, received_s: float | None = None) -> bytes:
+        """Answer one frame from an event loop; the same as `handle`, without holding the loop up."""
+        import asyncio
+
+        waiter = _AsyncWaiter(asyncio.get_running_loop())
+        for job, decode_s in self._receive(frame, peer, received_s, waiter):
+            if self._seconds.get((job.digest, job.start), self._inline_s) < self._inline_s:
+                self._run(job, decode_s)
+            else:
+                self._submit(job, decode_s)
+        if waiter.frame is None:
+            await waiter.future()
+        return waiter.taken()
+
+    def close(self) -> None:
+        """End the threads and free the interpreters; waits for what runs. Requests that come later fail."""
+        with self._lock:
+            self._closed = True
+            executor, runners = self._executor, list(self._runners.values())
+        if executor is not None:
+            executor.shutdown(wait=True)
+        for runner in runners:
+            runner.close()
+
+    def __enter__(self) -> EdgeService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, job: Job, decode_s: float) -> None:
+        """Run in a thread. Not awaited: when the caller is cancelled, others may still wait for the job."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._lock:
+            if not self._closed:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="splitiot-edge")
+                self._executor.submit(self._run, job, decode_s)
+                return
+        self._run(job, decode_s)  # closed meanwhile: this tells those who wait
+
+    def _runner(self, pipeline: Pipeline) -> Runner:
+        key = (pipeline.digest, pipeline.sink)
+        with self._lock:
+            runner = self._runners.get(key)
+            if runner is None:
+                if self._closed:
+                    raise LocalProtocolError("this service was closed")
+                runner = self._runners[key] = Runner(pipeline, runtime=self._runtime, clock=self.clock)
+            return runner
+
+    def _receive(self, frame: bytes, peer: str, received_s: float | None, waiter: _Waiter) -> list[tuple[Job, float]]:
+        begun_s = self.clock()
+        with self._lock:
+            effects = self._session.receive(frame, peer, begun_s if received_s is None else received_s, waiter)
+        jobs = [effect.job for effect in effects if isinstance(effect, Run)]
+        self._deliver(effects)
+        return [(job, self.clock() - begun_s) for job in jobs]
+
+    def _deliver(self, effects: list[EdgeEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                effect.reply_to.give(effect.frame, self._lock)
+            elif isinstance(effect, Forget):
+                self._forget(effect)
+
+    def _forget(self, effect: Forget) -> None:
+        with self._lock:
+            runners = [runner for (digest, _), runner in self._runners.items() if digest == effect.digest]
+        for runner in runners:
+            runner.reset(effect.owner)
+
+    def _run(self, job: Job, decode_s: float) -> None:
+        clock = self.clock
+        began_s = clock()
+        compute_s = encode_s = 0.0
+        ended: BaseException | None = None
+        result: Any = job.late(began_s)
+        if result is None:
+            try:
+                runner = self._runner(job.pipeline)
+                if job.reset:
+                    runner.reset(job.owner)
+                result, compute_s = runner.run(job.start, job.stop, job.payload, job.owner)
+                ran_s = clock()
+                if job.pipeline.sink == "device":
+                    result = wire.pack(result)
+                    encode_s = clock() - ran_s
+                else:
+                    if self._on_result is not None:
+                        self._on_result(job.key[0], job.pipeline.join(None, result))
+                    result = wire.pack(None)
+                key = (job.digest, job.start)
+                self._seconds[key] = compute_s + 0.8 * (self._seconds.get(key, compute_s) - compute_s)
+            except Exception as error:  # whatever a task raises ends its request, not the service
+                result = error
+            except BaseException as error:  # Ctrl-C or SystemExit: duplicates that wait must hear of it
+                ended, result = error, StepError(f"the edge was interrupted: {error!r}")
+        times = EdgeTimes(
+            queue_s=max(0.0, began_s - job.received_s - decode_s),
+            decode_s=decode_s,
+            compute_s=compute_s,
+            encode_s=encode_s,
+        )
+        with self._lock:
+            effects = self._session.complete(job, result, clock(), times)
+        self._deliver(effects)
+        if ended is not None:
+            raise ended
+
+
+class _Waiter:
+    """One caller's place for the answer."""
+
+    __slots__ = ("_event", "frame")
+
+    def __init__(self) -> None:
+        self.frame: bytes | None = None
+        self._event: threading.Event | None = None
+
+    def give(self, frame: bytes, lock: threading.Lock) -> None:
+        with lock:
+            self.frame = frame
+            if self._event is not None:
+                self._event.set()
+
+    def wait(self, lock: threading.Lock) -> None:
+        with lock:
+            if self.frame is not None:
+                return
+            self._event = threading.Event()
+        self._event.wait()
+
+    def taken(self) -> bytes:
+        if self.frame is None:
+            raise LocalProtocolError("the service was closed before the request ended")
+        return self.frame
+
+
+class _AsyncWaiter(_Waiter):
+    """The same for a coroutine."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    def give(self, frame: bytes, lock: threading.Lock) -> None:
+        self.frame = frame  # before looking: whoever is second sees what the first one wrote
+        if self._future is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits, but others may
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def future(self) -> asyncio.Future[None]:
+        self._future = self._loop.create_future()
+        if self.frame is not None:
+            self._future.set_result(None)
+        return self._future

@@ -1,0 +1,25 @@
+"""The protocol's two halves, without input or output: frames and times go in, effects come out."""
+
+from __future__ import annotations
+
+from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
+from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner
+from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
+
+__all__ = [
+    "DeviceCounters",
+    "DeviceEffect",
+    "DeviceSession",
+    "Done",
+    "EdgeCounters",
+    "EdgeEffect",
+    "EdgeProfile",
+    "EdgeSession",
+    "Forget",
+    "Job",
+    "MakePlanner",
+    "Observed",
+    "Run",
+    "RunLocal",
+    "Send",
+]

@@ -1,0 +1,257 @@
+"""What a device knows of its edge: whether it can be used, what it has, and how far away it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from attrs import define
+
+from splitiot import wire
+from splitiot.errors import ProfileError
+from splitiot.observation import EdgeTimes, Observation
+from splitiot.pipeline import Pipeline, RuntimeInfo
+from splitiot.session._effects import EdgeProfile, Send
+from splitiot.topology import TierProfile
+
+__all__ = ["Contact"]
+
+_LEASE_S = 2.0
+_RETRY_S = 0.25
+_RETRY_CAP_S = 2.0
+_REFUSED_S = 10.0  # until an edge that was of no use is asked again: it may have been updated
+_FAILURES_TO_LEAVE = 2
+_PAD_BYTES = (512, 4096, 16384)  # least, at first, most
+
+
+@define(eq=False)
+class _Trial:
+    """A Hello or a Probe on its way, with a lease of its own: no request's fate decides it."""
+
+    sequence: int
+    sent_s: float
+    nbytes: int
+
+    @property
+    def ends_s(self) -> float:
+        return self.sent_s + _LEASE_S
+
+
+class Contact:
+    """Greets the edge, notices when it fails, greets it again; and measures the link when nothing else does.
+
+    The edge can be used while it is `welcome`. After failures only hellos are sent, with waits that double; the one
+    that is answered ends that. So neither a dead edge nor a bad estimate stays for ever.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        boot: int,
+        number: Callable[[], int],
+        runtime: RuntimeInfo | None,
+        profile: TierProfile | None,
+        parts: Sequence[tuple[int, int]] | None,
+        exact: bool,
+        probe_interval_s: float,
+    ) -> None:
+        self._pipeline, self._boot, self._number = pipeline, boot, number
+        self._digest = bytes.fromhex(pipeline.digest)
+        self._runtime = None if runtime is None else (runtime.name, runtime.version, runtime.kernels, runtime.machine)
+        self.profile = profile
+        self._parts = None if parts is None else tuple(parts)
+        self._wants_exact, self._probe_interval_s = exact, probe_interval_s
+        self.edge: wire.PipelineHello | None = None
+        self.refusal = ""
+        self.trouble = "it has not answered yet"  # what went wrong when it was greeted last
+        self.max_frame_bytes = wire.MAX_FRAME_BYTES
+        self._edge_boot: int | None = None
+        self._hello: _Trial | None = None
+        self._probe: _Trial | None = None
+        self._padded = True
+        self._pad_bytes = _PAD_BYTES[1]
+        self._tries = self._failures = 0
+        self._next_hello_s = self._crossed_s = self._busy_until_s = -math.inf
+        self._want_profile, self._edge_wants_profile, self._told_profile = True, False, False
+
+    def up(self, now_s: float) -> bool:
+        """Whether requests can be sent."""
+        return self.edge is not None and not self.refusal and now_s >= self._busy_until_s
+
+    @property
+    def exact(self) -> bool:
+        """Whether the edge's results agree bit for bit with the device's."""
+        return self._runtime is not None and self.edge is not None and self.edge.runtime == self._runtime
+
+    def exact_from(self, edge_boot: int) -> bool:
+        """Whether a result of the edge with this boot id does: after a restart it may run something else."""
+        return self.exact and edge_boot == self._edge_boot
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to wait for: welcome and measured, refused, or unreachable."""
+        if self.edge is None:
+            return self._hello is None and self._tries > 0
+        return self._hello is None and self._probe is None
+
+    # what the session tells
+
+    def tick(self, now_s: float) -> list[Send]:
+        """Time has passed."""
+        for trial in (self._hello, self._probe):
+            if trial is not None and now_s >= trial.ends_s:
+                self.lost(trial.sequence, now_s)
+        if self.edge is None or self.refusal:
+            return self.again(now_s) if now_s >= self._next_hello_s else []
+        owes_profile = self._edge_wants_profile and not self._told_profile and self.profile is not None
+        return self.again(now_s) if owes_profile else []
+
+    def rest(self, now_s: float) -> list[Send]:
+        """The link is idle: measure it if that was long ago."""
+        stale = now_s - self._crossed_s >= self._probe_interval_s
+        return [self._measure(now_s)] if stale and self._probe is None and self.up(now_s) else []
+
+    def answered(self, now_s: float) -> None:
+        """A reply came."""
+        self._failures, self._crossed_s = 0, now_s
+
+    def failed(self, now_s: float, *, told: bool = False) -> None:
+        """A request was not answered in time; or, `told` by the transport, can't be."""
+        self._failures += 1
+        if told or self._failures >= _FAILURES_TO_LEAVE:
+            self._leave(now_s)
+
+    def lost(self, sequence: int, now_s: float, why: str = "it does not answer") -> bool:
+        """A frame was lost; whether it was a hello or a probe."""
+        if self._hello is not None and self._hello.sequence == sequence:
+            self._hello = None
+            self.trouble = why
+            self._leave(now_s)
+        elif self._probe is not None and self._probe.sequence == sequence:
+            self._probe = None
+            self.failed(now_s)
+        else:
+            return False
+        return True
+
+    def broken(self, why: str, now_s: float) -> None:
+        """The transport lost everything that was under way."""
+        self._hello = self._probe = None
+        self.trouble = why
+        self._leave(now_s)
+
+    def busy(self, retry_after_s: float, now_s: float) -> None:
+        """The edge said when to come back."""
+        self._busy_until_s = now_s + (min(retry_after_s, 60.0) if retry_after_s > 0 else 0.0)  # NaN is 0
+
+    def seen(self, edge_boot: int, now_s: float) -> list[Send]:
+        """An answer bears this boot id: after a restart it may be another edge altogether."""
+        return [] if self._edge_boot is None or edge_boot == self._edge_boot else self.again(now_s)
+
+    def again(self, now_s: float) -> list[Send]:
+        """Say hello, unless one is on its way."""
+        return [] if self._hello is not None else [self.greet(now_s)]
+
+    def greet(self, now_s: float) -> Send:
+        """Say hello."""
+        known, own = self._pipeline, self.profile if self._edge_wants_profile else None
+        self._told_profile = own is not None
+        hello = wire.Hello(
+            boot=self._boot,
+            sequence=self._number(),
+            pipelines=(
+                wire.PipelineHello(
+                    digest=self._digest,
+                    n=known.n,
+                    sink=known.sink,
+                    stateful=known.stateful,
+                    parts=self._parts,
+                    runtime=self._runtime,
+                ),
+            ),
+            profiles=() if own is None else (own.to_dict(),),
+            want_profiles=(self._digest,) if self._want_profile else (),
+        )
+        frame = wire.encode(hello)
+        self._hello = _Trial(hello.sequence, now_s, len(frame))
+        return Send(frame)
+
+    def welcomed(self, welcome: wire.Welcome, now_s: float) -> list[Send | EdgeProfile]:
+        """The edge answered a hello."""
+        if self._hello is None or welcome.sequence != self._hello.sequence:
+            return []
+        self._hello = None
+        self._tries = self._failures = 0
+        self._edge_boot = welcome.edge_boot
+        self.max_frame_bytes = min(wire.MAX_FRAME_BYTES, welcome.max_frame_bytes)
+        theirs = next((p for p in welcome.pipelines if p.digest == self._digest), None)
+        self.edge = theirs or wire.PipelineHello(digest=self._digest, n=self._pipeline.n)
+        self.refusal = self.trouble = ""
+        if theirs is None:
+            self.refusal = (
+                f"the edge does not serve this pipeline (digest {self._pipeline.digest[:12]}): "
+                "give both sides the same model file, tasks and version"
+            )
+        elif self._wants_exact and not self.exact:
+            self.refusal = f"exact results were asked for; the edge runs {theirs.runtime}, the device {self._runtime}"
+        if self.refusal:
+            self._next_hello_s = now_s + _REFUSED_S
+        effects: list[Send | EdgeProfile] = []
+        for data in welcome.profiles:
+            try:
+                profile = TierProfile.from_dict(data)
+            except ProfileError:
+                continue  # a broken one is none
+            if profile.digest == self._pipeline.digest:
+                self._want_profile = False
+                effects.append(EdgeProfile(profile))
+        if self._digest in welcome.want_profiles and not self._edge_wants_profile:
+            self._edge_wants_profile = True
+            if self.profile is not None:
+                effects.append(self.greet(now_s))
+        if not self.refusal and self._probe is None:
+            effects.append(self._measure(now_s))
+        return effects
+
+    def echoed(
+        self, echo: wire.Echo, nbytes: int, now_s: float, *, idle: bool
+    ) -> tuple[list[Send], Observation | None]:
+        """The edge answered a probe; what was measured."""
+        trial = self._probe
+        if trial is None or echo.sequence != trial.sequence:
+            return [], None
+        self._probe = None
+        self.answered(now_s)
+        seen = Observation(
+            plan_id=0,
+            cut=0,
+            edge=EdgeTimes(residence_s=echo.residence_s),
+            round_trip_s=now_s - trial.sent_s,
+            sent_bytes=trial.nbytes,
+            received_bytes=nbytes,
+            probe=True,
+        )
+        if not self._padded:  # a bare and a padded one together tell round trip and bandwidth
+            return ([self._measure(now_s)] if idle and self.up(now_s) else []), seen
+        least, _, most = _PAD_BYTES
+        if now_s - trial.sent_s > 0.25:
+            self._pad_bytes = max(least, self._pad_bytes // 2)
+        elif now_s - trial.sent_s < 0.05:
+            self._pad_bytes = min(most, self._pad_bytes * 2)
+        return [], seen
+
+    def _measure(self, now_s: float) -> Send:
+        probe = wire.Probe(boot=self._boot, sequence=self._number())
+        self._padded = not self._padded
+        frame = wire.encode(probe, (bytes(self._pad_bytes),) if self._padded else ())
+        self._probe = _Trial(probe.sequence, now_s, len(frame))
+        return Send(frame)
+
+    def _leave(self, now_s: float) -> None:
+        if self.edge is None and now_s < self._next_hello_s:
+            return  # more of the same outage
+        self.edge = None
+        self._failures = 0
+        self._next_hello_s = now_s + min(_RETRY_S * 2**self._tries, _RETRY_CAP_S)
+        self._tries = min(self._tries + 1, 16)

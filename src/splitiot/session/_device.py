@@ -1,0 +1,576 @@
+"""The device's half of the protocol."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from attrs import define
+
+from splitiot import wire
+from splitiot.codecs import RAW
+from splitiot.errors import (
+    DeadlineExceeded,
+    EdgeUnavailable,
+    LocalProtocolError,
+    Overloaded,
+    ProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+    SplitiotError,
+    StepError,
+)
+from splitiot.observation import Observation
+from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
+from splitiot.plan import Outcome, Plan
+from splitiot.session._contact import Contact
+from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.topology import TierProfile
+
+__all__ = ["DeviceEffect", "DeviceSession"]
+
+DeviceEffect: TypeAlias = Send | RunLocal | Done | Observed | EdgeProfile
+
+_TELL_AT_MOST = 32
+
+
+@define(eq=False)
+class _Pending:
+    plan: Plan
+    payload: Payload
+    kept: Payload
+    frame: bytes
+    begun_s: float
+    sent_s: float
+    deadline_s: float
+    hedge_s: float | None
+    can_finish: bool
+    head_s: float | None
+    nbytes: int
+    local: Literal["", "hedge", "fallback"] = ""
+    told: tuple[Observation, ...] = ()
+    answered: bool = False
+    resent: bool = False
+
+
+@define(eq=False)
+class DeviceCounters:
+    """What a session counted."""
+
+    requests: int = 0
+    offloaded: int = 0
+    hedges: int = 0
+    fallbacks: int = 0
+    late_replies: int = 0
+    bad_frames: int = 0
+    dropped_observations: int = 0
+
+
+class DeviceSession:
+    """One device's conversation with one edge about one pipeline, without input or output.
+
+    Methods take `now_s` (the device's monotonic clock) and return effects for the caller to carry out, in order.
+    A request ends in exactly one `Done`. Where the device has the remaining part, it finishes from the payload that it
+    kept: at once when the edge refuses or can't be reached, and early enough before the deadline when it stays silent.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    boot : int
+        Random, new at each start: 64 bits.
+    runtime : RuntimeInfo, optional
+        What this device runs the pipeline with; tells which results are exact.
+    profile : TierProfile, optional
+        The device's own, given to an edge that plans.
+    parts : sequence of (int, int), optional
+        The parts that this device has; None where it has all.
+    exact : bool
+        Use the edge only where its results agree bit for bit with the device's.
+    margin_s : float
+        How much earlier than its latest possible start a local finish begins.
+    probe_interval_s : float
+        The link is measured by itself when nothing has crossed for so long.
+    max_pending : int
+        More requests at once raise Overloaded.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        boot: int,
+        runtime: RuntimeInfo | None = None,
+        profile: TierProfile | None = None,
+        parts: Sequence[tuple[int, int]] | None = None,
+        exact: bool = False,
+        margin_s: float = 0.005,
+        probe_interval_s: float = 1.0,
+        max_pending: int = 64,
+    ) -> None:
+        self._pipeline, self._boot, self._margin_s, self._max_pending = pipeline, boot, margin_s, max_pending
+        self._exact = exact
+        self._digest = bytes.fromhex(pipeline.digest)
+        self._fingerprints = {
+            cut: bytes.fromhex(pipeline.boundary(cut).fingerprint)
+            for cut in pipeline.cuts
+            if cut < pipeline.n or pipeline.sink == "edge"
+        }
+        self._number = itertools.count(1).__next__
+        self._contact = Contact(
+            pipeline,
+            boot=boot,
+            number=self._number,
+            runtime=runtime,
+            profile=profile,
+            parts=parts,
+            exact=exact,
+            probe_interval_s=probe_interval_s,
+        )
+        self._pending: dict[int, _Pending] = {}
+        self._ended: OrderedDict[int, _Pending] = OrderedDict()
+        self._telling: deque[Observation] = deque()
+        self._next_placement: tuple[wire.NextPlacement, float] | None = None
+        self._order = 0
+        self._reset = False
+        self.counters = DeviceCounters()
+
+    # what the owner asks
+
+    def edge_up(self, now_s: float) -> bool:
+        """Whether requests can be sent: the edge said welcome, has the pipeline, and is not failing or busy."""
+        return self._contact.up(now_s)
+
+    @property
+    def edge(self) -> wire.PipelineHello | None:
+        """What the edge has of this pipeline; None while that is unknown."""
+        return self._contact.edge
+
+    @property
+    def refusal(self) -> str:
+        """Why the edge is of no use although it answers; empty where it is."""
+        return self._contact.refusal
+
+    @property
+    def trouble(self) -> str:
+        """Why the edge can't be used now, in words; empty while it can, or is only busy."""
+        return self._contact.refusal or self._contact.trouble
+
+    @property
+    def exact(self) -> bool:
+        """Whether the edge's results agree bit for bit with the device's: the same runtime, version and kernels."""
+        return self._contact.exact
+
+    @property
+    def profile(self) -> TierProfile | None:
+        """The device's own, for an edge that plans."""
+        return self._contact.profile
+
+    @profile.setter
+    def profile(self, profile: TierProfile) -> None:
+        self._contact.profile = profile
+
+    @property
+    def pending(self) -> int:
+        """Requests that have not ended."""
+        return len(self._pending)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to wait for at the start: welcomed and measured, refused, or unreachable."""
+        return self._contact.settled
+
+    def take_next(self) -> tuple[wire.NextPlacement, float] | None:
+        """Take the newest placement that the edge's planner proposed, once, and until when it is valid."""
+        taken, self._next_placement = self._next_placement, None
+        return taken
+
+    def ran_alone(self, seen: Observation) -> list[DeviceEffect]:
+        """A request ran locally as planned; an edge that plans will be told."""
+        self.counters.requests += 1
+        return self._observe(seen)
+
+    def wake_s(self) -> float | None:
+        """When `tick` should be called next for the sake of a request; None when nothing waits."""
+        waiting = [p for p in self._pending.values() if not p.local]  # a local finish ends its request itself
+        times = [p.deadline_s if p.hedge_s is None else min(p.hedge_s, p.deadline_s) for p in waiting]
+        return min(times, default=None)
+
+    def reset(self) -> None:
+        """Tell the edge with the next request to forget the state of this device."""
+        self._order, self._reset = 0, True
+
+    def abandon(self) -> None:
+        """Nobody waits for the pending requests any more: they end without a Done. Late answers still teach."""
+        for sequence, pending in list(self._pending.items()):
+            self._retire(sequence, pending)
+        if self._pipeline.stateful:
+            self._order += 1  # whether the edge took the last one is unknown: it will say so
+
+    # what happens
+
+    def tick(self, now_s: float) -> list[DeviceEffect]:
+        """Time has passed."""
+        effects: list[DeviceEffect] = [*self._contact.tick(now_s)]
+        for sequence, pending in list(self._pending.items()):
+            if now_s >= pending.deadline_s and not pending.local:
+                effects += self._silent(pending, now_s)
+                late = DeadlineExceeded(f"no answer in {now_s - pending.begun_s:.3f} s, and no time to finish locally")
+                effects += self._end(sequence, pending, None, late, "none", now_s)
+            elif pending.hedge_s is not None and now_s >= pending.hedge_s and not pending.local:
+                effects += self._silent(pending, now_s)
+                self.counters.hedges += 1
+                effects += self._finish(sequence, pending, "hedge")
+        return effects
+
+    def rest(self, now_s: float) -> list[DeviceEffect]:
+        """The owner is about to run something all by itself: a good moment to measure the link."""
+        return [] if self._pending else [*self._contact.rest(now_s)]
+
+    def submit(
+        self,
+        plan: Plan,
+        payload: Payload,
+        *,
+        now_s: float,
+        deadline_s: float,
+        begun_s: float | None = None,
+        head_s: float | None = None,
+        finish_s: float | None = None,
+        telemetry: Mapping[str, float] | None = None,
+    ) -> tuple[int, list[DeviceEffect]]:
+        """Ask the edge for the rest of a request.
+
+        Parameters
+        ----------
+        plan : Plan
+        payload : object
+            What the head gave. It is kept until the request ends.
+        now_s, deadline_s, begun_s : float
+            Clock readings; `begun_s` is when the request began (the head ran in between).
+        head_s : float, optional
+            Compute seconds of the head.
+        finish_s : float, optional
+            What the remaining part would take here, at worst; None where the device does not have it.
+        telemetry : mapping of str to float, optional
+
+        Returns
+        -------
+        sequence : int
+            The request's number, which its `Done` will bear.
+        effects : list
+
+        Raises
+        ------
+        Overloaded
+            Too many requests are pending.
+        LocalProtocolError
+            The payload can't cross: something in it is no plain data.
+        """
+        stateful, order = self._pipeline.stateful, self._order
+        if stateful:
+            self._order += 1  # the head has run: whatever goes wrong from here on, the edge must notice the gap
+        if len(self._pending) >= self._max_pending:
+            raise Overloaded(f"{len(self._pending)} requests are pending; wait for some to end", retry_after_s=0.05)
+        pipeline, cut = self._pipeline, plan.cut
+        if cut not in self._fingerprints:
+            raise LocalProtocolError(f"nothing crosses at cut {cut}")
+        sent, kept = pipeline.divide(cut, payload)
+        packed = wire.pack(sent, RAW)
+        sequence = self._number()
+        told = tuple(self._telling.popleft() for _ in range(min(len(self._telling), _TELL_AT_MOST)))
+        message = wire.Request(
+            boot=self._boot,
+            sequence=sequence,
+            digest=self._digest,
+            start=cut,
+            stop=pipeline.n,
+            fingerprint=self._fingerprints[cut],
+            names=packed.names,
+            payload=packed.payload,
+            arrays=packed.arrays,
+            codec=plan.codec,
+            sink=pipeline.sink,
+            deadline_s=max(0.0, deadline_s - now_s),
+            plan_id=plan.id,
+            probe=plan.probe,
+            propensity=plan.propensity,
+            observations=told,
+            telemetry={} if telemetry is None else wire.finite(telemetry),
+            order=order if stateful else None,
+            reset=stateful and self._reset,
+            exact=self._exact,
+        )
+        frame = wire.encode(message, packed.buffers)
+        can_finish = finish_s is not None and not stateful and pipeline.sink == "device"
+        hedge_s = None
+        if can_finish and finish_s is not None and deadline_s - finish_s - self._margin_s > now_s:
+            hedge_s = deadline_s - finish_s - self._margin_s
+        pending = _Pending(
+            plan=plan,
+            payload=sent,
+            kept=kept,
+            frame=frame,
+            begun_s=now_s if begun_s is None else begun_s,
+            sent_s=now_s,
+            deadline_s=deadline_s,
+            hedge_s=hedge_s,
+            can_finish=can_finish,
+            head_s=head_s,
+            nbytes=len(frame),
+            told=told,
+        )
+        self._pending[sequence] = pending
+        self.counters.requests += 1
+        if now_s >= deadline_s:
+            late = DeadlineExceeded(f"the deadline passed {now_s - deadline_s:.3f} s before the request could be sent")
+            return sequence, self._end(sequence, pending, None, late, "none", now_s)
+        if not self.edge_up(now_s):
+            why = EdgeUnavailable(self.trouble or "the edge is busy")
+            return sequence, self._without_edge(sequence, pending, why, now_s)
+        limit = self._contact.max_frame_bytes
+        if len(frame) > limit:
+            large = LocalProtocolError(f"the payload takes {len(frame)} bytes; the edge accepts {limit}")
+            return sequence, self._without_edge(sequence, pending, large, now_s)
+        self.counters.offloaded += 1
+        self._reset = False
+        return sequence, [Send(frame)]
+
+    def receive(self, frame: bytes, now_s: float) -> list[DeviceEffect]:
+        """A frame came from the edge. Bytes that break the protocol are counted and dropped."""
+        try:
+            message, buffers = wire.decode(frame)
+        except RemoteProtocolError:
+            self.counters.bad_frames += 1
+            return []
+        if isinstance(message, wire.Hello | wire.Request | wire.Probe):
+            self.counters.bad_frames += 1
+            return []
+        if message.boot != self._boot and not (isinstance(message, wire.Failure) and message.boot == 0):
+            self.counters.bad_frames += 1  # an answer to somebody else, or to this device before it started anew
+            return []
+        if isinstance(message, wire.Welcome):
+            return [*self._contact.welcomed(message, now_s)]
+        if isinstance(message, wire.Echo):
+            sends, seen = self._contact.echoed(message, len(frame), now_s, idle=not self._pending)
+            return [*sends, *([] if seen is None else self._observe(seen))]
+        effects: list[DeviceEffect] = [*self._contact.seen(message.edge_boot, now_s)]
+        pending = self._pending.get(message.sequence)
+        if isinstance(message, wire.Reply):
+            if message.next is not None and len(message.next.cuts) == 1:
+                self._next_placement = (message.next, now_s + message.next.valid_s)
+            if message.hello:
+                effects += self._contact.again(now_s)
+            return effects + self._replied(message, buffers, len(frame), pending, now_s)
+        if pending is None:
+            self.counters.late_replies += 1
+            return effects
+        if isinstance(message, wire.Busy):
+            self._contact.busy(message.retry_after_s, now_s)
+            busy = Overloaded("the edge is busy", retry_after_s=message.retry_after_s)
+            return effects + self._without_edge(message.sequence, pending, busy, now_s)
+        if isinstance(message, wire.SayHello):
+            effects += self._contact.again(now_s)
+            if not pending.resent and not pending.local:
+                pending.resent = True
+                effects.append(Send(pending.frame))
+                return effects
+            lost = EdgeUnavailable("the edge does not know this device")
+            return effects + self._without_edge(message.sequence, pending, lost, now_s)
+        error = RemoteError(message.message or message.code, code=message.code)
+        return effects + self._without_edge(message.sequence, pending, error, now_s)
+
+    def failed(self, frame: bytes, error: Exception, now_s: float) -> list[DeviceEffect]:
+        """The transport could not carry a frame, or lost the answer to it."""
+        try:
+            message, _ = wire.decode(frame)
+        except RemoteProtocolError:
+            return self.broken(error, now_s)
+        if self._contact.lost(message.sequence, now_s, str(error)):
+            return []
+        pending = self._pending.get(message.sequence)
+        if pending is None:
+            return []  # that it was not answered is known already
+        self._contact.failed(now_s, told=True)
+        return self._unreachable(message.sequence, pending, error, now_s)
+
+    def broken(self, error: Exception, now_s: float) -> list[DeviceEffect]:
+        """The transport lost everything that was under way."""
+        self._contact.broken(str(error), now_s)
+        effects: list[DeviceEffect] = []
+        for sequence, pending in list(self._pending.items()):
+            effects += self._unreachable(sequence, pending, error, now_s)
+        return effects
+
+    def local_done(
+        self, sequence: int, result: Payload | Exception, seconds: float, now_s: float
+    ) -> list[DeviceEffect]:
+        """A `RunLocal` ended, with what the part gave or what it raised."""
+        pending = self._pending.get(sequence)
+        if pending is None or not pending.local:
+            return []  # the edge was faster
+        if isinstance(result, Exception):
+            error = result if isinstance(result, SplitiotError) else StepError(f"the local finish raised {result!r}")
+            if error is not result:
+                error.__cause__ = result
+            return self._end(sequence, pending, None, error, pending.local, now_s)
+        if now_s > pending.deadline_s:
+            late = DeadlineExceeded(f"finished locally {now_s - pending.deadline_s:.3f} s after the deadline")
+            return self._end(sequence, pending, None, late, pending.local, now_s, local_s=seconds)
+        value = self._pipeline.join(pending.kept, result)
+        return self._end(sequence, pending, value, None, pending.local, now_s, local_s=seconds)
+
+    # inside
+
+    def _replied(
+        self,
+        reply: wire.Reply,
+        buffers: list[memoryview],
+        nbytes: int,
+        pending: _Pending | None,
+        now_s: float,
+    ) -> list[DeviceEffect]:
+        known = self._ended.pop(reply.sequence, None) if pending is None else pending
+        if known is None or known.answered:
+            self.counters.late_replies += 1
+            return []
+        known.answered = True
+        self._contact.answered(now_s)
+        seen = self._measured(known, now_s, reply=reply, nbytes=nbytes)
+        if pending is None:
+            self.counters.late_replies += 1
+            return self._observe(seen)
+        if now_s > pending.deadline_s:
+            self.counters.late_replies += 1
+            late = DeadlineExceeded(f"the answer came {now_s - pending.deadline_s:.3f} s after the deadline")
+            return self._end(reply.sequence, pending, None, late, "none", now_s, seen=seen)
+        try:
+            value = self._value(reply, buffers, pending)
+        except ProtocolError as error:
+            self.counters.bad_frames += 1
+            return self._without_edge(reply.sequence, pending, error, now_s)
+        exact = self._contact.exact_from(reply.edge_boot)
+        return self._end(reply.sequence, pending, value, None, "edge", now_s, seen=seen, exact=exact)
+
+    def _value(self, reply: wire.Reply, buffers: list[memoryview], pending: _Pending) -> Any:
+        if self._pipeline.sink == "edge":
+            return None
+        if reply.codec != RAW.name:
+            raise RemoteProtocolError(f"the edge answered with the codec {reply.codec!r}, which was not asked for")
+        returned = wire.unpack(reply, buffers, RAW, copy=True)
+        wrong = self._pipeline.returned(pending.plan.cut).mismatch(returned)
+        if wrong:
+            raise RemoteProtocolError(f"the edge's result does not fit: {wrong}")
+        return self._pipeline.join(pending.kept, returned)
+
+    def _unreachable(self, sequence: int, pending: _Pending, error: Exception, now_s: float) -> list[DeviceEffect]:
+        lost = EdgeUnavailable(f"the edge can't be reached: {error}")
+        lost.__cause__ = error
+        return self._without_edge(sequence, pending, lost, now_s)
+
+    def _without_edge(self, sequence: int, pending: _Pending, error: SplitiotError, now_s: float) -> list[DeviceEffect]:
+        if pending.local:
+            return []  # on its way already
+        if pending.can_finish:
+            self.counters.fallbacks += 1
+            return self._finish(sequence, pending, "fallback")
+        return self._end(sequence, pending, None, error, "none", now_s)
+
+    def _finish(self, sequence: int, pending: _Pending, why: Literal["hedge", "fallback"]) -> list[DeviceEffect]:
+        pending.local = why
+        return [RunLocal(sequence, pending.plan.cut, self._pipeline.n, pending.payload)]
+
+    def _end(
+        self,
+        sequence: int,
+        pending: _Pending,
+        value: Any,
+        error: SplitiotError | None,
+        source: Literal["edge", "hedge", "fallback", "none"],
+        now_s: float,
+        *,
+        seen: Observation | None = None,
+        local_s: float | None = None,
+        exact: bool = True,
+    ) -> list[DeviceEffect]:
+        self._retire(sequence, pending)
+        if seen is None:
+            seen = self._measured(pending, now_s, local_s=local_s)
+        outcome = Outcome(
+            value=value,
+            error=error,
+            source=source,
+            exact=error is None and exact,
+            plan=pending.plan,
+            observation=seen,
+            latency_s=now_s - pending.begun_s,
+        )
+        return [*self._observe(seen), Done(sequence, outcome)]
+
+    def _retire(self, sequence: int, pending: _Pending) -> None:
+        """Forget what a request needed; remember what a late answer teaches."""
+        del self._pending[sequence]
+        self._ended[sequence] = pending
+        if len(self._ended) > 2 * self._max_pending:
+            self._ended.popitem(last=False)
+        if not pending.answered:  # nobody knows whether the edge heard it; of each plan it takes it only once
+            self._telling.extendleft(seen for seen in reversed(pending.told) if not seen.probe)
+            self._trim()
+        pending.payload = pending.kept = None
+        pending.frame, pending.told = b"", ()
+
+    def _measured(
+        self,
+        pending: _Pending,
+        now_s: float,
+        *,
+        reply: wire.Reply | None = None,
+        nbytes: int = 0,
+        local_s: float | None = None,
+    ) -> Observation:
+        seen = Observation(
+            plan_id=pending.plan.id,
+            cut=pending.plan.cut,
+            head_s=pending.head_s,
+            local_s=local_s,
+            sent_bytes=pending.nbytes,
+            retransmitted=pending.resent,
+        )
+        if reply is None:
+            return seen
+        return Observation(
+            plan_id=seen.plan_id,
+            cut=seen.cut,
+            head_s=seen.head_s,
+            tail_s=reply.times.compute_s,
+            edge=reply.times,
+            round_trip_s=now_s - pending.sent_s,
+            sent_bytes=seen.sent_bytes,
+            received_bytes=nbytes,
+            retransmitted=pending.resent,
+        )
+
+    def _silent(self, pending: _Pending, now_s: float) -> list[DeviceEffect]:
+        """No answer yet, and no time to wait longer."""
+        if now_s - pending.begun_s >= pending.plan.latency_s:  # else it had less time than it was expected to need
+            self._contact.failed(now_s)
+        return self._observe(
+            Observation(
+                plan_id=pending.plan.id,
+                cut=pending.plan.cut,
+                round_trip_s=now_s - pending.sent_s,
+                sent_bytes=pending.nbytes,
+                censored=True,
+            )
+        )
+
+    def _observe(self, seen: Observation) -> list[DeviceEffect]:
+        self._telling.append(seen)
+        self._trim()
+        return [Observed(seen)]
+
+    def _trim(self) -> None:
+        while len(self._telling) > 4 * _TELL_AT_MOST:
+            self._telling.popleft()
+            self.counters.dropped_observations += 1

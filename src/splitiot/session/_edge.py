@@ -1,0 +1,451 @@
+"""The edge's half of the protocol."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from attrs import define
+
+from splitiot import wire
+from splitiot.codecs import RAW
+from splitiot.errors import DeadlineExceeded, LocalProtocolError, RemoteProtocolError, SplitiotError
+from splitiot.observation import EdgeTimes, Observation
+from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
+from splitiot.planner import Planner
+from splitiot.session._effects import Forget, Job, Run, Send
+from splitiot.session._peers import Peer, Peers, owner
+from splitiot.topology import TierProfile
+from splitiot.wire import ErrorCode
+
+__all__ = ["EdgeEffect", "EdgeSession", "MakePlanner"]
+
+EdgeEffect: TypeAlias = Send | Run | Forget
+Key: TypeAlias = tuple[str, int, int]
+
+MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
+"""Makes a device's planner from the pipeline, the device's profile and the edge's."""
+
+_WAITING: Final = 16  # duplicates that may wait for one job
+_OBSERVATIONS: Final = 64  # that are taken from one request
+
+
+@define(eq=False)
+class _Flight:
+    """A job that runs, and who waits for it."""
+
+    request: wire.Request
+    waiting: list[Any]
+
+
+@define(eq=False)
+class EdgeCounters:
+    """What a session counted."""
+
+    requests: int = 0
+    duplicates: int = 0
+    busy: int = 0
+    bad_frames: int = 0
+    failures: int = 0
+    dropped_observations: int = 0
+    planner_errors: int = 0
+
+
+class EdgeSession:
+    """The edge's conversations with all devices about some pipelines, without input or output.
+
+    The owner gives frames with the identity that the credential proved (`peer`), runs what `Run` asks for, and
+    tells `complete`. One request is executed once: a duplicate waits for the one in flight, or gets the same answer
+    again. Nothing that one device sends changes another's state.
+
+    Parameters
+    ----------
+    pipelines : iterable of Pipeline
+    boot : int
+        Random, new at each start: 64 bits.
+    runtimes : mapping of str to RuntimeInfo
+        By digest: what each pipeline is run with.
+    profiles : mapping of str to TierProfile, optional
+        By digest: what each pipeline costs here.
+    make_planner : callable, optional
+        Plan for the devices: one planner, and so one state, for each device and pipeline.
+    max_frame_bytes, max_in_flight, max_peers, max_answers, max_answers_bytes : int
+        Bounds. More jobs in flight are answered with Busy; peers (each boot of a device is one) and remembered
+        answers are dropped oldest first. A request with the same id as a dropped answer's is executed again.
+    """
+
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline],
+        *,
+        boot: int,
+        runtimes: Mapping[str, RuntimeInfo],
+        profiles: Mapping[str, TierProfile] | None = None,
+        make_planner: MakePlanner | None = None,
+        max_frame_bytes: int = wire.MAX_FRAME_BYTES,
+        max_in_flight: int = 32,
+        max_peers: int = 4096,
+        max_answers: int = 1024,
+        max_answers_bytes: int = 64 * 2**20,
+    ) -> None:
+        self.pipelines = {p.digest: p for p in pipelines}
+        self._turned: dict[str, Pipeline] = {}  # the same with their results wanted on the other side
+        self.profiles = dict(profiles or {})
+        self._runtimes = {digest: (i.name, i.version, i.kernels, i.machine) for digest, i in runtimes.items()}
+        self._boot, self._make_planner = boot, make_planner
+        self._max_frame_bytes, self._max_in_flight = max_frame_bytes, max_in_flight
+        self._max_answers, self._max_answers_bytes = max_answers, max_answers_bytes
+        self._peers = Peers(max_peers)
+        self._flights: dict[Key, _Flight] = {}
+        self._answers: OrderedDict[Key, bytes] = OrderedDict()
+        self._answers_bytes = 0
+        self._job_s = 0.01
+        self.counters = EdgeCounters()
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """The largest frame that is accepted."""
+        return self._max_frame_bytes
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that were asked to run and have not completed."""
+        return len(self._flights)
+
+    def receive(self, frame: bytes | memoryview, peer: str, now_s: float, reply_to: Any = None) -> list[EdgeEffect]:
+        """A frame came from a device.
+
+        Parameters
+        ----------
+        frame : bytes
+        peer : str
+            The device's identity, from its credential.
+        now_s : float
+            When the last byte was there.
+        reply_to : object, optional
+            Comes back in the `Send` that answers this frame.
+
+        Returns
+        -------
+        list of Send, Run or Forget
+            Nothing for a duplicate of a request in flight: `complete` answers all who wait.
+        """
+        try:
+            message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
+        except RemoteProtocolError as error:
+            self.counters.bad_frames += 1
+            return [self._failure(peer, reply_to, 0, 0, ErrorCode.BAD_FRAME, str(error))]
+        if isinstance(message, wire.Request):
+            return self._requested(message, buffers, peer, now_s, reply_to)
+        if isinstance(message, wire.Hello):
+            return self._greeted(message, peer, reply_to)
+        if isinstance(message, wire.Probe):
+            # the answer leaves at once: its residence is below what a clock reading here could tell
+            pad = (bytes(message.echo_bytes),) if 0 < message.echo_bytes <= 65536 else ()
+            echo = wire.Echo(boot=message.boot, sequence=message.sequence, edge_boot=self._boot)
+            return [Send(wire.encode(echo, pad), peer, reply_to)]
+        self.counters.bad_frames += 1
+        words = f"a device does not send a {type(message).__name__}"
+        return [self._failure(peer, reply_to, message.boot, message.sequence, ErrorCode.BAD_FRAME, words)]
+
+    def complete(
+        self,
+        job: Job,
+        result: wire.Packed | Payload | Exception,
+        now_s: float,
+        times: EdgeTimes | None = None,
+    ) -> list[EdgeEffect]:
+        """A `Run` ended: answer everybody who waits for it.
+
+        Parameters
+        ----------
+        job : Job
+        result : Packed, payload or Exception
+            What the part gave (packed already, if the owner wants to time that), or what it raised.
+        now_s : float
+        times : EdgeTimes, optional
+            Where the time went; `residence_s` is filled in here.
+        """
+        flight = self._flights.pop(job.key, None)
+        if flight is None:
+            return []
+        name, boot, sequence = job.key
+        peer = self._peers.get(name, boot)
+        effects: list[EdgeEffect] = []
+        if peer is not None:
+            peer.running.discard(job.digest)
+            if job.owner is not None and isinstance(result, Exception):
+                peer.orders[job.digest] = None  # it may not have run: what follows must not be taken for the next one
+        elif job.owner is not None:
+            effects.append(Forget(job.digest, job.owner))
+        times = times or EdgeTimes()
+        self._job_s += 0.2 * (times.compute_s - self._job_s)
+        residence_s = now_s - job.received_s
+        stamped = EdgeTimes(times.queue_s, times.decode_s, times.compute_s, times.encode_s, residence_s)
+        try:
+            frame = self._reply_frame(job, flight.request, peer, result, now_s, stamped)
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            self.counters.failures += 1
+            code = ErrorCode.LATE if isinstance(error, DeadlineExceeded) else ErrorCode.FAILED
+            frame = self._failure_frame(boot, sequence, code, f"{type(error).__name__}: {error}", stamped)
+        self._remember(job.key, frame)
+        return [*effects, *(Send(frame, name, reply_to) for reply_to in flight.waiting)]
+
+    # inside
+
+    def _reply_frame(
+        self,
+        job: Job,
+        request: wire.Request,
+        peer: Peer | None,
+        result: wire.Packed | Payload | Exception,
+        now_s: float,
+        times: EdgeTimes,
+    ) -> bytes:
+        if isinstance(result, Exception):
+            raise result
+        packed = result if isinstance(result, wire.Packed) else None
+        if packed is None:
+            packed = wire.pack(result if job.pipeline.sink == "device" else None)
+        if packed.nbytes > wire.MAX_FRAME_BYTES - 2**20:  # a header is at most 1 MiB
+            raise LocalProtocolError(f"the result takes {packed.nbytes} bytes, too many for one frame")
+        _, boot, sequence = job.key
+        reply = wire.Reply(
+            boot=boot,
+            sequence=sequence,
+            edge_boot=self._boot,
+            times=times,
+            names=packed.names,
+            payload=packed.payload,
+            arrays=packed.arrays,
+            next=self._plan(peer, request, now_s),
+            hello=peer is None or not peer.greeted,
+        )
+        return wire.encode(reply, packed.buffers)
+
+    def _requested(
+        self, request: wire.Request, buffers: list[memoryview], name: str, now_s: float, reply_to: Any
+    ) -> list[EdgeEffect]:
+        self.counters.requests += 1
+        key = (name, request.boot, request.sequence)
+        answer = self._answers.get(key)
+        if answer is not None:
+            self.counters.duplicates += 1
+            return [Send(answer, name, reply_to)]
+        flight = self._flights.get(key)
+        if flight is not None:
+            self.counters.duplicates += 1
+            if len(flight.waiting) >= _WAITING:
+                return [self._busy(request, name, reply_to)]
+            flight.waiting.append(reply_to)
+            return []
+        peer, effects = self._peers.at(name, request.boot)
+        self._learn(peer, request, now_s)
+        digest = request.digest.hex()
+        pipeline = self.pipelines.get(digest)
+        busy = len(self._flights) >= self._max_in_flight or digest in peer.running
+        if pipeline is not None and busy:
+            return [*effects, self._busy(request, name, reply_to)]
+        try:
+            job = self._job(request, buffers, key, peer, pipeline, now_s)
+        except _Refused as refused:
+            self.counters.failures += 1
+            failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
+            return [*effects, failure]
+        self._flights[key] = _Flight(request, [reply_to])
+        return [*effects, Run(job)]
+
+    def _busy(self, request: wire.Request, name: str, reply_to: Any) -> Send:
+        self.counters.busy += 1
+        retry_s = max(0.005, self._job_s * len(self._flights))
+        busy = wire.Busy(boot=request.boot, sequence=request.sequence, edge_boot=self._boot, retry_after_s=retry_s)
+        return Send(wire.encode(busy), name, reply_to)
+
+    def _job(
+        self,
+        request: wire.Request,
+        buffers: list[memoryview],
+        key: Key,
+        peer: Peer,
+        pipeline: Pipeline | None,
+        now_s: float,
+    ) -> Job:
+        if pipeline is None:
+            raise _Refused(ErrorCode.UNKNOWN_PIPELINE, f"no pipeline with the digest {request.digest.hex()[:12]} here")
+        wanted = self._with_sink(pipeline, request.sink)
+        if wanted is None:
+            raise _Refused(ErrorCode.BAD_PART, f"results are wanted on the device or on the edge, not {request.sink!r}")
+        pipeline = wanted
+        start, stop = request.start, request.stop
+        if stop != pipeline.n or start not in pipeline.cuts:
+            why = pipeline.refused.get(start, f"parts here are [cut, {pipeline.n})")
+            raise _Refused(ErrorCode.BAD_PART, f"can't run [{start}, {stop}): {why}")
+        boundary = pipeline.boundary(start)
+        if request.fingerprint.hex() != boundary.fingerprint:
+            raise _Refused(ErrorCode.BAD_BOUNDARY, f"at cut {start} other values cross here: {boundary.names}")
+        if request.codec != RAW.name:
+            raise _Refused(ErrorCode.BAD_CODEC, f"this edge knows the codec raw, not {request.codec!r}")
+        theirs, ours = peer.runtimes.get(pipeline.digest), self._runtimes.get(pipeline.digest)
+        if request.exact and (theirs is None or theirs != ours):
+            raise _Refused(
+                ErrorCode.INEXACT, f"exact results were asked for: the device runs {theirs}, this edge {ours}"
+            )
+        try:
+            payload = wire.unpack(request, buffers, RAW, copy=boundary.tensors is None)
+        except RemoteProtocolError as error:
+            raise _Refused(ErrorCode.BAD_PAYLOAD, str(error)) from error
+        wrong = boundary.mismatch(payload)
+        if wrong:
+            raise _Refused(ErrorCode.BAD_PAYLOAD, wrong)
+        whose = self._order(request, key, peer, pipeline) if pipeline.stateful else None
+        expires_s = None if request.deadline_s is None else now_s + request.deadline_s
+        return Job(
+            key=key,
+            digest=pipeline.digest,
+            pipeline=pipeline,
+            start=start,
+            stop=stop,
+            payload=payload,
+            owner=whose,
+            reset=request.reset,
+            received_s=now_s,
+            expires_s=expires_s,
+        )
+
+    def _order(self, request: wire.Request, key: Key, peer: Peer, pipeline: Pipeline) -> str:
+        digest = pipeline.digest
+        if request.order is None:
+            raise _Refused(ErrorCode.BAD_ORDER, "a stateful pipeline's requests need an order number")
+        expected = 0 if request.reset else peer.orders.get(digest, 0)
+        if expected is None:
+            raise _Refused(ErrorCode.STATE_LOST, "a request of this stateful pipeline was not run: call reset()")
+        if request.order != expected:
+            code = ErrorCode.STATE_LOST if digest not in peer.orders else ErrorCode.BAD_ORDER
+            raise _Refused(code, f"request {request.order} of a stateful pipeline, expected {expected}: call reset()")
+        peer.orders[digest] = expected + 1
+        peer.running.add(digest)
+        return owner(key[0], key[1])
+
+    def _with_sink(self, pipeline: Pipeline, sink: str) -> Pipeline | None:
+        """The same pipeline with its results wanted there, None where there is no such place."""
+        if sink == pipeline.sink:
+            return pipeline
+        if sink not in ("device", "edge"):
+            return None
+        turned = self._turned.get(pipeline.digest)
+        if turned is None:
+            turned = self._turned[pipeline.digest] = pipeline.with_sink("edge" if sink == "edge" else "device")
+        return turned
+
+    def _greeted(self, hello: wire.Hello, name: str, reply_to: Any) -> list[EdgeEffect]:
+        peer, effects = self._peers.at(name, hello.boot)
+        peer.greeted = True
+        ours: list[wire.PipelineHello] = []
+        want: list[bytes] = []
+        told = {str(data.get("digest")): data for data in hello.profiles}
+        for theirs in hello.pipelines:
+            digest = theirs.digest.hex()
+            pipeline = self.pipelines.get(digest)
+            if pipeline is None:
+                continue
+            peer.runtimes[digest] = theirs.runtime
+            ours.append(
+                wire.PipelineHello(
+                    digest=theirs.digest,
+                    n=pipeline.n,
+                    sink=theirs.sink,
+                    stateful=pipeline.stateful,
+                    runtime=self._runtimes.get(digest),
+                )
+            )
+            profile = self.profiles.get(digest)
+            if self._make_planner is not None and profile is not None and digest not in peer.planners:
+                if digest not in told:
+                    want.append(theirs.digest)
+                    continue
+                try:
+                    wanted = self._with_sink(pipeline, theirs.sink) or pipeline
+                    planner = self._make_planner(wanted, TierProfile.from_dict(told[digest]), profile)
+                    if theirs.parts is not None:
+                        planner.restrict({0, *(stop for start, stop in theirs.parts if start == 0)})
+                except (SplitiotError, ValueError, OverflowError):
+                    self.counters.bad_frames += 1
+                    continue
+                peer.planners[digest] = planner
+        asked = [self.profiles.get(digest.hex()) for digest in hello.want_profiles]
+        welcome = wire.Welcome(
+            boot=hello.boot,
+            sequence=hello.sequence,
+            edge_boot=self._boot,
+            pipelines=tuple(ours),
+            profiles=tuple(profile.to_dict() for profile in asked if profile is not None),
+            want_profiles=tuple(want),
+            max_frame_bytes=self._max_frame_bytes,
+        )
+        return [*effects, Send(wire.encode(welcome), name, reply_to)]
+
+    def _learn(self, peer: Peer, request: wire.Request, now_s: float) -> None:
+        planner = peer.planners.get(request.digest.hex())
+        if planner is None or not request.observations:
+            return
+        told = request.observations[-_OBSERVATIONS:]
+        sound = [seen for seen in told if _sound(seen)]
+        self.counters.dropped_observations += len(request.observations) - len(sound)
+        try:
+            planner.observe(*sound, now_s=now_s)
+        except Exception:  # a policy's bug is not the request's
+            self.counters.planner_errors += 1
+
+    def _plan(self, peer: Peer | None, request: wire.Request, now_s: float) -> wire.NextPlacement | None:
+        planner = None if peer is None else peer.planners.get(request.digest.hex())
+        if planner is None:
+            return None
+        try:
+            plan = planner.decide(now_s, deadline_s=request.deadline_s, telemetry=wire.finite(request.telemetry))
+        except Exception:  # nothing is allowed, or a policy's bug: the result goes out all the same
+            self.counters.planner_errors += 1
+            return None
+        return wire.NextPlacement(
+            plan_id=plan.id,
+            cuts=plan.placement.cuts,
+            codecs=plan.placement.codecs,
+            why=plan.why,
+            probe=plan.probe,
+            propensity=plan.propensity,
+        )
+
+    def _remember(self, key: Key, frame: bytes) -> None:
+        self._answers[key] = frame
+        self._answers_bytes += len(frame)
+        while len(self._answers) > self._max_answers or self._answers_bytes > self._max_answers_bytes:
+            _, dropped = self._answers.popitem(last=False)
+            self._answers_bytes -= len(dropped)
+
+    def _failure_frame(self, boot: int, sequence: int, code: str, words: str, times: EdgeTimes | None = None) -> bytes:
+        return wire.encode(
+            wire.Failure(
+                boot=boot,
+                sequence=sequence,
+                edge_boot=self._boot,
+                code=code,
+                message=words[:1000],
+                times=times or EdgeTimes(),
+            )
+        )
+
+    def _failure(self, peer: str, reply_to: Any, boot: int, sequence: int, code: str, words: str) -> Send:
+        return Send(self._failure_frame(boot, sequence, code, words), peer, reply_to)
+
+
+class _Refused(Exception):
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+def _sound(seen: Observation) -> bool:
+    numbers = [seen.head_s, seen.tail_s, seen.local_s, seen.round_trip_s]
+    if seen.edge is not None:
+        numbers += [seen.edge.queue_s, seen.edge.compute_s, seen.edge.residence_s]
+    return all(x is None or 0 <= x < float("inf") for x in numbers) and min(seen.sent_bytes, seen.received_bytes) >= 0

@@ -1,0 +1,114 @@
+"""What a session asks its owner to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from splitiot.errors import DeadlineExceeded, SplitiotError
+from splitiot.observation import Observation
+from splitiot.pipeline import Payload, Pipeline
+from splitiot.plan import Outcome
+from splitiot.topology import TierProfile
+
+__all__ = ["Done", "EdgeProfile", "Forget", "Job", "Observed", "Run", "RunLocal", "Send"]
+
+
+@frozen(eq=False)
+class Send:
+    """Hand these bytes to the transport.
+
+    `reply_to` is what the edge's owner gave to `receive` with the frame that this one answers.
+    """
+
+    frame: bytes
+    peer: str = ""
+    reply_to: Any = None
+
+
+@frozen(eq=False)
+class RunLocal:
+    """Run [start, stop) here and tell `local_done`."""
+
+    sequence: int
+    start: int
+    stop: int
+    payload: Payload
+
+
+@frozen(eq=False)
+class Done:
+    """A request ended; nothing else will be said of it."""
+
+    sequence: int
+    outcome: Outcome
+
+
+@frozen(eq=False)
+class Observed:
+    """Something was measured: give it to the planner."""
+
+    observation: Observation
+
+
+@frozen(eq=False)
+class EdgeProfile:
+    """The edge's profile of the pipeline arrived."""
+
+    profile: TierProfile
+
+
+@frozen(eq=False)
+class Job:
+    """A part to run on the edge, on a payload that was checked.
+
+    Parameters
+    ----------
+    key : tuple of (str, int, int)
+        Peer, boot and sequence.
+    digest : str
+    pipeline : Pipeline
+        With its results wanted where the request says.
+    start, stop : int
+    payload : object
+    owner : str, optional
+        Of stateful pipelines: whose state it is.
+    reset : bool
+        Forget the owner's state before running.
+    received_s : float
+    expires_s : float, optional
+        When nobody will want the result any more; both on the edge's clock.
+    """
+
+    key: tuple[str, int, int]
+    digest: str
+    pipeline: Pipeline
+    start: int
+    stop: int
+    payload: Payload
+    owner: str | None
+    reset: bool
+    received_s: float
+    expires_s: float | None
+
+    def late(self, now_s: float) -> SplitiotError | None:
+        """The error that ends a job that is not worth running any more."""
+        if self.expires_s is None or now_s < self.expires_s:
+            return None
+        return DeadlineExceeded(f"the request waited {now_s - self.received_s:.3f} s, longer than its deadline")
+
+
+@frozen(eq=False)
+class Run:
+    """Run this job and tell `complete`."""
+
+    job: Job
+
+
+@frozen(eq=False)
+class Forget:
+    """Drop the state kept for this owner."""
+
+    digest: str
+    owner: str

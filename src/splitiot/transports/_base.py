@@ -1,0 +1,144 @@
+"""What carries frames."""
+
+from __future__ import annotations
+
+import abc
+import queue
+import threading
+import time
+
+from splitiot.errors import TransportError, TransportTimeout
+
+__all__ = ["RoundTrip", "Transport"]
+
+
+class Transport(abc.ABC):
+    """Carries frames to an edge and back. One thread calls it.
+
+    Frames are whole messages: a transport neither reads nor changes them. Nothing need be reliable: the session
+    matches answers to requests, and ends requests whose answers never come.
+    """
+
+    @abc.abstractmethod
+    def send(self, frame: bytes, *, timeout_s: float) -> None:
+        """Hand a frame on.
+
+        Raises
+        ------
+        TransportError
+            It can't be carried. Errors known only later come from `receive`, with the frame in their `frame`.
+        """
+
+    @abc.abstractmethod
+    def receive(self, *, timeout_s: float) -> bytes | None:
+        """Wait for the next frame, at most `timeout_s`; None when there was none.
+
+        Raises
+        ------
+        TransportError
+            A frame that was sent is known to be lost; it stands in the error's `frame`.
+        """
+
+    def close(self) -> None:  # noqa: B027  (not every transport holds something)
+        """Free what it holds. Both directions end."""
+
+
+class RoundTrip(Transport):
+    """A transport over a protocol of requests and replies: write `exchange`, queue and threads are here.
+
+    Parameters
+    ----------
+    workers : int
+        How many exchanges may be under way at once; the threads are started when they are needed.
+    timeout_s : float
+        The longest an exchange may take. A request whose deadline passes earlier ends then; its late answer still
+        teaches. A frame that no worker took in the time that `send` was given is not carried any more.
+
+    Examples
+    --------
+    >>> class Shout(RoundTrip):
+    ...     def exchange(self, request, *, timeout_s):
+    ...         return request.upper()
+    >>> transport = Shout()
+    >>> transport.send(b"hello", timeout_s=1.0)
+    >>> transport.receive(timeout_s=1.0)
+    b'HELLO'
+    >>> transport.close()
+    """
+
+    def __init__(self, *, workers: int = 2, timeout_s: float = 10.0) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, got {workers}")
+        self._workers, self._timeout_s = workers, timeout_s
+        self._requests: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[bytes | TransportError] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._closed = False
+
+    @abc.abstractmethod
+    def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
+        """Send a request, wait for its reply. Called by several threads at once.
+
+        Raises
+        ------
+        TransportError
+            There is no reply. Other exceptions count as that too.
+        """
+
+    def send(self, frame: bytes, *, timeout_s: float) -> None:
+        with self._lock:
+            if self._closed:
+                raise TransportError("the transport is closed", frame=frame)
+            self._under_way += 1
+            if self._under_way > len(self._threads) and len(self._threads) < self._workers:
+                thread = threading.Thread(target=self._work, name=f"{type(self).__name__}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._requests.put((frame, time.monotonic() + timeout_s))
+
+    def receive(self, *, timeout_s: float) -> bytes | None:
+        try:
+            reply = self._replies.get(timeout=timeout_s) if timeout_s > 0 else self._replies.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(reply, TransportError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """Start no exchange any more, and wait a second for those under way; their answers are lost."""
+        with self._lock:
+            self._closed = True
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self._requests.put(None)
+        until_s = time.monotonic() + 1.0
+        for thread in threads:
+            thread.join(timeout=max(0.0, until_s - time.monotonic()))
+
+    def _work(self) -> None:
+        while (request := self._requests.get()) is not None and not self._closed:
+            frame, until_s = request
+            reply = self._exchanged(frame, until_s)
+            with self._lock:
+                self._under_way -= 1
+            self._replies.put(reply)
+            del request, frame, reply
+
+    def _exchanged(self, frame: bytes, until_s: float) -> bytes | TransportError:
+        if time.monotonic() > until_s:
+            return TransportTimeout(f"all {self._workers} workers were busy for too long", frame=frame)
+        try:
+            reply = self.exchange(frame, timeout_s=self._timeout_s)
+        except TransportError as error:
+            error.frame = frame
+            return error
+        except Exception as error:  # an adapter's bug must not kill the worker: the request would never end
+            failed = TransportError(f"{type(self).__name__}.exchange raised {error!r}", frame=frame)
+            failed.__cause__ = error
+            return failed
+        if not isinstance(reply, bytes | bytearray | memoryview):
+            return TransportError(f"{type(self).__name__}.exchange returned {type(reply).__name__}", frame=frame)
+        return reply

@@ -1,0 +1,474 @@
+"""EdgeService: bytes in, bytes out, from threads and from event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splitiot import wire
+from splitiot.edge import EdgeService
+from splitiot.errors import LocalProtocolError
+from splitiot.functions import TaskPipeline, task, tasks
+from splitiot.models import load_model
+from splitiot.observation import Observation
+from splitiot.policies import Best
+from tests import networks
+from tests.session.support import (
+    BOOT,
+    Clock,
+    Remembering,
+    double,
+    numbers,
+    profile_of,
+    read,
+    request_of,
+    sums,
+)
+from tests.session.test_edge_session import garbage, hello_of
+
+WAIT_S = 20.0
+PIPELINE = numbers()
+
+
+def value_of(frame: bytes) -> Any:
+    message, buffers = wire.decode(frame)
+    assert isinstance(message, wire.Reply), message
+    return wire.unpack(message, buffers)
+
+
+class Gate:
+    """A step that waits until it may go on, and counts."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.calls = 0
+        self.threads: list[str] = []
+
+    def __call__(self, x: Any) -> Any:
+        self.calls += 1
+        self.threads.append(threading.current_thread().name)
+        self.entered.set()
+        assert self.open.wait(WAIT_S)
+        return x + 1
+
+    def pipeline(self) -> TaskPipeline:
+        return tasks([task(self, name="gate")])
+
+
+def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(function()), daemon=True)
+    thread.start()
+    return thread, got
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let other threads run until something holds."""
+    lock = threading.Event()
+    for _ in range(int(WAIT_S / 0.002)):
+        if condition():
+            return
+        lock.wait(0.002)
+    raise AssertionError("it never came to that")
+
+
+def test_several_pipelines_on_one_service() -> None:
+    other = tasks([double])
+    with EdgeService([PIPELINE, other]) as service:
+        assert service.pipelines == (PIPELINE, other)
+        assert value_of(service.handle(request_of(PIPELINE, 1, 21), peer="a")) == 39
+        assert value_of(service.handle(request_of(other, 0, 21, sequence=2), peer="a")) == 42
+        assert read(service.handle(request_of(tasks([abs]), 0, 1, sequence=3), peer="a")).code == "unknown-pipeline"
+        with pytest.raises(LocalProtocolError, match="say which"):
+            service.measure(1)
+        assert service.measure(1, other, budget_s=0.01).digest == other.digest
+        answer = read(service.handle(hello_of(other), peer="a"))
+        assert answer.profiles == ()
+        wanted = wire.Hello(boot=1, sequence=1, want_profiles=(bytes.fromhex(other.digest),))
+        assert len(read(service.handle(wire.encode(wanted), peer="a")).profiles) == 1
+
+
+def test_bytes_that_are_no_frame_get_an_answer() -> None:
+    service = EdgeService([PIPELINE])
+    for noise in (b"", b"GET / HTTP/1.0\r\n\r\n", bytes(100)):
+        assert read(service.handle(noise, peer="a")).code == "bad-frame"
+
+
+def test_a_task_that_raises_ends_its_request_only() -> None:
+    def broken(x: Any) -> Any:
+        if x < 0:
+            raise ValueError(f"no square root of {x}")
+        return math.sqrt(x)
+
+    service = EdgeService([tasks([broken])])
+    (pipeline,) = service.pipelines
+    answer = read(service.handle(request_of(pipeline, 0, -4), peer="a"))
+    assert (answer.code, answer.message) == ("failed", "ValueError: no square root of -4")
+    assert value_of(service.handle(request_of(pipeline, 0, 4, sequence=2), peer="a")) == 2.0
+
+
+def test_a_result_that_can_not_cross_is_told() -> None:
+    for wrong in ({1, 2}, "\ud800", "x" * 2**21):
+        pipeline = tasks([task(lambda x, wrong=wrong: wrong, name="wrong")])
+        answer = read(EdgeService([pipeline]).handle(request_of(pipeline, 0, 1), peer="a"))
+        assert answer.code == "failed"
+
+
+def test_an_interrupted_run_is_told_to_all_who_wait() -> None:
+    gate = Gate()
+
+    def interrupted(x: Any) -> Any:
+        gate(x)
+        raise KeyboardInterrupt
+
+    pipeline = tasks([interrupted])
+    service = EdgeService([pipeline])
+    frame = request_of(pipeline, 0, 1)
+
+    def first() -> Any:
+        try:
+            service.handle(frame, peer="a")
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    one, got_one = in_thread(first)
+    assert gate.entered.wait(WAIT_S)
+    two, got_two = in_thread(lambda: read(service.handle(frame, peer="a")))
+    until(lambda: service.counters.duplicates == 1)
+    gate.open.set()
+    one.join(WAIT_S)
+    two.join(WAIT_S)
+    assert got_one == ["interrupted"]
+    assert got_two[0].code == "failed"
+    assert "interrupted" in got_two[0].message
+    assert service._session.in_flight == 0
+
+
+def test_a_duplicate_in_flight_is_run_once_and_answered_twice() -> None:
+    gate = Gate()
+    service = EdgeService([gate.pipeline()])
+    frame = request_of(gate.pipeline(), 0, 1)
+    waiting = [in_thread(lambda: service.handle(frame, peer="a")) for _ in range(5)]
+    assert gate.entered.wait(WAIT_S)
+    until(lambda: service.counters.duplicates == 4)
+    gate.open.set()
+    for thread, _ in waiting:
+        thread.join(WAIT_S)
+    answers = [got[0] for _, got in waiting]
+    assert len(set(answers)) == 1
+    assert value_of(answers[0]) == 2
+    assert service.handle(frame, peer="a") == answers[0]
+    assert gate.calls == 1
+
+
+def test_many_threads_at_once() -> None:
+    service = EdgeService([PIPELINE], max_in_flight=64)
+    frames = [(f"device{k % 7}", k, request_of(PIPELINE, 1, k, sequence=k)) for k in range(300)]
+    start = threading.Barrier(8)
+
+    def work(part: int) -> list[tuple[int, Any]]:
+        start.wait(WAIT_S)
+        # each frame is sent by two threads
+        mine = [f for f in frames if f[1] % 4 == part % 4]
+        return [(k, value_of(service.handle(frame, peer=peer))) for peer, k, frame in mine]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pair for got in pool.map(work, range(8)) for pair in got]
+    assert len(found) == 600
+    assert all(value == k * 2 - 3 for k, value in found)
+    assert service.counters.requests == 600
+    assert service.counters.duplicates == 300
+    assert service._session.in_flight == 0
+
+
+def test_busy_in_threads() -> None:
+    gate = Gate()
+    service = EdgeService([gate.pipeline()], max_in_flight=1)
+    thread, got = in_thread(lambda: service.handle(request_of(gate.pipeline(), 0, 1), peer="a"))
+    assert gate.entered.wait(WAIT_S)
+    busy = read(service.handle(request_of(gate.pipeline(), 0, 1, sequence=2), peer="b"))
+    assert isinstance(busy, wire.Busy)
+    gate.open.set()
+    thread.join(WAIT_S)
+    assert value_of(got[0]) == 2
+    assert gate.calls == 1
+    assert value_of(service.handle(request_of(gate.pipeline(), 0, 1, sequence=2), peer="b")) == 2
+
+
+def test_a_deadline_that_passed_in_the_queue_is_not_run() -> None:
+    clock, calls = Clock(), []
+    pipeline = tasks([task(lambda x: calls.append(x), name="note")])
+    service = EdgeService([pipeline], clock=clock)
+    frame = request_of(pipeline, 0, 1, deadline_s=0.5)
+    answer = read(service.handle(frame, peer="a", received_s=clock() - 0.6))
+    assert answer.code == "late"
+    assert answer.times.residence_s == pytest.approx(0.6)
+    assert answer.times.queue_s == pytest.approx(0.6)
+    assert calls == []
+    frame = request_of(pipeline, 0, 1, deadline_s=0.5, sequence=2)
+    assert isinstance(read(service.handle(frame, peer="a", received_s=clock() - 0.4)), wire.Reply)
+    assert calls == [1]
+
+
+def test_times_are_told() -> None:
+    clock = Clock()
+
+    def slow(x: Any) -> Any:
+        clock.now_s += 0.25
+        return x
+
+    pipeline = tasks([slow])
+    service = EdgeService([pipeline], clock=clock)
+    times = read(service.handle(request_of(pipeline, 0, 1), peer="a", received_s=clock() - 0.5)).times
+    assert times.compute_s == pytest.approx(0.25)
+    assert times.queue_s == pytest.approx(0.5)
+    assert times.residence_s == pytest.approx(0.75)
+
+
+def test_results_for_the_edge_stay_there() -> None:
+    got: list[tuple[str, Any]] = []
+    pipeline = numbers(sink="edge")
+    service = EdgeService([pipeline], on_result=lambda peer, value: got.append((peer, value)))
+    for cut, given in ((0, 20), (1, 21), (3, 39)):
+        assert value_of(service.handle(request_of(pipeline, cut, given, sequence=cut), peer="a")) is None
+    assert got == [("a", 39)] * 3
+    service.handle(request_of(pipeline, 3, 39, sequence=3), peer="a")
+    assert len(got) == 3  # a duplicate is not delivered again
+    back = request_of(PIPELINE, 1, 21, sequence=9)
+    assert value_of(service.handle(back, peer="a")) == 39
+    assert len(got) == 3
+
+
+def test_on_result_that_raises_is_a_failure() -> None:
+    def broken(peer: str, value: Any) -> None:
+        raise OSError("disk full")
+
+    pipeline = numbers(sink="edge")
+    service = EdgeService([pipeline], on_result=broken)
+    answer = read(service.handle(request_of(pipeline, 1, 21), peer="a"))
+    assert answer.code == "failed"
+    assert "disk full" in answer.message
+
+
+@pytest.mark.extra("litert")
+def test_early_outputs_cross_where_results_are_wanted_on_the_edge() -> None:
+    got: list[Any] = []
+    model = load_model(networks.early_output())
+    assert model.early_outputs
+    image = np.random.default_rng(1).standard_normal(model.inputs[0].shape).astype(np.float32)
+    whole = model.run(image)
+    turned = model.with_sink("edge")
+    with EdgeService([model], on_result=lambda peer, value: got.append(value)) as service:
+        for cut in turned.cuts:
+            payload = turned.part(0, cut).run(turned.bind(image)) if cut else turned.bind(image)
+            sent, _ = turned.divide(cut, payload)
+            assert value_of(service.handle(request_of(turned, cut, sent, sequence=cut), peer="a")) is None
+    assert len(got) == len(turned.cuts)
+    for value in got:
+        assert value.keys() == whole.keys()
+        assert all(np.array_equal(value[name], whole[name]) for name in whole)
+
+
+# the planner on the edge
+
+
+def test_each_device_has_a_plan_of_its_own() -> None:
+    profile = profile_of(PIPELINE, 0.001)
+    with EdgeService([PIPELINE], profiles=[profile], policy=Best()) as service:
+
+        def following(peer: str, sequence: int, **more: Any) -> Any:
+            return read(service.handle(request_of(PIPELINE, 1, 21, sequence=sequence, **more), peer=peer)).next
+
+        for peer, step_s in (("slow", 0.5), ("fast", 1e-6), ("bad", 0.5)):
+            service.handle(hello_of(PIPELINE, told=profile_of(PIPELINE, step_s)), peer=peer)
+        assert following("slow", 1).cuts == (0,)
+        assert following("fast", 1).cuts == (3,)
+        for k in range(10):
+            service.handle(
+                request_of(PIPELINE, 1, 21, sequence=k, observations=tuple(garbage()), telemetry={"x": math.inf}),
+                peer="bad",
+            )
+            service.handle(bytes(k), peer="bad")
+            service.handle(hello_of(PIPELINE, boot=k, told={"digest": PIPELINE.digest}), peer="bad")
+        assert following("slow", 2).cuts == (0,)
+        assert following("fast", 2).cuts == (3,)
+        away = tuple(
+            Observation(plan_id=0, cut=0, probe=True, round_trip_s=60.0, sent_bytes=10**3 + k) for k in range(3)
+        )
+        assert following("slow", 3, observations=away).cuts == (3,)
+        assert following("slow", 4, boot=BOOT + 1) is None  # started anew: not known yet
+
+
+# stateful pipelines
+
+
+def test_stateful_requests_of_several_devices_do_not_mix() -> None:
+    pipeline = Remembering()
+    service = EdgeService([pipeline])
+    for number in range(1, 5):
+        for peer, scale in (("a", 1), ("b", 10)):
+            frame = request_of(pipeline, 0, scale * number, sequence=number, order=number - 1)
+            expected = sums([scale * k for k in range(1, number + 1)])[-1]
+            assert value_of(service.handle(frame, peer=peer)) == expected
+            assert value_of(service.handle(frame, peer=peer)) == expected  # a duplicate adds nothing
+    again = request_of(pipeline, 1, 5, sequence=9, order=0, reset=True)  # and another cut
+    assert value_of(service.handle(again, peer="a")) == 5
+    assert (
+        value_of(service.handle(request_of(pipeline, 0, 50, sequence=9, order=4), peer="b"))
+        == sums([10, 20, 30, 40, 50])[-1]
+    )
+
+
+def test_the_cut_of_a_stateful_pipeline_can_not_move() -> None:
+    pipeline = Remembering()
+    service = EdgeService([pipeline])
+    service.handle(request_of(pipeline, 0, 1, sequence=1, order=0), peer="a")
+    moved = read(service.handle(request_of(pipeline, 1, 1, sequence=2, order=1), peer="a"))
+    assert moved.code == "failed"
+    assert "reset()" in moved.message
+    following = read(service.handle(request_of(pipeline, 0, 1, sequence=3, order=2), peer="a"))
+    assert following.code == "state-lost"
+
+
+def test_a_late_stateful_request_makes_the_next_ones_fail() -> None:
+    """Its input is missing in the state: going on would give wrong values."""
+    clock = Clock()
+    pipeline = Remembering()
+    service = EdgeService([pipeline], clock=clock)
+    assert value_of(service.handle(request_of(pipeline, 0, 1, sequence=1, order=0), peer="a")) == 1
+    late = request_of(pipeline, 0, 2, sequence=2, order=1, deadline_s=0.1)
+    assert read(service.handle(late, peer="a", received_s=clock() - 1)).code == "late"
+    assert read(service.handle(request_of(pipeline, 0, 3, sequence=3, order=2), peer="a")).code == "state-lost"
+
+
+def test_a_restarted_edge_has_no_state() -> None:
+    pipeline = Remembering()
+    frame = request_of(pipeline, 0, 3, sequence=3, order=2)
+    assert read(EdgeService([pipeline]).handle(frame, peer="a")).code == "state-lost"
+
+
+def test_the_state_of_devices_that_are_gone_is_freed() -> None:
+    pipeline = Remembering()
+    service = EdgeService([pipeline])
+    for boot in range(200):
+        assert value_of(service.handle(request_of(pipeline, 0, 1, boot=boot, order=0), peer="a")) == 1
+    (runner,) = service._runners.values()
+    assert runner.opened < 20
+    assert len(runner._states) < 20
+
+
+# event loops
+
+
+def handled(service: EdgeService, *frames: bytes) -> list[bytes]:
+    async def main() -> list[bytes]:
+        return await asyncio.gather(*(service.handle_async(frame, peer="a") for frame in frames))
+
+    return asyncio.run(main())
+
+
+def test_long_runs_leave_the_loop_and_short_ones_stay() -> None:
+    clock, threads = Clock(), []
+
+    def note(seconds: float) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        clock.now_s += seconds
+        return seconds
+
+    pipeline = tasks([note])
+    with EdgeService([pipeline], clock=clock, inline_s=0.002) as service:
+        for k, seconds in enumerate([0.001, 0.001, 0.5, 0.5]):
+            (answer,) = handled(service, request_of(pipeline, 0, seconds, sequence=k))
+            assert value_of(answer) == seconds
+    assert threads == [False, True, True, False]  # not known, short, short until now, long
+
+
+def test_the_loop_goes_on_while_a_thread_computes() -> None:
+    gate = Gate()
+
+    async def main(service: EdgeService) -> None:
+        run = asyncio.ensure_future(service.handle_async(request_of(gate.pipeline(), 0, 1), peer="a"))
+        second = asyncio.ensure_future(service.handle_async(request_of(gate.pipeline(), 0, 1), peer="a"))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0)
+        probe = await service.handle_async(wire.encode(wire.Probe(boot=1, sequence=1)), peer="b")
+        assert isinstance(read(probe), wire.Echo)
+        assert not run.done()
+        gate.open.set()
+        assert value_of(await run) == 2
+        assert await second == await run
+
+    with EdgeService([gate.pipeline()]) as service:
+        asyncio.run(main(service))
+        assert service.counters.duplicates == 1
+    assert gate.calls == 1
+    assert gate.threads[0].startswith("splitiot-edge")
+
+
+def test_a_cancelled_caller_takes_nothing_from_those_who_wait() -> None:
+    """As when a framework ends a request at its own time limit."""
+    gate = Gate()
+    frame = request_of(gate.pipeline(), 0, 1, sequence=2)
+
+    async def main(service: EdgeService) -> None:
+        first = asyncio.ensure_future(service.handle_async(request_of(gate.pipeline(), 0, 1), peer="a"))
+        while not gate.entered.is_set():  # the one thread is taken: what follows is queued
+            await asyncio.sleep(0)
+        queued = asyncio.ensure_future(service.handle_async(frame, peer="a"))
+        await asyncio.sleep(0)
+        duplicate = asyncio.ensure_future(service.handle_async(frame, peer="a"))
+        await asyncio.sleep(0)
+        queued.cancel()
+        await asyncio.gather(queued, return_exceptions=True)
+        gate.open.set()
+        assert value_of(await asyncio.wait_for(duplicate, WAIT_S)) == 2
+        assert value_of(await first) == 2
+
+    with EdgeService([gate.pipeline()], workers=1) as service:
+        asyncio.run(main(service))
+        assert service._session.in_flight == 0
+    assert gate.calls == 2
+
+
+def test_a_loop_that_ended_takes_nothing_from_a_thread_that_waits() -> None:
+    gate = Gate()
+    frame = request_of(gate.pipeline(), 0, 1)
+    service = EdgeService([gate.pipeline()])
+
+    async def main() -> None:
+        run = asyncio.ensure_future(service.handle_async(frame, peer="a"))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+
+    asyncio.run(main())
+    thread, got = in_thread(lambda: service.handle(frame, peer="a"))
+    until(lambda: service.counters.duplicates == 1)
+    gate.open.set()
+    thread.join(WAIT_S)
+    assert value_of(got[0]) == 2
+    service.close()
+
+
+def test_closed_services_say_so() -> None:
+    service, unused = EdgeService([PIPELINE]), EdgeService([PIPELINE])
+    assert value_of(service.handle(request_of(PIPELINE, 1, 21), peer="a")) == 39
+    for each in (service, service, unused):
+        each.close()
+    for answer in (
+        service.handle(request_of(PIPELINE, 1, 21, sequence=2), peer="a"),
+        *handled(service, request_of(PIPELINE, 1, 21, sequence=3)),
+        unused.handle(request_of(PIPELINE, 1, 21), peer="a"),
+    ):
+        failure = read(answer)
+        assert failure.code == "failed"
+        assert "closed" in failure.message
+    assert service._session.in_flight == 0
