@@ -273,6 +273,8 @@ class Device:
             return _ended(None, lost, None, clock() - begun_s)
         if plan.cut == self._pipeline.n and self._pipeline.sink == "device":
             return self._alone(plan, payload, begun_s, deadline_s)
+        if plan.cut:
+            self._pump(session.rest(now_s, float(plan.costs.device_s[plan.row])))
         try:
             head, head_s = self._runner.run(0, plan.cut, payload, "device")
         except Exception as error:

@@ -174,8 +174,10 @@ class _TaskExecutable:
     def __call__(self, payload: Payload, /) -> Payload:
         for function in self._functions:
             payload = function(payload)
-        if hasattr(payload, "__await__"):
-            raise LocalProtocolError(f"task {self._functions[-1]!r} is a coroutine function: make it a plain one")
+            if hasattr(payload, "__await__"):
+                if hasattr(payload, "close"):
+                    payload.close()  # never awaited, as we know
+                raise LocalProtocolError(f"task {function!r} is a coroutine function: make it a plain one")
         return payload
 
     def reset(self) -> None:

@@ -22,6 +22,7 @@ _RETRY_CAP_S = 2.0
 _REFUSED_S = 10.0  # until an edge that was of no use is asked again: it may have been updated
 _FAILURES_TO_LEAVE = 2
 _PAD_BYTES = (512, 4096, 16384)  # least, at first, most
+_TELLING_BYTES = 2048
 
 
 @define(eq=False)
@@ -71,6 +72,7 @@ class Contact:
         self._probe: _Trial | None = None
         self._padded = True
         self._pad_bytes = _PAD_BYTES[1]
+        self._probe_s = 0.0  # what the last padded one took
         self._tries = self._failures = 0
         self._next_hello_s = self._crossed_s = self._busy_until_s = -math.inf
         self._want_profile, self._edge_wants_profile, self._told_profile = True, False, False
@@ -107,14 +109,16 @@ class Contact:
         owes_profile = self._edge_wants_profile and not self._told_profile and self.profile is not None
         return self.again(now_s) if owes_profile else []
 
-    def rest(self, now_s: float) -> list[Send]:
-        """The link is idle: measure it if that was long ago."""
-        stale = now_s - self._crossed_s >= self._probe_interval_s
+    def rest(self, now_s: float, free_s: float = math.inf) -> list[Send]:
+        """The link will be idle for so long: measure it, if that was long ago and can be done meanwhile."""
+        stale = now_s - self._crossed_s >= self._probe_interval_s and free_s >= self._probe_s
         return [self._measure(now_s)] if stale and self._probe is None and self.up(now_s) else []
 
-    def answered(self, now_s: float) -> None:
-        """A reply came."""
-        self._failures, self._crossed_s = 0, now_s
+    def answered(self, now_s: float, nbytes: int) -> None:
+        """An answer came to a frame of so many bytes."""
+        self._failures = 0
+        if nbytes >= _TELLING_BYTES:  # small frames say nothing of the bandwidth, however many there are
+            self._crossed_s = now_s
 
     def failed(self, now_s: float, *, told: bool = False) -> None:
         """A request was not answered in time; or, `told` by the transport, can't be."""
@@ -222,12 +226,13 @@ class Contact:
         if trial is None or echo.sequence != trial.sequence:
             return [], None
         self._probe = None
-        self.answered(now_s)
+        took_s = now_s - trial.sent_s
+        self.answered(now_s, trial.nbytes)
         seen = Observation(
             plan_id=0,
             cut=0,
             edge=EdgeTimes(residence_s=echo.residence_s),
-            round_trip_s=now_s - trial.sent_s,
+            round_trip_s=took_s,
             sent_bytes=trial.nbytes,
             received_bytes=nbytes,
             probe=True,
@@ -235,9 +240,10 @@ class Contact:
         if not self._padded:  # a bare and a padded one together tell round trip and bandwidth
             return ([self._measure(now_s)] if idle and self.up(now_s) else []), seen
         least, _, most = _PAD_BYTES
-        if now_s - trial.sent_s > 0.25:
+        self._probe_s, self._crossed_s = took_s, now_s
+        if took_s > 0.25:
             self._pad_bytes = max(least, self._pad_bytes // 2)
-        elif now_s - trial.sent_s < 0.05:
+        elif took_s < 0.05:
             self._pad_bytes = min(most, self._pad_bytes * 2)
         return [], seen
 

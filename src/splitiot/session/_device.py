@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -224,9 +225,9 @@ class DeviceSession:
                 effects += self._finish(sequence, pending, "hedge")
         return effects
 
-    def rest(self, now_s: float) -> list[DeviceEffect]:
-        """The owner is about to run something all by itself: a good moment to measure the link."""
-        return [] if self._pending else [*self._contact.rest(now_s)]
+    def rest(self, now_s: float, free_s: float = math.inf) -> list[DeviceEffect]:
+        """The owner will need the link again in `free_s` at the earliest: a good moment to measure it."""
+        return [] if self._pending else [*self._contact.rest(now_s, free_s)]
 
     def submit(
         self,
@@ -436,7 +437,7 @@ class DeviceSession:
             self.counters.late_replies += 1
             return []
         known.answered = True
-        self._contact.answered(now_s)
+        self._contact.answered(now_s, known.nbytes)
         seen = self._measured(known, now_s, reply=reply, nbytes=nbytes)
         if pending is None:
             self.counters.late_replies += 1
