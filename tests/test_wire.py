@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import math
+from collections import OrderedDict
 
 import msgspec
 import numpy as np
@@ -287,3 +290,43 @@ def test_messages_for_people_who_meet_something_else() -> None:
 
 def test_finite_drops_what_is_not() -> None:
     assert wire.finite({"a": 1.0, "b": math.nan, "c": math.inf}) == {"a": 1.0}
+
+
+class Text(str):
+    pass
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    "payload", [Text("x"), Number.ONE, OrderedDict(a=1), {"a": [Text("x")]}, np.ma.array([1, 2], mask=[0, 1])]
+)
+def test_what_would_come_out_as_something_else_is_refused(payload: object) -> None:
+    with pytest.raises(LocalProtocolError, match="can't cross"):
+        wire.pack(payload)
+
+
+@pytest.mark.parametrize("payload", ["\ud800", ("\ud800",), {"\ud800": 1}])
+def test_text_that_is_no_unicode_is_refused(payload: object) -> None:
+    with pytest.raises(LocalProtocolError, match="no Unicode"):
+        crossed(payload)
+
+
+@pytest.mark.parametrize("payload", [datetime.datetime.now(datetime.UTC), msgspec.msgpack.Ext(9, b"")])
+def test_what_is_no_plain_data_does_not_get_in(payload: object) -> None:
+    frame = wire.encode(wire.Reply(boot=1, sequence=1, edge_boot=1, payload={"x": [payload]}))
+    message, buffers = wire.decode(frame)
+    assert isinstance(message, wire.Reply)
+    with pytest.raises(RemoteProtocolError):
+        wire.unpack(message, buffers)
+
+
+def test_lengths_that_fit_no_machine_are_refused() -> None:
+    for length in (2**63, 2**64 - 1):
+        lie = wire.Reply(boot=1, sequence=1, edge_boot=1, names=("x",), arrays=(("int8", (0, length), 0),))
+        message, buffers = wire.decode(wire.encode(lie, [b""]))
+        assert isinstance(message, wire.Reply)
+        with pytest.raises(RemoteProtocolError):
+            wire.unpack(message, buffers)
