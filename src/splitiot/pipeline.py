@@ -105,6 +105,16 @@ class Boundary:
     fingerprint: str = field(init=False, repr=False)
     """16 hexadecimal digits over the names, types and shapes, in order."""
 
+    _expected: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] | None = field(
+        init=False, repr=False, eq=False
+    )
+
+    @_expected.default
+    def _lay_out(self) -> tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] | None:
+        if self.tensors is None:
+            return None
+        return tuple((t.name, np.dtype(t.dtype), t.shape) for t in self.tensors)
+
     @nbytes.default
     def _count(self) -> int | None:
         return None if self.tensors is None else sum(t.nbytes for t in self.tensors)
@@ -127,22 +137,24 @@ class Boundary:
         >>> boundary.mismatch({"x": np.zeros(3, np.float32)})
         "'x' has shape (3,), expected (2,)"
         """
-        if self.tensors is None:
+        if self._expected is None:
             return None
         if not isinstance(payload, Mapping):
             return f"expected arrays named {', '.join(self.names)}, got {type(payload).__name__}"
-        if len(payload) != len(self.tensors) or any(name not in payload for name in self.names):
+        if len(payload) != len(self._expected):
             return f"expected arrays named {sorted(self.names)}, got {sorted(map(str, payload))}"
-        for spec in self.tensors:
-            array = payload[spec.name]
+        for name, dtype, shape in self._expected:
+            array = payload.get(name)
+            if array is None:
+                return f"expected arrays named {sorted(self.names)}, got {sorted(map(str, payload))}"
             if not isinstance(array, np.ndarray):
-                return f"{spec.name!r} is a {type(array).__name__}, expected an array"
-            if array.dtype.name != spec.dtype:
-                return f"{spec.name!r} has dtype {array.dtype.name}, expected {spec.dtype}"
-            if not array.dtype.isnative:  # interpreters take its bytes for their own
-                return f"{spec.name!r} is not in this machine's byte order"
-            if array.shape != spec.shape:
-                return f"{spec.name!r} has shape {array.shape}, expected {spec.shape}"
+                return f"{name!r} is a {type(array).__name__}, expected an array"
+            if array.dtype != dtype:
+                if array.dtype.newbyteorder() == dtype:  # interpreters would take its bytes for their own
+                    return f"{name!r} is not in this machine's byte order"
+                return f"{name!r} has dtype {array.dtype.name}, expected {dtype.name}"
+            if array.shape != shape:
+                return f"{name!r} has shape {array.shape}, expected {shape}"
         return None
 
 

@@ -485,8 +485,11 @@ def test_observations_move_the_plan_of_their_device_only() -> None:
         answered(session, hello_of(PIPELINE, told=profile_of(PIPELINE, 0.1)), peer)
         assert planned(session, peer, 1).cuts == (0,)
     slow = [Observation(plan_id=0, cut=0, probe=True, round_trip_s=60.0, sent_bytes=1000 + k) for k in range(3)]
+    answered(session, hello_of(PIPELINE, told=profile_of(PIPELINE, 0.1)), "c")
     assert planned(session, "a", 2, observations=tuple(slow)).cuts == (3,)
     assert planned(session, "b", 2).cuts == (0,)
+    assert planned(session, "b", 3, observations=tuple(slow)).cuts == (3,)
+    assert planned(session, "c", 2).cuts == (0,)
 
 
 def garbage() -> list[Observation]:

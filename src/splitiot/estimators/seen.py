@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from enum import IntFlag
 from typing import Any, Final
 
 from splitiot.observation import Observation
@@ -14,16 +13,16 @@ _REMEMBERED: Final = 1024
 MAX_ID: Final = 2**62
 
 
-class Kind(IntFlag):
-    """What an observation can tell, each counted once a plan."""
+class Kind:
+    """What an observation can tell, each counted once a plan: bits of an int (an IntFlag is 20 times slower)."""
 
-    NONE = 0
-    HEAD = 1
-    TAIL = 2
-    LOCAL = 4
-    WAIT = 8
-    EXCHANGE = 16
-    BOUND = 32
+    NONE: Final = 0
+    HEAD: Final = 1
+    TAIL: Final = 2
+    LOCAL: Final = 4
+    WAIT: Final = 8
+    EXCHANGE: Final = 16
+    BOUND: Final = 32
 
 
 class Seen:
@@ -42,7 +41,7 @@ class Seen:
         self._floor = 0
         self.repeated = 0
 
-    def take(self, observation: Observation) -> Kind:
+    def take(self, observation: Observation) -> int:
         """Return what is new in an observation, and remember it.
 
         Probes of the link have no plan: they are always new.
@@ -54,7 +53,7 @@ class Seen:
         seen = self._seen.get(o.plan_id, 0)
         if seen & Kind.EXCHANGE:
             seen |= Kind.BOUND  # the answer is known: a bound tells nothing more
-        new = Kind(kinds & ~seen)
+        new = kinds & ~seen
         if not new or o.plan_id <= self._floor:
             self.repeated += 1
             return Kind.NONE
@@ -68,7 +67,7 @@ class Seen:
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
         return {
-            "seen": [[plan_id, int(kinds)] for plan_id, kinds in self._seen.items()],
+            "seen": [[plan_id, kinds] for plan_id, kinds in self._seen.items()],
             "floor": self._floor,
             "repeated": self.repeated,
         }
@@ -79,8 +78,8 @@ class Seen:
         self._floor, self.repeated = int(state["floor"]), int(state["repeated"])
 
 
-def _kinds(o: Observation) -> Kind:
-    kinds = Kind.NONE
+def _kinds(o: Observation) -> int:
+    kinds: int = Kind.NONE
     if o.head_s is not None:
         kinds |= Kind.HEAD
     if o.local_s is not None:

@@ -124,7 +124,10 @@ class Model(Pipeline):
         self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
         self.inputs: tuple[TensorSpec, ...] = tuple(map(anatomy.spec, anatomy.graph.inputs))
         self._results = tuple(anatomy.names[i] for i in anatomy.liveness.results)
-        self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}  # asked for on every request
+        # asked for on every request
+        self._boundaries: dict[int, Boundary] = {}
+        self._returns: dict[int, Boundary] = {}
+        self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
     @functools.cached_property
     def digest(self) -> str:  # type: ignore[override]
@@ -160,17 +163,24 @@ class Model(Pipeline):
         return cut
 
     def boundary(self, cut: int) -> Boundary:
-        cut = self._legal(cut)
-        return Boundary(tuple(map(self._anatomy.spec, self._anatomy.crossing(cut, self.sink))))
+        known = self._boundaries.get(cut)
+        if known is None:
+            cut = self._legal(cut)
+            known = Boundary(tuple(map(self._anatomy.spec, self._anatomy.crossing(cut, self.sink))))
+            self._boundaries[cut] = known
+        return known
 
     def returned(self, cut: int) -> Boundary:
-        cut = self._legal(cut)
-        tensors = self._anatomy.returning(cut, self.sink)
-        if not tensors:
-            return NOTHING
-        if any(self._anatomy.shape(i) is None for i in tensors):
-            return UNTYPED
-        return Boundary(tuple(map(self._anatomy.spec, tensors)))
+        known = self._returns.get(cut)
+        if known is None:
+            cut = self._legal(cut)
+            tensors = self._anatomy.returning(cut, self.sink)
+            if any(self._anatomy.shape(i) is None for i in tensors):
+                known = UNTYPED
+            else:
+                known = Boundary(tuple(map(self._anatomy.spec, tensors))) if tensors else NOTHING
+            self._returns[cut] = known
+        return known
 
     def part(self, start: int, stop: int) -> ModelPart:
         """Steps [start, stop).
