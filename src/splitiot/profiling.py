@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from splitiot.errors import ProfileError
+from splitiot.estimators._base import median
 from splitiot.pipeline import Payload, Pipeline, Runtime
 from splitiot.runner import Runner
 from splitiot.topology import TierProfile
@@ -210,10 +210,10 @@ def _measure(
 
 def _fit(pipeline: Pipeline, walked: _Pass, times: _Times, runtime: Runtime | None, machine: str | None) -> TierProfile:
     n = pipeline.n
-    head = {cut: statistics.median(seconds) for cut, seconds in times.heads.items()}
-    tail = {cut: statistics.median(seconds) for cut, seconds in times.tails.items()}
+    head = {cut: median(seconds) for cut, seconds in times.heads.items()}
+    tail = {cut: median(seconds) for cut, seconds in times.tails.items()}
     whole = head[n]
-    startup = max(0.0, statistics.median([head[c] + tail[c] - whole for c in tail])) if tail else 0.0
+    startup = max(0.0, median([head[c] + tail[c] - whole for c in tail])) if tail else 0.0
     work = _work(walked, n)
     startup = min(startup, *head.values(), *tail.values())
     known = sorted(head)
@@ -230,7 +230,7 @@ def _fit(pipeline: Pipeline, walked: _Pass, times: _Times, runtime: Runtime | No
         heads_s.tolist(),
         tails_s.tolist(),
         startup_s=startup,
-        spread=statistics.median(spreads) if spreads else 0.0,
+        spread=median(spreads) if spreads else 0.0,
         sent_bytes=sent,
         returned_bytes=returned,
         runtime=pipeline.runtime_info(runtime),
@@ -277,10 +277,10 @@ def _never_falling(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _relative_spread(seconds: Sequence[float]) -> float | None:
-    middle = statistics.median(seconds)
+    middle = median(seconds)
     if middle <= 0 or len(seconds) < 2:
         return None
-    return _SIGMA * statistics.median([abs(s - middle) for s in seconds]) / middle
+    return _SIGMA * median([abs(s - middle) for s in seconds]) / middle
 
 
 def _bytes(pipeline: Pipeline, walked: _Pass) -> tuple[list[float] | None, list[float] | None]:

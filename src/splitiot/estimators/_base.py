@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Protocol
 
 from attrs import frozen
 
 from splitiot.observation import Observation
 
-__all__ = ["Belief", "Beliefs", "Estimator", "Scalar", "age", "usable"]
+__all__ = ["Belief", "Beliefs", "Estimator", "Scalar", "age", "median", "usable"]
 
 
 @frozen
@@ -92,3 +93,10 @@ def usable(seconds: float) -> bool:
 def age(now_s: float, last_s: float) -> float:
     """Seconds since `last_s`; inf where the clock stands before it: then it was read on another clock."""
     return now_s - last_s if now_s >= last_s else math.inf
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle of a few values, or the mean of the two (`statistics` costs an import of 1 MB, and is slower)."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

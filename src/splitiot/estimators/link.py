@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 
-from splitiot.estimators._base import Belief, age, usable
+from splitiot.estimators._base import Belief, age, median, usable
 from splitiot.observation import Observation
 from splitiot.topology import Link
 
@@ -155,7 +154,7 @@ class LinkEstimator:
             if seconds - self._rtt_s >= _DOMINATED * self._rtt_s
         ]
         if slow:
-            self._rate = 1 / max(statistics.median(slow), 1 / _FASTEST)
+            self._rate = 1 / max(median(slow), 1 / _FASTEST)
 
     def get(self) -> Link:
         """Return the link as it is believed to be."""
@@ -205,7 +204,7 @@ def _push(window: list[tuple[float, float, float]], sample: tuple[float, float, 
 def _spread(values: Sequence[float]) -> float:
     if len(values) < 2:
         return 0.0
-    middle = statistics.median(values)
+    middle = median(values)
     return (max(values) - min(values)) / (2 * middle) if middle > 0 else 0.0
 
 

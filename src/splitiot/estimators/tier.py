@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
 from typing import Any, Final
 
-from splitiot.estimators._base import Belief, age, usable
+from splitiot.estimators._base import Belief, age, median, usable
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
 from splitiot.topology import TierProfile
@@ -198,7 +197,7 @@ class WaitEstimator:
         self._last_s = now_s
         self._window = [w * fade for w in self._window[1:]]
         self._window.append(wait_s)
-        self._median = statistics.median(self._window)
+        self._median = median(self._window)
 
     def get(self, now_s: float) -> float:
         """Return the seconds, halved with every half-life since the last sample."""
@@ -211,7 +210,7 @@ class WaitEstimator:
 
     def belief(self, now_s: float) -> Belief:
         """Return the seconds with their spread, age and number of samples."""
-        off = statistics.median(abs(w - self._median) for w in self._window)
+        off = median(abs(w - self._median) for w in self._window)
         spread = 1.4826 * off / self._median if self._median > 0 else 0.0
         return Belief(self.get(now_s), spread, age(now_s, self._last_s), self.samples)
 
@@ -227,7 +226,7 @@ class WaitEstimator:
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `snapshot` returned."""
         self._window = [float(w) for w in state["window"]]
-        self._median = statistics.median(self._window)
+        self._median = median(self._window)
         self._last_s = -math.inf if state["last_s"] is None else float(state["last_s"])
         self.samples = int(state["samples"])
         self.refused = int(state["refused"])

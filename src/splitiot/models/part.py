@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +145,8 @@ class ModelPart(Part):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the part to a file: all of it, or nothing."""
+        import tempfile  # costs as much as this whole module
+
         path = Path(path)
         data = self.to_bytes()
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

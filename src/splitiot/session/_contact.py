@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from attrs import define
+import msgspec
 
 from splitiot import wire
 from splitiot.errors import ProfileError
@@ -25,8 +25,7 @@ _PAD_BYTES = (512, 4096, 16384)  # least, at first, most
 _TELLING_BYTES = 2048
 
 
-@define(eq=False)
-class _Trial:
+class _Trial(msgspec.Struct, eq=False):
     """A Hello or a Probe on its way, with a lease of its own: no request's fate decides it."""
 
     sequence: int

@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from attrs import define
+import msgspec
 
 from splitiot import wire
 from splitiot.codecs import RAW
@@ -37,8 +37,7 @@ DeviceEffect: TypeAlias = Send | RunLocal | Done | Observed | EdgeProfile
 _TELL_AT_MOST = 32
 
 
-@define(eq=False)
-class _Pending:
+class _Pending(msgspec.Struct, eq=False):
     plan: Plan
     payload: Payload
     kept: Payload
@@ -56,8 +55,7 @@ class _Pending:
     resent: bool = False
 
 
-@define(eq=False)
-class DeviceCounters:
+class DeviceCounters(msgspec.Struct, eq=False):
     """What a session counted."""
 
     requests: int = 0

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from attrs import define
+import msgspec
 
 from splitiot import wire
 from splitiot.codecs import RAW
@@ -31,16 +31,14 @@ _WAITING: Final = 16  # duplicates that may wait for one job
 _OBSERVATIONS: Final = 64  # that are taken from one request
 
 
-@define(eq=False)
-class _Flight:
+class _Flight(msgspec.Struct, eq=False):
     """A job that runs, and who waits for it."""
 
     request: wire.Request
     waiting: list[Any]
 
 
-@define(eq=False)
-class EdgeCounters:
+class EdgeCounters(msgspec.Struct, eq=False):
     """What a session counted."""
 
     requests: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
+import msgspec
 
 from splitiot.errors import DeadlineExceeded, SplitiotError
 from splitiot.observation import Observation
@@ -15,8 +15,7 @@ from splitiot.topology import TierProfile
 __all__ = ["Done", "EdgeProfile", "Forget", "Job", "Observed", "Run", "RunLocal", "Send"]
 
 
-@frozen(eq=False)
-class Send:
+class Send(msgspec.Struct, frozen=True, eq=False):
     """Hand these bytes to the transport.
 
     `reply_to` is what the edge's owner gave to `receive` with the frame that this one answers.
@@ -27,8 +26,7 @@ class Send:
     reply_to: Any = None
 
 
-@frozen(eq=False)
-class RunLocal:
+class RunLocal(msgspec.Struct, frozen=True, eq=False):
     """Run [start, stop) here and tell `local_done`."""
 
     sequence: int
@@ -37,30 +35,26 @@ class RunLocal:
     payload: Payload
 
 
-@frozen(eq=False)
-class Done:
+class Done(msgspec.Struct, frozen=True, eq=False):
     """A request ended; nothing else will be said of it."""
 
     sequence: int
     outcome: Outcome
 
 
-@frozen(eq=False)
-class Observed:
+class Observed(msgspec.Struct, frozen=True, eq=False):
     """Something was measured: give it to the planner."""
 
     observation: Observation
 
 
-@frozen(eq=False)
-class EdgeProfile:
+class EdgeProfile(msgspec.Struct, frozen=True, eq=False):
     """The edge's profile of the pipeline arrived."""
 
     profile: TierProfile
 
 
-@frozen(eq=False)
-class Job:
+class Job(msgspec.Struct, frozen=True, eq=False):
     """A part to run on the edge, on a payload that was checked.
 
     Parameters
@@ -99,15 +93,13 @@ class Job:
         return DeadlineExceeded(f"the request waited {now_s - self.received_s:.3f} s, longer than its deadline")
 
 
-@frozen(eq=False)
-class Run:
+class Run(msgspec.Struct, frozen=True, eq=False):
     """Run this job and tell `complete`."""
 
     job: Job
 
 
-@frozen(eq=False)
-class Forget:
+class Forget(msgspec.Struct, frozen=True, eq=False):
     """Drop the state kept for this owner."""
 
     digest: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from attrs import define, field
+import msgspec
 
 from splitiot.planner import Planner
 from splitiot.session._effects import Forget
@@ -15,15 +15,14 @@ __all__ = ["Peer", "Peers", "owner"]
 _BOOTS: Final = 8
 
 
-@define(eq=False)
-class Peer:
+class Peer(msgspec.Struct, eq=False):
     """One boot of a device. All tables by pipeline digest."""
 
-    runtimes: dict[str, tuple[str, str, str, str] | None] = field(factory=dict)
-    planners: dict[str, Planner] = field(factory=dict)
-    orders: dict[str, int | None] = field(factory=dict)
+    runtimes: dict[str, tuple[str, str, str, str] | None] = {}
+    planners: dict[str, Planner] = {}
+    orders: dict[str, int | None] = {}
     """The number of the next request of each stateful pipeline; None once one was not run, or failed."""
-    running: set[str] = field(factory=set)
+    running: set[str] = set()
     """The stateful pipelines that run for it at this moment."""
     greeted: bool = False
 

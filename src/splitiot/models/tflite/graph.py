@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-from attrs import define
 
 from splitiot.errors import MalformedModel, UnsupportedModel
 from splitiot.models.tflite.operators import SUBGRAPH_FIELDS
@@ -31,8 +31,7 @@ BITS: Final = {name: 8 * np.dtype(dtype).itemsize for name, dtype in DTYPES.item
 MAX_RANK: Final = 8
 
 
-@define(eq=False)
-class Tensor:
+class Tensor(msgspec.Struct, eq=False):
     """One tensor of a subgraph.
 
     `data` is None unless the file holds its contents; `signature` is None where every size is fixed.
@@ -59,8 +58,7 @@ class Tensor:
         return f"tensor {self.index} {self.name!r}" if self.name else f"tensor {self.index}"
 
 
-@define(eq=False)
-class Operator:
+class Operator(msgspec.Struct, eq=False):
     """One operator of a subgraph; `code` is its name, `subgraphs` what it calls. -1 is an absent tensor."""
 
     index: int
@@ -77,8 +75,7 @@ class Operator:
         return f"operator {self.index} ({self.custom or self.code})"
 
 
-@define(eq=False)
-class Graph:
+class Graph(msgspec.Struct, eq=False):
     """One subgraph."""
 
     index: int
@@ -90,16 +87,14 @@ class Graph:
     table: Table
 
 
-@define(eq=False)
-class Signature:
+class Signature(msgspec.Struct, eq=False):
     """A name for a subgraph, as the converter gave it."""
 
     key: str
     subgraph: int
 
 
-@define(eq=False)
-class Network:
+class Network(msgspec.Struct, eq=False):
     """A whole file."""
 
     table: Table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+import msgspec
 
 from splitiot.models.tflite.graph import Graph, Network, Operator
 from splitiot.models.tflite.operators import RANDOM, RESOURCES, STATE_INPUTS
@@ -10,16 +10,15 @@ from splitiot.models.tflite.operators import RANDOM, RESOURCES, STATE_INPUTS
 __all__ = ["State", "find_state"]
 
 
-@define(eq=False)
-class State:
+class State(msgspec.Struct, eq=False):
     """What a step touches, itself and in the subgraphs that it calls."""
 
-    shared: dict[str, str] = field(factory=dict)
+    shared: dict[str, str] = {}
     """Things that live in the interpreter, with the operator that touches each."""
     remembers: bool = False
     """Whether something is written that the next run finds again."""
-    random: dict[str, None] = field(factory=dict)
-    custom: dict[str, None] = field(factory=dict)
+    random: dict[str, None] = {}
+    custom: dict[str, None] = {}
 
 
 def find_state(network: Network, graph: Graph, operators: tuple[Operator, ...]) -> tuple[State, ...]:
