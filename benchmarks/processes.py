@@ -80,7 +80,9 @@ def memory() -> Row:
 
 
 def _device(url: str, frames: list[bytes], environment: dict[str, str]) -> float:
-    setting = Setting(url=url, whole_s=0.05, frames=frames)
+    with Child("splitiot.cli.demo._profile", module=True, environment=environment) as child:
+        profile = msgspec.json.decode(child.line())
+    setting = Setting(url=url, whole_s=0.05, frames=frames, profile=profile)
     with Child("splitiot.cli.demo._device", module=True, environment=environment) as child:
         child.tell(msgspec.json.encode(setting).decode())
         ready = msgspec.json.decode(child.line(), type=Ready)

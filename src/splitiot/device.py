@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import secrets
 import threading
 import time
 from collections import deque
@@ -138,7 +137,7 @@ class Device:
             self._restrict(planner)
         self._session = DeviceSession(
             pipeline,
-            boot=secrets.randbits(63),
+            boot=int.from_bytes(os.urandom(8), "little") >> 1,
             runtime=self._info,
             profile=profile,
             parts=parts,
@@ -271,14 +270,15 @@ class Device:
         except Infeasible as error:
             lost = EdgeUnavailable(f"the edge can't be used ({session.trouble or 'busy'}), nor anything else: {error}")
             return _ended(None, lost, None, clock() - begun_s)
-        if plan.cut == self._pipeline.n and self._pipeline.sink == "device":
+        cut = plan.cut
+        if cut == self._pipeline.n and self._pipeline.sink == "device":
             return self._alone(plan, payload, begun_s, deadline_s)
-        if plan.cut:
+        if cut:
             self._pump(session.rest(now_s, float(plan.costs.device_s[plan.row])))
         try:
-            head, head_s = self._runner.run(0, plan.cut, payload, "device")
+            head, head_s = self._runner.run(0, cut, payload, "device")
         except Exception as error:
-            return _ended(plan, _step_error(error), Observation(plan_id=plan.id, cut=plan.cut), clock() - begun_s)
+            return _ended(plan, _step_error(error), Observation(plan_id=plan.id, cut=cut), clock() - begun_s)
         try:
             sequence, effects = session.submit(
                 plan,
@@ -287,11 +287,11 @@ class Device:
                 begun_s=begun_s,
                 deadline_s=begun_s + deadline_s,
                 head_s=head_s,
-                finish_s=self._finish_s(plan.cut),
+                finish_s=self._finish_s(cut),
                 telemetry=telemetry,
             )
         except LocalProtocolError as error:
-            seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=head_s)
+            seen = Observation(plan_id=plan.id, cut=cut, head_s=head_s)
             return _ended(plan, error, seen, clock() - begun_s)
         self._pump(effects)
         while sequence not in self._done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -99,7 +99,7 @@ class EdgeService:
 
         self._session = EdgeSession(
             served,
-            boot=secrets.randbits(63),
+            boot=int.from_bytes(os.urandom(8), "little") >> 1,
             runtimes={p.digest: p.runtime_info(runtime) for p in served},
             profiles={p.digest: p for p in profiles},
             make_planner=None if policy is None else make_planner,

@@ -11,12 +11,11 @@ everything comes from in ``ATTRIBUTION.md``, both beside the models. Nothing is 
 
 from __future__ import annotations
 
-import json
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import attrs
+import msgspec
 
 Precision = Literal["float32", "int8"]
 
@@ -85,11 +84,11 @@ def threshold() -> float:
 
 
 def _file(*parts: str) -> Path:
-    path = Path(str(resources.files(__name__).joinpath(*parts)))
+    path = Path(__file__).parent.joinpath(*parts)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file: splitiot must be installed unzipped, and completely")
     return path
 
 
 def _read(*parts: str) -> Any:
-    return json.loads(_file(*parts).read_text(encoding="utf-8"))
+    return msgspec.json.decode(_file(*parts).read_bytes())

@@ -7,7 +7,6 @@ be ready.
 from __future__ import annotations
 
 import random
-import resource
 import sys
 import time
 from collections.abc import Hashable
@@ -23,7 +22,6 @@ from splitiot.device import Device
 from splitiot.pipeline import Payload, Pipeline
 from splitiot.plan import Outcome
 from splitiot.policies import Fixed, Policy
-from splitiot.profiling import profile
 from splitiot.runner import Runner
 from splitiot.topology import TierProfile
 
@@ -37,6 +35,8 @@ class SlowRunner(Runner):
     here would be one of tens of milliseconds there. 3 % of noise are added.
     """
 
+    _own: TierProfile | None = None
+
     def play(self, own: TierProfile, factor: float, seed: int) -> None:
         """Say how slow."""
         self._own, self._factor, self._random = own, factor, random.Random(seed)
@@ -44,6 +44,8 @@ class SlowRunner(Runner):
     def run(self, start: int, stop: int, payload: Payload, owner: Hashable = None) -> tuple[Payload, float]:
         """Run, then wait."""
         result, seconds = super().run(start, stop, payload, owner)
+        if self._own is None:
+            return result, seconds
         played_s = self._own.part_s(start, stop) * self._factor * self._random.gauss(1.0, 0.03)
         time.sleep(max(0.0, played_s - seconds))
         return result, max(played_s, seconds)
@@ -53,10 +55,10 @@ def main() -> None:
     """Carry out orders until stdin ends."""
     setting = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setting)
     pipeline, _ = build(None if setting.model is None else Path(setting.model))
-    expected = [pipeline.run(frame) for frame in setting.frames]
-    own = profile(pipeline, setting.frames[0], budget_s=1.5)
+    own = TierProfile.from_dict(setting.profile)
     factor = max(1.0, setting.whole_s / own.whole_s)
     runner = SlowRunner(pipeline)
+    expected = [_whole(pipeline, runner, frame) for frame in setting.frames]
     runner.play(own, factor, setting.seed)
     middle = min(pipeline.cuts, key=lambda cut: abs(cut - pipeline.n // 2))
     policies: dict[str, Policy | None] = {
@@ -98,9 +100,27 @@ def main() -> None:
     for device in devices.values():
         device.close()
     runner.close()
-    # in kilobytes on Linux, in bytes on macOS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    _say(Gone(peak_bytes=peak))
+    _say(Gone(peak_bytes=_peak_bytes()))
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process held; `ru_maxrss` would begin with the parent's."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:  # not Linux
+        pass
+    import resource
+
+    # in kilobytes on most systems, in bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _whole(pipeline: Pipeline, runner: Runner, frame: bytes) -> Any:
+    result, _ = runner.run(0, pipeline.n, pipeline.bind(frame))
+    sent, kept = pipeline.divide(pipeline.n, result)
+    return pipeline.join(kept, sent)
 
 
 def _ran(

@@ -15,6 +15,7 @@ class Setting(msgspec.Struct):
     url: str
     whole_s: float
     frames: list[bytes]
+    profile: dict[str, Any]
     model: str | None = None
     seed: int = 0
 

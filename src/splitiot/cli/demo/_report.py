@@ -17,8 +17,8 @@ from splitiot.vision import Detection, draw
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from splitiot.cli.demo import Phase
     from splitiot.cli.demo._messages import Gone, Ran, Ready
+    from splitiot.cli.demo._run import Phase
 
 __all__ = ["csv", "found", "plot", "summary"]
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from splitiot.cli.demo import Phase
     from splitiot.cli.demo._messages import Ran, Ready
+    from splitiot.cli.demo._run import Phase
 
 __all__ = ["SOURCE_STYLE", "Screen", "ms"]
 
