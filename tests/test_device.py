@@ -769,3 +769,39 @@ def test_a_hanging_exchange_is_hedged_and_does_not_keep_the_device_open() -> Non
         device.close()
     finally:
         transport.hang.set()
+
+
+def test_without_a_deadline_no_local_result_is_late() -> None:
+    clock = Clock()
+
+    def slow(x: int) -> int:
+        clock.now_s += 60.0
+        return x + 1
+
+    pipeline = tasks([slow])
+    with Device(
+        pipeline, Scripted(clock, lambda frame: ()), planner=planner_of(pipeline, 1, 60.0), cache=False, clock=clock
+    ) as device:
+        assert device.run(1).unwrap() == 2
+        late = device.run(1, deadline_s=50.0)
+        assert isinstance(late.error, DeadlineExceeded)
+
+
+def test_patience_ends_the_wait_for_a_silent_edge() -> None:
+    bench = Bench(patience_s=2.0)
+    bench.device.connect()
+    bench.losing(wire.Request)
+    began_s = bench.clock.now_s
+    outcome = bench.device.run(5)
+    assert outcome.source == "hedge" and outcome.unwrap() == PIPELINE.run(5)
+    assert bench.clock.now_s - began_s == pytest.approx(2.0, abs=0.01)
+
+
+def test_patience_ends_in_a_typed_failure_where_nothing_can_finish() -> None:
+    bench = Bench(patience_s=2.0, parts=[(0, 1)])
+    bench.device.connect()
+    bench.losing(wire.Request)
+    began_s = bench.clock.now_s
+    outcome = bench.device.run(5)
+    assert isinstance(outcome.error, DeadlineExceeded)
+    assert bench.clock.now_s - began_s == pytest.approx(2.0, abs=0.01)

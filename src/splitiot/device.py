@@ -79,8 +79,11 @@ class Device:
         The only parts that this device has; all unless given.
     exact : bool
         Use the edge only while its results agree bit for bit with the device's.
-    deadline_s : float
-        For requests that give none of their own.
+    deadline_s : float, optional
+        For requests that give none of their own. A result that comes after it is an error; without one, none is late.
+    patience_s : float
+        How long an edge may be silent, deadline or not, before the device finishes a request itself, or where it
+        can't, gives it up.
     connect_s : float
         How long to wait for the edge at the start. Without it the device begins alone.
     follow : bool
@@ -111,7 +114,8 @@ class Device:
         runtime: Runtime | None = None,
         parts: Sequence[tuple[int, int]] | None = None,
         exact: bool = False,
-        deadline_s: float = 5.0,
+        deadline_s: float | None = None,
+        patience_s: float = 5.0,
         connect_s: float = 2.0,
         follow: bool = False,
         cache: bool | str | os.PathLike[str] = True,
@@ -120,6 +124,7 @@ class Device:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _positive(deadline_s)
+        _positive(patience_s)
         if profile is None and planner is not None:
             profile = planner.topology.tiers[0]
         if profile is not None and profile.digest != pipeline.digest:
@@ -130,7 +135,8 @@ class Device:
         self._runner = runner or Runner(pipeline, runtime=runtime, clock=clock)
         self._info = pipeline.runtime_info(runtime)
         self._parts = None if parts is None else frozenset((int(a), int(b)) for a, b in parts)
-        self._deadline_s, self._connect_s, self._follow = deadline_s, connect_s, follow
+        self._deadline_s, self._patience_s = deadline_s, patience_s
+        self._connect_s, self._follow = connect_s, follow
         self._cache = cache
         self._planner = planner
         if planner is not None:
@@ -259,7 +265,7 @@ class Device:
 
     # one request
 
-    def _run(self, payload: Payload, deadline_s: float, telemetry: Mapping[str, float] | None) -> Outcome:
+    def _run(self, payload: Payload, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Outcome:
         clock, session = self._clock, self._session
         begun_s = clock()
         self._pump(session.tick(begun_s))
@@ -285,7 +291,8 @@ class Device:
                 head,
                 now_s=clock(),
                 begun_s=begun_s,
-                deadline_s=begun_s + deadline_s,
+                deadline_s=math.inf if deadline_s is None else begun_s + deadline_s,
+                patience_s=self._patience_s,
                 head_s=head_s,
                 finish_s=self._finish_s(cut),
                 telemetry=telemetry,
@@ -302,7 +309,7 @@ class Device:
             logger.warning("the edge runs %s, this device %s: results may differ", session.edge, self._info)
         return outcome
 
-    def _alone(self, plan: Plan, payload: Payload, begun_s: float, deadline_s: float) -> Outcome:
+    def _alone(self, plan: Plan, payload: Payload, begun_s: float, deadline_s: float | None) -> Outcome:
         clock = self._clock
         self._pump(self._session.rest(clock()))
         try:
@@ -313,7 +320,7 @@ class Device:
         seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=seconds)
         now_s = clock()
         self._pump(self._session.ran_alone(seen))
-        if now_s - begun_s > deadline_s:
+        if deadline_s is not None and now_s - begun_s > deadline_s:
             late = DeadlineExceeded(f"ran locally, {now_s - begun_s - deadline_s:.3f} s longer than the deadline")
             return _ended(plan, late, seen, now_s - begun_s)
         value = self._pipeline.join(kept, sent)
@@ -327,7 +334,7 @@ class Device:
             latency_s=now_s - begun_s,
         )
 
-    def _decide(self, now_s: float, deadline_s: float, telemetry: Mapping[str, float] | None) -> Plan:
+    def _decide(self, now_s: float, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Plan:
         up = self._session.edge_up(now_s)
         if self._follow:
             self._proposed = self._session.take_next() or self._proposed
@@ -477,8 +484,8 @@ class Device:
         return own
 
 
-def _positive(deadline_s: float) -> float:
-    if not 0 < deadline_s < math.inf:
+def _positive(deadline_s: float | None) -> float | None:
+    if deadline_s is not None and not 0 < deadline_s < math.inf:
         raise ValueError(f"deadline_s must be a positive number of seconds, got {deadline_s}")
     return deadline_s
 

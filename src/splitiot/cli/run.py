@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--input", metavar="FILE", nargs="+", default=[], help=".npy, .npz or pictures, in turn")
     work.add_argument("--count", type=at_least(0), default=20, metavar="N", help="0 is forever (default: 20)")
     work.add_argument("--period", type=not_negative, default=0.0, metavar="S", help="seconds from start to start")
-    work.add_argument("--deadline", type=positive, default=5000.0, metavar="MS", help="for each (default: 5000)")
+    work.add_argument("--deadline", type=positive, metavar="MS", help="for each (default: none is late)")
     work.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of a random input (default: 0)")
     kept = parser.add_argument_group("what is kept")
     kept.add_argument("--save", metavar="FILE.npz", help="the results")
@@ -159,7 +159,7 @@ def _opened(
         profile=profile,
         sample=sample,
         runtime=runtime,
-        deadline_s=arguments.deadline / 1e3,
+        deadline_s=None if arguments.deadline is None else arguments.deadline / 1e3,
         follow=arguments.follow,
     )
     up = False

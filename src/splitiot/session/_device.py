@@ -237,6 +237,7 @@ class DeviceSession:
         begun_s: float | None = None,
         head_s: float | None = None,
         finish_s: float | None = None,
+        patience_s: float = math.inf,
         telemetry: Mapping[str, float] | None = None,
     ) -> tuple[int, list[DeviceEffect]]:
         """Ask the edge for the rest of a request.
@@ -247,11 +248,13 @@ class DeviceSession:
         payload : object
             What the head gave. It is kept until the request ends.
         now_s, deadline_s, begun_s : float
-            Clock readings; `begun_s` is when the request began (the head ran in between).
+            Clock readings; `begun_s` is when the request began (the head ran in between). `deadline_s` may be inf.
         head_s : float, optional
             Compute seconds of the head.
         finish_s : float, optional
             What the remaining part would take here, at worst; None where the device does not have it.
+        patience_s : float
+            How long the edge may take before this device begins to finish, or where it can't, gives up.
         telemetry : mapping of str to float, optional
 
         Returns
@@ -275,6 +278,12 @@ class DeviceSession:
         pipeline, cut = self._pipeline, plan.cut
         if cut not in self._fingerprints:
             raise LocalProtocolError(f"nothing crosses at cut {cut}")
+        hedge_s = None
+        can_finish = finish_s is not None and not stateful and pipeline.sink == "device"
+        if finish_s is None or not can_finish:
+            deadline_s = min(deadline_s, now_s + patience_s)
+        elif deadline_s - finish_s - self._margin_s > now_s:
+            hedge_s = min(deadline_s - finish_s - self._margin_s, now_s + patience_s)
         sent, kept = pipeline.divide(cut, payload)
         packed = wire.pack(sent, RAW)
         sequence = self._number()
@@ -291,7 +300,7 @@ class DeviceSession:
             arrays=packed.arrays,
             codec=plan.codec,
             sink=pipeline.sink,
-            deadline_s=max(0.0, deadline_s - now_s),
+            deadline_s=None if deadline_s == math.inf else max(0.0, deadline_s - now_s),
             plan_id=plan.id,
             probe=plan.probe,
             propensity=plan.propensity,
@@ -302,10 +311,6 @@ class DeviceSession:
             exact=self._exact,
         )
         frame = wire.encode(message, packed.buffers)
-        can_finish = finish_s is not None and not stateful and pipeline.sink == "device"
-        hedge_s = None
-        if can_finish and finish_s is not None and deadline_s - finish_s - self._margin_s > now_s:
-            hedge_s = deadline_s - finish_s - self._margin_s
         pending = _Pending(
             plan=plan,
             payload=sent,

@@ -114,7 +114,7 @@ class ShapedLink:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
         self._port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stop.wait()
@@ -122,24 +122,27 @@ class ShapedLink:
         tasks = list(self._connections)
         self._break()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # aborted connections end in the next round of the loop
+        for _ in range(3):
+            await asyncio.sleep(0)  # aborted connections end in the next rounds of the loop
 
     def _break(self) -> None:
         for task in self._connections:
             task.cancel()
 
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._accept(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        # also where it is cancelled before its first step
+        task.add_done_callback(lambda _: writer.transport.abort())
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
         try:
             if self._alive:
                 await self._connect(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # a broken connection is what this is for
         finally:
-            if task is not None:
-                self._connections.discard(task)
             await _close(writer)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,8 +156,10 @@ class ShapedLink:
         finally:
             for task in both:
                 task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
-            await _close(edge_writer)
+            try:
+                await asyncio.gather(*both, return_exceptions=True)
+            finally:  # cancelled again, while cleaning up
+                await _close(edge_writer)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_QUEUED_CHUNKS)
