@@ -57,12 +57,23 @@ def test_profiles_survive_json(seconds: list[float], full: bool) -> None:
             "machine": "a board",
             "startup_s": 0.5,
             "spread": 0.1,
+            "noise": 0.05,
         }
     profile = TierProfile.from_steps("ab", seconds, **more)
     again = TierProfile.from_dict(json.loads(json.dumps(profile.to_dict(), allow_nan=False)))
     assert again.to_dict() == profile.to_dict()
     assert again.runtime == profile.runtime
     assert np.array_equal(again.tails_s, profile.tails_s)
+    assert again.steps_s is not None
+    assert again.steps_s.tolist() == seconds
+
+
+def test_files_from_before_noise_and_steps_still_load() -> None:
+    old = TierProfile.from_steps("ab", [0.5, 0.25]).to_dict()
+    del old["noise"], old["steps_s"]
+    found = TierProfile.from_dict(old)
+    assert (found.noise, found.steps_s) == (0.0, None)
+    assert found.scaled(2).whole_s == 1.5
 
 
 def test_save_and_load(tmp_path: Path) -> None:
@@ -93,6 +104,10 @@ def test_save_and_load(tmp_path: Path) -> None:
         {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "returned_bytes": [1, math.nan, 3]},
         {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "startup_s": -1},
         {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "spread": math.nan},
+        {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "noise": -0.1},
+        {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "steps_s": [1, 2, 3]},
+        {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "steps_s": [1, -2]},
+        {"heads_s": [0, 1, 2], "tails_s": [2, 1, 0], "steps_s": [1, math.inf]},
     ],
 )
 def test_broken_profiles_are_refused(broken: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def _seconds(values: Iterable[float]) -> NDArray[np.float64]:
     return array
 
 
-def _opt_bytes(values: Iterable[float] | None) -> NDArray[np.float64] | None:
+def _opt_array(values: Iterable[float] | None) -> NDArray[np.float64] | None:
     return None if values is None else _seconds(values)
 
 
@@ -102,6 +102,12 @@ class TierProfile:
     runtime : RuntimeInfo, optional
     machine : str
         Words for people.
+    noise : float
+        How far off the seconds may be, relative, since the machine was unsteady while they were measured: `spread`
+        is that of single runs, this is what is left of it in the medians, or what the machine's speed changed by.
+    steps_s : array of float, shape (n,), optional
+        Seconds of each step run alone, with the start-up and the copies of a part of its own: for shares. Their sums
+        are up to 3 times too high. Steps between which no cut is legal share the seconds of their group.
 
     Raises
     ------
@@ -120,10 +126,12 @@ class TierProfile:
     tails_s: NDArray[np.float64] = field(converter=_seconds)
     startup_s: float = 0.0
     spread: float = 0.0
-    sent_bytes: NDArray[np.float64] | None = field(converter=_opt_bytes, default=None)
-    returned_bytes: NDArray[np.float64] | None = field(converter=_opt_bytes, default=None)
+    sent_bytes: NDArray[np.float64] | None = field(converter=_opt_array, default=None)
+    returned_bytes: NDArray[np.float64] | None = field(converter=_opt_array, default=None)
     runtime: RuntimeInfo | None = None
     machine: str = ""
+    noise: float = 0.0
+    steps_s: NDArray[np.float64] | None = field(converter=_opt_array, default=None)
 
     def __attrs_post_init__(self) -> None:
         heads, tails = self.heads_s, self.tails_s
@@ -139,7 +147,10 @@ class TierProfile:
         for extra in (self.sent_bytes, self.returned_bytes):
             if extra is not None and (extra.shape != heads.shape or not np.isfinite(extra).all() or (extra < 0).any()):
                 raise ProfileError("sent_bytes and returned_bytes need n + 1 finite numbers >= 0")
-        for name, value in (("startup_s", self.startup_s), ("spread", self.spread)):
+        steps = self.steps_s
+        if steps is not None and (steps.shape != (self.n,) or not np.isfinite(steps).all() or (steps < 0).any()):
+            raise ProfileError("steps_s needs n finite numbers >= 0")
+        for name, value in (("startup_s", self.startup_s), ("spread", self.spread), ("noise", self.noise)):
             if not (math.isfinite(value) and value >= 0):
                 raise ProfileError(f"{name} must be a finite number >= 0, got {value}")
 
@@ -149,9 +160,10 @@ class TierProfile:
 
         Sums of single steps are up to 3 times too high for real interpreters: they fuse operators.
         """
-        heads = np.concatenate([[0.0], np.cumsum(np.asarray(steps_s, dtype=np.float64))])
-        tails = np.concatenate([np.cumsum(np.asarray(steps_s, dtype=np.float64)[::-1])[::-1], [0.0]])
-        return cls(digest, heads.tolist(), tails.tolist(), **more)
+        steps = np.asarray(steps_s, dtype=np.float64)
+        heads = np.concatenate([[0.0], np.cumsum(steps)])
+        tails = np.concatenate([np.cumsum(steps[::-1])[::-1], [0.0]])
+        return cls(digest, heads.tolist(), tails.tolist(), steps_s=steps.tolist(), **more)
 
     @property
     def n(self) -> int:
@@ -179,6 +191,7 @@ class TierProfile:
             heads_s=self.heads_s * factor,
             tails_s=self.tails_s * factor,
             startup_s=self.startup_s * factor,
+            steps_s=None if self.steps_s is None else self.steps_s * factor,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -190,6 +203,8 @@ class TierProfile:
             "tails_s": self.tails_s.tolist(),
             "startup_s": self.startup_s,
             "spread": self.spread,
+            "noise": self.noise,
+            "steps_s": None if self.steps_s is None else self.steps_s.tolist(),
             "sent_bytes": None if self.sent_bytes is None else self.sent_bytes.tolist(),
             "returned_bytes": None if self.returned_bytes is None else self.returned_bytes.tolist(),
             "runtime": None if self.runtime is None else [*_runtime_words(self.runtime)],
@@ -215,6 +230,8 @@ class TierProfile:
                 tails_s=data["tails_s"],
                 startup_s=float(data.get("startup_s", 0.0)),
                 spread=float(data.get("spread", 0.0)),
+                noise=float(data.get("noise", 0.0)),
+                steps_s=data.get("steps_s"),
                 sent_bytes=data.get("sent_bytes"),
                 returned_bytes=data.get("returned_bytes"),
                 runtime=None if runtime is None else RuntimeInfo(*map(str, runtime)),
@@ -222,6 +239,11 @@ class TierProfile:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ProfileError(f"not a profile: {error!r}. Make one with splitiot.profile()") from error
+
+    def _repr_html_(self) -> str:
+        from splitiot._html import profile_html
+
+        return profile_html(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON."""

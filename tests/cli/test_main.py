@@ -36,7 +36,7 @@ def test_help_names_every_command_and_exit_code(cli: Cli) -> None:
     assert "130" in said.out
 
 
-@pytest.mark.parametrize("command", ["inspect", "split", "verify", "plan", "serve", "run"])
+@pytest.mark.parametrize("command", ["inspect", "split", "verify", "plan", "profile", "link", "serve", "run"])
 def test_each_command_explains_itself(cli: Cli, command: str) -> None:
     said = cli(command, "--help")
     assert said.code == 0

@@ -26,6 +26,8 @@ COMMANDS = {
     "split": "write a model's head and tail as files",
     "verify": "check every cut against the uncut model, bit for bit, on this machine",
     "plan": "find the best cut for a device, an edge and the link between them",
+    "profile": "measure what a target costs on this machine, and keep it in a file",
+    "link": "measure round trip and bandwidths to an edge",
     "serve": "be the edge: run tails for devices, over HTTP",
     "run": "be the device: run requests, with the best cut for each",
     "demo": "watch a network move between two processes while the link degrades and the edge dies",

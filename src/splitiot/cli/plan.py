@@ -1,5 +1,7 @@
 """Find the best cut for a device, an edge and the link between them.
 
+The link is given with --rtt and --up, or measured to a running edge with --edge-url, which also tells its profile.
+
 Unless profiles are given, TARGET is measured on this machine, and device and edge are taken to be like it:
 --device-slowdown and --edge-speedup say how they differ.
 """
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.cli._out import Console, Unusable, fitting_digits, milliseconds, size
+from splitiot.cli._edge import add_edge_arguments, reaching
+from splitiot.cli._out import Console, Unusable, fitting_digits, milliseconds, rate, size
 from splitiot.cli._target import (
     TARGET,
     Target,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from splitiot.cost import Power
     from splitiot.pipeline import Runtime
     from splitiot.plan import Plan
-    from splitiot.topology import TierProfile
+    from splitiot.topology import Link, TierProfile
 
 __all__ = ["add_arguments", "profile_target", "run"]
 
@@ -39,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``splitiot plan``."""
     parser.add_argument("target", metavar="TARGET", help=TARGET)
     link = parser.add_argument_group("the link")
-    link.add_argument("--rtt", type=not_negative, required=True, metavar="MS", help="round trip in milliseconds")
-    link.add_argument("--up", type=positive, required=True, metavar="MBIT", help="megabits a second to the edge")
+    link.add_argument("--rtt", type=not_negative, metavar="MS", help="round trip in milliseconds")
+    link.add_argument("--up", type=positive, metavar="MBIT", help="megabits a second to the edge")
     link.add_argument("--down", type=positive, metavar="MBIT", help="and back (default: as --up)")
+    link.add_argument("--edge-url", metavar="URL", help="measure the link to this edge, and take its own profile")
+    add_edge_arguments(link)
     tiers = parser.add_argument_group("the tiers")
     tiers.add_argument("--device", metavar="FILE", help="the device's profile, made there with --save-profile")
     tiers.add_argument("--edge", metavar="FILE", help="the edge's profile")
@@ -78,13 +83,23 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     if arguments.objective == "energy" and arguments.watts is None:
         raise Unusable("--objective energy needs what the device draws: --watts BUSY,SEND,RECEIVE,IDLE")
-    if arguments.save_profile and arguments.device and arguments.edge:
-        raise Unusable("--save-profile keeps what is measured here, but with --device and --edge nothing is")
+    if arguments.edge_url is None and (arguments.rtt is None or arguments.up is None):
+        raise Unusable("what is the link like? Give --rtt MS and --up MBIT, or --edge-url URL to measure it")
+    if arguments.edge_url is not None and any(
+        given is not None for given in (arguments.rtt, arguments.up, arguments.down, arguments.edge)
+    ):
+        raise Unusable("--edge-url measures the link and asks the edge: don't give --rtt, --up, --down or --edge too")
+    if arguments.save_profile and arguments.device and (arguments.edge or arguments.edge_url):
+        raise Unusable("--save-profile keeps what is measured here, but with both profiles at hand nothing is")
     runtime = runtime_of(arguments)
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     console.need_rich()
     device = None if arguments.device is None else load_profile(arguments.device, target)
     edge = None if arguments.edge is None else load_profile(arguments.edge, target)
+    if arguments.edge_url is None:
+        link = Link.from_mbit_per_s(arguments.up, arguments.down, rtt_s=arguments.rtt / 1e3)
+    else:
+        link, edge = _ask(arguments, target, console)
     if device is None or edge is None:
         here = profile_target(target, runtime, console, budget_s=arguments.budget)
         if arguments.save_profile:
@@ -94,7 +109,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     power: Power | None = None if arguments.watts is None else Power(*arguments.watts)
     topology = Topology(
         tiers=[device.scaled(arguments.device_slowdown), edge.scaled(1 / arguments.edge_speedup)],
-        links=[Link.from_mbit_per_s(arguments.up, arguments.down, rtt_s=arguments.rtt / 1e3)],
+        links=[link],
     )
     objective: Any = _OBJECTIVES[arguments.objective]
     plan = solve(target.pipeline, topology, objective=objective, power=power)
@@ -103,6 +118,20 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         _show(target, plan, console, arguments)
     return 0
+
+
+def _ask(arguments: argparse.Namespace, target: Target, console: Console) -> tuple[Link, TierProfile]:
+    """Measure the link to an edge, and fetch its profile."""
+    from splitiot.link_probe import fetch_profile, probe_link
+
+    with reaching(arguments, arguments.edge_url) as transport, console.progress("measuring the link") as tell:
+        edge = fetch_profile(transport, target.pipeline)
+        link = probe_link(transport, progress=tell).link
+    console.note(
+        f"measured: {rate(link.up_bytes_per_s)} up, {rate(link.down_bytes_per_s)} down, "
+        f"{milliseconds(link.rtt_s)} ms round trip"
+    )
+    return link, edge
 
 
 def load_profile(path: str, target: Target) -> TierProfile:
@@ -126,21 +155,25 @@ def load_profile(path: str, target: Target) -> TierProfile:
     if found.digest != target.pipeline.digest:
         raise Unusable(
             f"{path} is a profile of another pipeline ({found.digest[:12]}), not of {target.name} "
-            f"({target.pipeline.digest[:12]}): make one with --save-profile"
+            f"({target.pipeline.digest[:12]}): make one with `splitiot profile`"
         )
     return found
 
 
 def profile_target(
-    target: Target, runtime: Runtime, console: Console, *, seed: int = 0, budget_s: float = 2.0
+    target: Target, runtime: Runtime, console: Console, *, seed: int = 0, budget_s: float = 2.0, heads: int = 8
 ) -> TierProfile:
-    """Measure a target on this machine, with a progress bar."""
+    """Measure a target on this machine, with a progress bar; a noisy machine is told on stderr."""
     from splitiot.profiling import profile
     from splitiot.runner import Runner
 
     sample = target.sample(seed)
-    with Runner(target.pipeline, runtime=runtime) as runner, console.progress(f"measuring {target.name}") as tell:
-        return profile(target.pipeline, sample, runner=runner, budget_s=budget_s, progress=tell)
+    with (
+        console.log("splitiot"),
+        Runner(target.pipeline, runtime=runtime) as runner,
+        console.progress(f"measuring {target.name}") as tell,
+    ):
+        return profile(target.pipeline, sample, runner=runner, budget_s=budget_s, heads=heads, progress=tell)
 
 
 def _document(target: Target, plan: Plan, device: TierProfile, edge: TierProfile) -> dict[str, Any]:
@@ -201,7 +234,7 @@ def _show(target: Target, plan: Plan, console: Console, arguments: argparse.Name
     for line in plan.explain().splitlines():
         loud = line.startswith("plan ") or "do not split" in line
         console.print(Text(line, style="bold" if loud else ""))
-    if arguments.edge is None and arguments.edge_speedup == 1:
+    if arguments.edge is None and arguments.edge_url is None and arguments.edge_speedup == 1:
         console.note("the edge is taken to be as fast as this machine: --edge FILE or --edge-speedup X says otherwise")
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splitiot.cli._edge import add_edge_arguments, open_transport
 from splitiot.cli._inputs import flatten, read_inputs, write_outputs
 from splitiot.cli._out import Console, Failed, Unusable
 from splitiot.cli._policy import POLICY, load_policy
@@ -50,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help=TARGET)
     edge = parser.add_argument_group("the edge")
     edge.add_argument("--edge", metavar="URL", required=True, help='its address, or "none": all runs here')
-    edge.add_argument("--token-file", metavar="FILE", help="with this device's token (or set SPLITIOT_TOKEN)")
-    edge.add_argument("--ca", metavar="FILE", help="the certificate (PEM) to trust, besides the system's")
-    edge.add_argument("--allow-plaintext", action="store_true", help="permit http:// to other machines")
+    add_edge_arguments(edge)
     cut = parser.add_argument_group("the cut")
     cut.add_argument("--policy", metavar="NAME", help=f"{POLICY}, or local (default: least-latency)")
     cut.add_argument("--cut", type=int, metavar="K", help="always this many steps here")
@@ -151,7 +149,7 @@ def _opened(
     from splitiot.device import Device
 
     profile = None if arguments.profile is None else load_profile(arguments.profile, target)
-    transport = _Listening(_transport(arguments))
+    transport = _Listening(open_transport(arguments, arguments.edge))
     device = Device(
         target.pipeline,
         transport,
@@ -229,45 +227,6 @@ class _Listening(Transport):
         except TransportError as error:
             self.last_error = str(error)
             raise
-
-
-def _transport(arguments: argparse.Namespace) -> Transport:
-    from splitiot.adapters.http import HttpTransport
-
-    context = None
-    if arguments.ca is not None:
-        import ssl
-
-        try:
-            context = ssl.create_default_context()
-            context.load_verify_locations(arguments.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise Unusable(f"--ca {arguments.ca} can't be used: {error}") from error
-    try:
-        return HttpTransport(
-            arguments.edge, token=_token(arguments), ssl_context=context, allow_plaintext=arguments.allow_plaintext
-        )
-    except ValueError as error:
-        words = str(error).replace("allow_plaintext=True", "--allow-plaintext").replace("token=", "--token-file")
-        raise Unusable(words) from error
-
-
-def _token(arguments: argparse.Namespace) -> str | None:
-    if arguments.token_file is None:
-        return os.environ.get("SPLITIOT_TOKEN") or None
-    from splitiot.cli.serve import read_tokens
-
-    try:
-        words = Path(arguments.token_file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise Unusable(f"{arguments.token_file} can't be read: {why}") from error
-    if len(words) == 1:
-        return words[0]
-    tokens = list(read_tokens(arguments.token_file))
-    if len(tokens) > 1:
-        raise Unusable(f"{arguments.token_file} has {len(tokens)} tokens: give a file with this device's only")
-    return tokens[0]
 
 
 # what is shown ----------------------------------------------------------------------------------------------

@@ -1,0 +1,134 @@
+"""Measure what a target's heads and tails cost on this machine.
+
+A few heads and tails are measured, in turns; the others lie on curves through them. What is kept with --out is for
+`splitiot plan --device` or --edge, `splitiot run --profile`, and splitiot.TierProfile.load().
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splitiot.cli._out import Console, Unusable, fitting_digits, milliseconds
+from splitiot.cli._target import (
+    TARGET,
+    Target,
+    add_model_arguments,
+    add_runtime_arguments,
+    at_least,
+    load_target,
+    positive,
+    runtime_of,
+)
+
+if TYPE_CHECKING:
+    from splitiot.topology import TierProfile
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``splitiot profile``."""
+    parser.add_argument("target", metavar="TARGET", help=TARGET)
+    parser.add_argument("--out", metavar="FILE", help="keep the profile there, as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw the curves (.png, .svg, .pdf)")
+    parser.add_argument("--budget", type=positive, default=2.0, metavar="S", help="seconds of measuring (default: 2)")
+    parser.add_argument(
+        "--heads", type=at_least(1), choices=range(1, 9), default=8, metavar="N", help="to measure, 1..8 (default: 8)"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of a random input (default: 0)")
+    add_model_arguments(parser)
+    add_runtime_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="write the profile to stdout")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run ``splitiot profile``."""
+    from splitiot.cli.plan import profile_target
+
+    for path in (arguments.out, arguments.plot):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise Unusable(f"there is no folder {Path(path).parent} to keep {path} in")
+    if arguments.plot is not None:
+        _need_plots(arguments.plot)
+    runtime = runtime_of(arguments)
+    target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
+    console.need_rich()
+    made = profile_target(
+        target, runtime, console, seed=arguments.seed, budget_s=arguments.budget, heads=arguments.heads
+    )
+    if arguments.out is not None:
+        made.save(arguments.out)
+        console.note(f"profile kept in {arguments.out}")
+    if arguments.plot is not None:
+        _plot(made, target, arguments.plot)
+        console.note(f"picture in {arguments.plot}")
+    if console.json:
+        console.data(made.to_dict())
+    else:
+        _show(made, target, console)
+    return 0
+
+
+def _show(made: TierProfile, target: Target, console: Console) -> None:
+    from rich.text import Text
+
+    pipeline, n = target.pipeline, made.n
+    digits = fitting_digits([made.whole_s])
+    rows, before = [], 0
+    for cut in sorted({0, n, *pipeline.cuts}):
+        step = pipeline.steps[cut - 1] if cut else None
+        front = "all edge" if step is None else step.name if step.kind == "task" else step.kind
+        share = float(made.heads_s[cut] - made.heads_s[before]) / made.whole_s if made.whole_s > 0 else 0.0
+        head, tail = float(made.heads_s[cut]), float(made.tails_s[cut])
+        rows.append(
+            [
+                str(cut),
+                front,
+                milliseconds(head, digits) if cut else "-",
+                milliseconds(tail, digits) if cut < n else "-",
+                f"{share:.1%}" if cut else "-",
+                "#" * round(30 * share),
+            ]
+        )
+        before = cut
+    info = made.runtime
+    runtime = "" if info is None else f" · {info.name} {info.version}, {info.kernels} kernels · {info.machine}"
+    title = f"{target.name}  {n} steps · {milliseconds(made.whole_s)} ms the whole{runtime}"
+    columns = {"cut": "right", "step in front": "left end", "head ms": "right", "tail ms": "right", "share": "right"}
+    console.print(Text(title, style="bold"), f"digest {made.digest}", f"machine {made.machine}", "")
+    console.print(console.table(columns | {"": "left"}, rows), "")
+    naive = "" if made.steps_s is None else f"; steps alone sum up to {milliseconds(float(made.steps_s.sum()))} ms"
+    console.print(
+        f"a further part costs {milliseconds(made.startup_s)} ms{naive}",
+        f"single runs scatter by {made.spread:.0%}; what is shown may be off by {made.noise:.0%}",
+    )
+
+
+def _need_plots(path: str) -> None:
+    from splitiot.errors import MissingDependencyError
+
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "plot") from error
+    kinds = FigureCanvasAgg(Figure()).get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in kinds:
+        raise Unusable(f"{path}: a picture's name ends with .png, .svg or .pdf")
+
+
+def _plot(made: TierProfile, target: Target, path: str) -> None:
+    from matplotlib.figure import Figure
+
+    cuts = sorted({0, made.n, *target.pipeline.cuts})
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(cuts, 1e3 * made.heads_s[cuts], marker="o", markersize=3, label="head [0, cut)")
+    axes.plot(cuts, 1e3 * made.tails_s[cuts], marker="s", markersize=3, label="tail [cut, n)")
+    axes.plot(cuts, 1e3 * (made.heads_s + made.tails_s)[cuts], linestyle=":", color="grey", label="head + tail")
+    axes.set(xlabel="cut (steps on the device)", ylabel="ms", ylim=(0, None), title=f"{target.name} · {made.machine}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

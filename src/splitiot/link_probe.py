@@ -1,0 +1,240 @@
+"""Asks an edge what there is to know before a session: how far away it is, and what a pipeline costs there.
+
+Works over any transport that carries frames; nothing is executed on the edge.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+from attrs import field, frozen
+
+from splitiot import wire
+from splitiot.errors import ProfileError, RemoteError, RemoteProtocolError, TransportTimeout
+from splitiot.estimators._base import median
+from splitiot.pipeline import Pipeline
+from splitiot.topology import Link, TierProfile
+from splitiot.transports import Transport
+
+__all__ = ["LinkProbe", "fetch_profile", "measure_link", "probe_link"]
+
+_ECHO_BYTES: Final = 65536  # the most that an edge sends back
+_UP_BYTES: Final = (4096, 4 * 2**20)  # the first size that is tried, and the last
+_TELLING: Final = 1.0  # the bytes of a probe shall take that share of the round trip, or 20 ms
+_TELLING_S: Final = 0.02
+_FASTEST: Final = 1e12
+
+_M = TypeVar("_M", wire.Echo, wire.Welcome)
+
+
+def _floats(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+@frozen
+class LinkProbe:
+    """What probes told about a link.
+
+    Parameters
+    ----------
+    link : Link
+        The median round trip of probes that carry nothing, and the bandwidths apart. What can't be told from the
+        scatter of the round trips is at least that much.
+    rtts_s : tuple of float
+        Round trips of probes that carry nothing, as they were measured.
+    up_bytes, down_bytes : int
+        What the probes for the bandwidths carried.
+    up_clear, down_clear : bool
+        Whether these bytes took longer than round trips scatter; else the bandwidth is a lower bound.
+    """
+
+    link: Link
+    rtts_s: tuple[float, ...] = field(converter=_floats)
+    up_bytes: int
+    down_bytes: int
+    up_clear: bool
+    down_clear: bool
+
+    @property
+    def rtt_min_s(self) -> float:
+        """The shortest round trip."""
+        return min(self.rtts_s)
+
+
+def measure_link(
+    transport: Transport,
+    *,
+    count: int = 10,
+    timeout_s: float = 10.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Link:
+    """Measure round trip and bandwidths to an edge: `probe_link`, without the details.
+
+    Examples
+    --------
+    >>> from splitiot import EdgeService, InMemory, tasks
+    >>> service = EdgeService([tasks([abs])])
+    >>> link = measure_link(InMemory(lambda frame: service.handle(frame, peer="me")))
+    >>> link.rtt_s < 0.1
+    True
+    """
+    return probe_link(transport, count=count, timeout_s=timeout_s, clock=clock).link
+
+
+def probe_link(
+    transport: Transport,
+    *,
+    count: int = 10,
+    timeout_s: float = 10.0,
+    clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[float], None] | None = None,
+) -> LinkProbe:
+    """Measure round trip and bandwidths to an edge, up and down apart.
+
+    Three kinds of probes take turns: bare ones, ones that carry padding up, and ones that bring padding back. The
+    bandwidth is the padding over what it added to the median. Upwards the padding is doubled, from 4 kB to 4 MB,
+    until it takes as long as the round trip, or 20 ms; what comes down is 64 kB, the most that an edge gives.
+
+    Parameters
+    ----------
+    transport : Transport
+        Nothing else may use it meanwhile. It is left open.
+    count : int
+        Probes of each kind.
+    timeout_s : float
+        For each probe.
+    clock : callable
+        Gives seconds.
+    progress : callable, optional
+        Told the share that is done, 0..1.
+
+    Raises
+    ------
+    TransportError
+        The edge can't be reached; `TransportTimeout`: it does not answer in time.
+    RemoteError, RemoteProtocolError
+        It answers, but not to probes.
+    ValueError
+        `count` is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    tell = progress or (lambda share: None)
+    contact = _Contact(transport, timeout_s, clock)
+    contact.probe()  # sets the connection up
+    first_s = min(contact.probe() for _ in range(min(3, count)))
+    up_bytes, most = _UP_BYTES
+    while up_bytes < most and contact.probe(up_bytes) - first_s < max(_TELLING * first_s, _TELLING_S):
+        up_bytes *= 2
+    contact.probe(0, _ECHO_BYTES)
+    bare: list[float] = []
+    up: list[float] = []
+    down: list[float] = []
+    for done in range(count):
+        bare.append(contact.probe())
+        up.append(contact.probe(up_bytes))
+        down.append(contact.probe(0, _ECHO_BYTES))
+        tell((done + 1) / count)
+    rtt_s = median(bare)
+    scatter_s = max(median([abs(s - rtt_s) for s in bare]), 1e-9)
+    up_s, down_s = median(up) - rtt_s, median(down) - rtt_s
+    link = Link(
+        rtt_s=rtt_s,
+        up_bytes_per_s=min(up_bytes / max(up_s, scatter_s), _FASTEST),
+        down_bytes_per_s=min(_ECHO_BYTES / max(down_s, scatter_s), _FASTEST),
+    )
+    return LinkProbe(link, bare, up_bytes, _ECHO_BYTES, up_s > scatter_s, down_s > scatter_s)
+
+
+def fetch_profile(transport: Transport, pipeline: Pipeline, *, timeout_s: float = 10.0) -> TierProfile:
+    """Ask an edge what a pipeline costs there.
+
+    Parameters
+    ----------
+    transport : Transport
+        Nothing else may use it meanwhile. It is left open.
+    pipeline : Pipeline
+    timeout_s : float
+
+    Returns
+    -------
+    TierProfile
+        As the edge measured it, of the same digest.
+
+    Raises
+    ------
+    ProfileError
+        The edge does not serve this pipeline, has no profile of it, or a broken one.
+    TransportError
+        The edge can't be reached, or does not answer in time.
+    RemoteError, RemoteProtocolError
+        It answers something else.
+
+    Examples
+    --------
+    >>> from splitiot import EdgeService, InMemory, tasks
+    >>> pipeline = tasks([abs])
+    >>> service = EdgeService([pipeline], profiles=[TierProfile.from_steps(pipeline.digest, [0.25])])
+    >>> fetch_profile(InMemory(lambda frame: service.handle(frame, peer="me")), pipeline).whole_s
+    0.25
+    """
+    contact = _Contact(transport, timeout_s, time.perf_counter)
+    digest = bytes.fromhex(pipeline.digest)
+    known = wire.PipelineHello(digest=digest, n=pipeline.n, sink=pipeline.sink, stateful=pipeline.stateful)
+    hello = wire.Hello(boot=contact.boot, sequence=1, pipelines=(known,), want_profiles=(digest,))
+    contact.sequence = 1
+    welcome = contact.exchange(wire.encode(hello), wire.Welcome)
+    if all(each.digest != digest for each in welcome.pipelines):
+        raise ProfileError(
+            f"the edge does not serve this pipeline (digest {pipeline.digest[:12]}): give both sides the same model "
+            "file, tasks and version"
+        )
+    for data in welcome.profiles:
+        found = TierProfile.from_dict(data)
+        if found.digest == pipeline.digest:
+            if found.n != pipeline.n:
+                raise ProfileError(f"the edge's profile has {found.n} steps, this pipeline {pipeline.n}")
+            return found
+    raise ProfileError(
+        f"the edge has no profile of this pipeline (digest {pipeline.digest[:12]}): make one there, with "
+        "EdgeService.measure(), or with `splitiot serve` without --no-profile"
+    )
+
+
+class _Contact:
+    """Sends one frame and waits for its answer, again and again."""
+
+    def __init__(self, transport: Transport, timeout_s: float, clock: Callable[[], float]) -> None:
+        self._transport, self._timeout_s, self._clock = transport, timeout_s, clock
+        self.boot = int.from_bytes(os.urandom(8), "little") >> 1
+        self.sequence = 0
+
+    def probe(self, up_bytes: int = 0, down_bytes: int = 0) -> float:
+        """Return the seconds of one probe on the link."""
+        self.sequence += 1
+        message = wire.Probe(boot=self.boot, sequence=self.sequence, echo_bytes=down_bytes)
+        frame = wire.encode(message, (bytes(up_bytes),) if up_bytes else ())
+        began_s = self._clock()
+        echo = self.exchange(frame, wire.Echo)
+        return max(0.0, self._clock() - began_s - max(0.0, echo.residence_s))
+
+    def exchange(self, frame: bytes, kind: type[_M]) -> _M:
+        """Return the answer to a frame, if it is of that kind."""
+        self._transport.send(frame, timeout_s=self._timeout_s)
+        until_s = time.monotonic() + self._timeout_s
+        while (rest_s := until_s - time.monotonic()) > 0:
+            answer = self._transport.receive(timeout_s=rest_s)
+            if answer is None:
+                continue
+            message, _ = wire.decode(answer)
+            if isinstance(message, wire.Failure):
+                raise RemoteError(f"the edge answered: {message.message}", code=message.code)
+            if (message.boot, message.sequence) != (self.boot, self.sequence):
+                continue  # a late answer to somebody else
+            if not isinstance(message, kind):
+                raise RemoteProtocolError(f"the edge answered with a {type(message).__name__}, not a {kind.__name__}")
+            return message
+        raise TransportTimeout(f"no answer from the edge in {self._timeout_s} s")
