@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main lint contracts types docs bench clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime lint contracts types docs bench bench-profile clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -11,6 +11,11 @@ ifndef PYTHON
 PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c "$(PROBE)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 endif
+
+# tflite-runtime ends with Python 3.11
+PROBE_311 := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))
+PYTHON_311 = $(shell for p in $(PYTHON) python3.11 python3 "$$HOME"/.pyenv/versions/3.11.*/bin/python; do \
+	"$$p" -c "$(PROBE_311)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
 EXTRAS := litert,http,vision,cli,plot,telemetry
 BIN := .venv/bin
@@ -23,7 +28,7 @@ say = @printf '\033[1m%s\033[0m\n' "$(1)"
 SOURCES := $(shell find src -not -path '*/__pycache__*') pyproject.toml LICENSE $(wildcard README.md)
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMPS)/wheel  ## Watch a network move between two processes while the link degrades and the edge dies
 	$(BIN)/splitiot demo
@@ -44,6 +49,26 @@ test-main: $(STAMPS)/wheel $(STAMPS)/test  ## Run the tests with the extras (TES
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) \
 		$(BIN)/pytest -q tests --doctest-modules --pyargs splitiot $(TESTS)
 
+test-keras: .venv-keras/.stamp  ## Run the tests of Keras models and interpreters beside TensorFlow (2 GB, made once)
+	$(call say,Tests beside TensorFlow)
+	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=tensorflow,litert \
+		.venv-keras/bin/pytest -q -rfE tests/keras tests/models/test_interpreters.py $(TESTS)
+
+# The old runtime has no reference kernel for RFFT2D, and knows one shape before it runs; the third is for litert.
+NOT_IN_TFLITE := --deselect "tests/models/test_shared_models.py::test_every_legal_cut_is_exact[odd/complex_fft-reference]" \
+	--deselect tests/models/test_shared_models.py::test_shapes_that_only_an_interpreter_knows \
+	--deselect tests/models/test_probe.py::test_without_an_interpreter
+
+test-tflite-runtime:  ## Run the tests of models with tflite-runtime and numpy 1, on Python 3.11
+	@if [ -z "$(PYTHON_311)" ]; then \
+		echo "Skipped: there is no Python 3.11, and tflite-runtime has no wheels for later ones"; \
+	else \
+		$(MAKE) --no-print-directory .venv-tflite/.stamp PYTHON_311="$(PYTHON_311)" && \
+		printf '\033[1m%s\033[0m\n' "Tests with tflite-runtime" && \
+		SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=tflite \
+			.venv-tflite/bin/pytest -q -rfE tests/models $(NOT_IN_TFLITE) $(TESTS); \
+	fi
+
 lint: $(STAMPS)/lint  ## Check the style of the code
 	$(BIN)/ruff check .
 
@@ -60,8 +85,11 @@ docs: $(STAMPS)/docs  ## Build the documentation into build/site
 bench: $(STAMPS)/wheel  ## Measure, and print one table
 	$(BIN)/python benchmarks/run.py
 
+bench-profile: $(STAMPS)/wheel  ## Measure how well a profile tells what every head takes (2 to 4 minutes)
+	$(BIN)/python benchmarks/profile_accuracy.py
+
 clean:  ## Remove everything that was made
-	rm -rf .venv .venv-core .venv-pythons build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-core .venv-pythons .venv-keras .venv-tflite build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments, each remade when what it is made from changes ---
@@ -95,6 +123,20 @@ $(STAMPS)/wheel: $(WHEELS)/.built
 	@test -x .venv-core/bin/python || $(PYTHON) -m venv .venv-core
 	@.venv-core/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
 	@.venv-core/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt
+	@touch $@
+
+.venv-keras/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt
+	$(call say,Installing the wheel with TensorFlow in .venv-keras)
+	@test -x .venv-keras/bin/python || $(PYTHON) -m venv .venv-keras
+	@.venv-keras/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
+	@.venv-keras/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tensorflow,litert]" -r $(REQUIREMENTS)/test.txt
+	@touch $@
+
+.venv-tflite/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt
+	$(call say,Installing the wheel with tflite-runtime in .venv-tflite)
+	@test -x .venv-tflite/bin/python || $(PYTHON_311) -m venv .venv-tflite
+	@.venv-tflite/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
+	@.venv-tflite/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tflite]" -r $(REQUIREMENTS)/test.txt
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs: $(STAMPS)/%: $(REQUIREMENTS)/%.txt | $(STAMPS)/made
