@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import splitiot as si
 from splitiot.cli.inspect import brief, ranges
+from splitiot.models import save_bundle
 from tests import networks
 from tests.cli.helpers import CHAIN, Cli
 
@@ -100,3 +102,66 @@ def test_shared_models_fit_in_100_columns(cli: Cli, models_dir: Path) -> None:
         said = cli("inspect", path)
         assert (path.name, said.code, said.err) == (path.name, 0, "")
         assert max(map(len, said.out.splitlines())) <= 100, path.name
+
+
+def test_a_bundle_shows_what_is_here(cli: Cli, model: Path, tmp_path: Path) -> None:
+    save_bundle(si.load_model(model), tmp_path / "bundle", cuts=[3])
+    found = cli("inspect", tmp_path / "bundle", "--json").document
+    assert (found["name"], found["digest"]) == ("twoway", si.load_model(model).digest)
+    assert [c["cut"] for c in found["cuts"] if c["legal"]] == [0, 3, 5]
+    assert {c["why"] for c in found["cuts"] if not c["legal"]} == {"no head in this bundle"}
+    assert cli("inspect", tmp_path / "bundle", "--sink", "edge").code == 2
+    assert "--signature" in cli("inspect", tmp_path / "bundle", "--signature", "a").err
+
+
+def test_a_folder_without_a_manifest(cli: Cli, tmp_path: Path) -> None:
+    said = cli("inspect", tmp_path)
+    assert said.code == 2
+    assert "no bundle" in said.err
+
+
+@pytest.mark.extra("plot")
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_picture(cli: Cli, refusing: Path, tmp_path: Path, suffix: str) -> None:
+    where = tmp_path / "new" / f"picture{suffix}"
+    said = cli("inspect", refusing, "--plot", where, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.document["plot"] == str(where)
+    assert where.stat().st_size > 2000
+    if suffix == ".svg":
+        text = where.read_text("utf-8")
+        assert "refused: a shape that is not known" in text  # svg has text as paths, and as comments
+
+
+@pytest.mark.extra("plot", "cli")
+def test_a_picture_beside_the_table(cli: Cli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = cli("inspect", model, "--plot")
+    assert said.code == 0
+    assert "drawn in twoway.png" in said.out
+    assert (tmp_path / "twoway.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.extra("plot")
+def test_a_picture_of_anything(tmp_path: Path) -> None:
+    from splitiot.cli._picture import draw
+
+    # functions: no bytes known; hostile names: mathematics, control characters, letters that fonts lack; many steps
+    def one(cut: int, n: int) -> dict[str, Any]:
+        step = {"name": "$\\frac{$\x1b[31m\u4e2d" * 9, "kind": "task", "tier": None} if cut else None
+        size = None if cut % 3 == 0 else 0 if cut == n else 10**cut if cut < 10 else cut
+        return {
+            "cut": cut, "step": step, "legal": cut % 5 != 4, "why": "something new", "sent_bytes": size,
+            "returned_bytes": size, "minimum": cut % 4 == 0,
+        }  # fmt: skip
+
+    for n in (1, 150):
+        cuts = [one(cut, n) for cut in range(n + 1)]
+        found = {"name": "$x_$\u4e2d", "n": n, "cuts": cuts, "input_bytes": None}
+        assert draw(found, tmp_path / f"{n}.png").stat().st_size > 2000
+
+
+def test_a_picture_needs_a_suffix(cli: Cli, model: Path, tmp_path: Path) -> None:
+    said = cli("inspect", model, "--plot", tmp_path / "picture.exe", "--json")
+    assert said.code == 2
+    assert ".png, .svg, .pdf" in said.err

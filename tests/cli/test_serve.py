@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -11,6 +12,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+import splitiot as si
+from splitiot.models import save_bundle
+from splitiot.models._check import random_payload
 from tests.cli.helpers import CHAIN, TARGETS, Cli, process, serving
 
 POLICIES = TARGETS / "policies.py"
@@ -180,3 +184,31 @@ def test_token_files(cli: Cli, tmp_path: Path, text: str, words: str) -> None:
     assert said.code == 2
     assert words in said.err
     assert "same\n" not in said.err
+
+
+@pytest.mark.extra("http", "litert")
+@pytest.mark.network
+def test_a_device_with_one_head_of_a_bundle(cli: Cli, tmp_path: Path) -> None:
+    fomo, device = si.samples.fomo("int8"), tmp_path / "device"
+    bundle = save_bundle(si.load_model(fomo), tmp_path / "bundle", cuts=[7])
+    device.mkdir()
+    for name in ("manifest.json", "head-7.tflite"):
+        shutil.copy(bundle / name, device / name)
+    kept = tmp_path / "out.npz"
+    with serving(fomo) as (url, server):
+        said = cli("run", device, "--edge", url, "--cut", 7, "--count", 2, "--save", kept, "--json")
+        assert said.code == 0, said.err
+        assert {(r["cut"], r["source"], r["exact"]) for r in said.lines[:-1]} == {(7, "edge", True)}
+        refused = cli("run", device, "--edge", url, "--cut", 6, "--count", 1, "--json")
+        assert refused.code == 2
+        assert "no head in this bundle; the nearest legal cuts are 0 and 7" in refused.err
+        server.kill()
+        server.wait()
+    image = random_payload(si.load_model(fomo).inputs, np.random.default_rng(0))
+    with np.load(kept) as saved:
+        assert np.array_equal(saved["000001"], si.load_model(fomo).run(image))
+    lost = cli("run", device, "--edge", url, "--count", 1, "--deadline", 300, "--json")
+    assert lost.code == 3
+    assert lost.lines[0]["source"] == "none"
+    assert lost.lines[-1]["totals"]["failed"] == 1
+    assert cli("run", device, "--edge", "none", "--count", 1, "--json").code == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import splitiot as si
-from splitiot.models import ModelPart
+from splitiot.models import ModelPart, load_bundle
 from tests.cli.helpers import Cli
 
 
@@ -65,3 +65,39 @@ def test_a_folder_that_can_t_be_made(cli: Cli, model: Path) -> None:
     said = cli("split", model, "--cut", 1, "--out", model / "below", "--json")
     assert said.code == 2
     assert "can't be made" in said.err
+
+
+def test_all_cuts_make_a_bundle(cli: Cli, model: Path, tmp_path: Path) -> None:
+    said = cli("split", model, "--all", "--out", tmp_path / "new" / "bundle", "--json")
+    assert (said.code, said.err) == (0, "")
+    found, bundle = said.document, load_bundle(tmp_path / "new" / "bundle")
+    assert found["cuts"] == list(bundle.cuts) == [0, 1, 2, 3, 4, 5]
+    assert [(p["start"], p["stop"]) for p in found["parts"]] == list(bundle.parts)
+    assert found["bytes"] == sum(Path(p["path"]).stat().st_size for p in found["parts"])
+    assert found["digest"] == bundle.digest == si.load_model(model).digest
+
+
+def test_several_cuts_make_a_bundle(cli: Cli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("split", model, "--cut", 4, "--cut", 2, "--json").code == 0
+    assert load_bundle("twoway.bundle").parts == ((0, 2), (0, 4), (0, 5), (2, 5), (4, 5))
+
+
+@pytest.mark.extra("cli")
+def test_a_bundle_is_shown(cli: Cli, model: Path, tmp_path: Path) -> None:
+    said = cli("split", model, "--all", "--out", tmp_path / "bundle")
+    assert said.code == 0
+    assert "9 parts and manifest.json" in " ".join(said.out.split())
+
+
+def test_a_bundle_overwrites_nothing_else(cli: Cli, model: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    said = cli("split", model, "--all", "--out", tmp_path, "--json")
+    assert (said.code, said.out) == (2, "")
+    assert "no bundle" in said.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_cuts_are_named_once(cli: Cli, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("split", model, "--all", "--cut", 1).code == 2
+    assert cli("split", model).code == 2

@@ -35,7 +35,10 @@ __all__ = [
     "runtime_of",
 ]
 
-TARGET = "a .tflite file, or file.py:NAME or package.module:NAME of a pipeline (NAME: pipeline, unless given)"
+TARGET = (
+    "a .tflite file, the folder of a bundle, or file.py:NAME or package.module:NAME of a pipeline "
+    "(NAME: pipeline, unless given)"
+)
 
 _NOTHING = object()
 
@@ -107,6 +110,8 @@ def load_target(text: str, *, signature: str | None = None, sink: Any = None, ru
     if Path(text).is_file() and not text.endswith(".py"):
         model = load_model_file(text, signature=signature, sink=sink, runtime=runtime)
         return Target(text, model.name, model)
+    if Path(text, "manifest.json").is_file() or (Path(text).is_dir() and "/" in text):
+        return _bundle(text, signature, sink, runtime)
     where, _, name = text.rpartition(":") if _has_name(text) else (text, "", "pipeline")
     if not where.endswith(".py") and ("/" in text or text.endswith(".tflite")):
         raise Unusable(f"there is no file {text}")
@@ -117,6 +122,15 @@ def load_target(text: str, *, signature: str | None = None, sink: Any = None, ru
         raise Unusable("--signature is for .tflite files")
     called = Path(where).stem if name == "pipeline" else name
     return Target(text, called, found if sink is None else found.with_sink(sink), _module(where))
+
+
+def _bundle(text: str, signature: str | None, sink: Any, runtime: Runtime | None) -> Target:
+    from splitiot.models import load_bundle
+
+    if signature is not None:
+        raise Unusable("--signature is for .tflite files: a bundle has the one that it was written with")
+    bundle = load_bundle(text, runtime=runtime)
+    return Target(text, bundle.name, bundle if sink is None else bundle.with_sink(sink))
 
 
 def load_model_file(path: str, *, signature: str | None, sink: Any, runtime: Runtime | None) -> Any:

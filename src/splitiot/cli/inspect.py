@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from splitiot.cli._out import Console, size
 from splitiot.cli._target import TARGET, Target, add_model_arguments, load_target, model_inputs
+from splitiot.models.layer_names import layer_names
 from splitiot.pipeline import Pipeline, TensorSpec
 
 __all__ = ["add_arguments", "run"]
@@ -22,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``splitiot inspect``."""
     parser.add_argument("target", metavar="MODEL", help=TARGET)
     add_model_arguments(parser)
+    parser.add_argument(
+        "--plot", metavar="FILE.png", nargs="?", const="", help="also draw it (default: MODEL.png); .svg and .pdf, too"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document")
 
 
@@ -30,10 +35,18 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink)
     console.need_rich()
     found = describe(target)
+    if arguments.plot is not None:
+        from splitiot.cli._picture import draw
+
+        found["plot"] = str(draw(found, Path(arguments.plot or f"{target.name}.png")))
     if console.json:
         console.data(found)
     else:
+        from rich.text import Text
+
         _show(found, console)
+        if "plot" in found:
+            console.print(Text(f"drawn in {found['plot']}"))
     return 0
 
 
@@ -43,6 +56,8 @@ def describe(target: Target) -> dict[str, Any]:
     inputs = model_inputs(pipeline)
     input_bytes = None if inputs is None else sum(spec.nbytes for spec in inputs)
     cuts = [_cut(pipeline, cut, input_bytes) for cut in range(pipeline.n + 1)]
+    for cut, layers in zip(cuts[1:], layer_names(pipeline), strict=True):
+        cut["layers"] = list(layers)
     _mark_minima(cuts)
     return {
         "target": target.text,
@@ -74,6 +89,7 @@ def _cut(pipeline: Pipeline, cut: int, input_bytes: int | None) -> dict[str, Any
         "returned_bytes": pipeline.returned(cut).nbytes if legal else None,
         "of_input": nbytes / input_bytes if nbytes is not None and input_bytes else None,
         "minimum": False,
+        "layers": [],
     }
 
 
@@ -125,6 +141,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
     if found["input_bytes"] is None:
         del columns["x input"]
         rows = [row[:5] + row[6:] for row in rows]
+    if any(cut["layers"] for cut in found["cuts"]):
+        columns = {"cut": "right", "step in front": "left", "Keras layer": "left", **columns}
+        rows = [[*row[:2], _layer(cut["layers"]), *row[2:]] for row, cut in zip(rows, found["cuts"], strict=True)]
     styles = ["dim" if not cut["legal"] else "green" if cut["minimum"] else None for cut in found["cuts"]]
     console.print(Text(f"{found['name']}  {_summary(found)}", style="bold"))
     console.print(f"digest {found['digest']}", style="dim")
@@ -168,6 +187,14 @@ def _row(cut: dict[str, Any], n: int, marks: dict[str, int]) -> list[str]:
     share = "" if cut["of_input"] is None else f"{cut['of_input']:.2f}"
     legal = "yes" if cut["legal"] else "no"
     return [str(cut["cut"]), front, names, types, nbytes + (" *" if cut["minimum"] else "  "), share, legal]
+
+
+def _layer(layers: Sequence[str], longest: int = 18) -> str:
+    if not layers:
+        return ""
+    more = f" +{len(layers) - 1}" if len(layers) > 1 else ""
+    room = longest - len(more)
+    return (layers[0] if len(layers[0]) <= room else f"{layers[0][: room - 2]}..") + more
 
 
 def short_name(name: str) -> str:

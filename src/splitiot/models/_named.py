@@ -1,0 +1,104 @@
+"""A pipeline whose values are arrays with names: what a model and a bundle of its parts have in common."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from splitiot.errors import LocalProtocolError
+from splitiot.pipeline import Payload, Pipeline, TensorSpec
+
+__all__ = ["Named"]
+
+
+class Named(Pipeline):
+    """Binds inputs, and divides and joins results, by name.
+
+    Attributes
+    ----------
+    name : str
+    inputs : tuple of TensorSpec
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+
+    def _name(self, name: str, inputs: Sequence[TensorSpec], results: Sequence[str]) -> None:
+        """Say what the inputs and the results are; the first thing to do."""
+        self.name, self.inputs = name, tuple(inputs)
+        self._results = tuple(results)
+        # asked for on every request
+        self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._only = None
+        if len(self.inputs) == 1 and self.inputs[0].dtype != "bytes":
+            (spec,) = self.inputs
+            self._only = spec.name, np.dtype(spec.dtype), spec.shape
+
+    @abc.abstractmethod
+    def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of what crosses and of what stays."""
+
+    def bind(self, value: Any) -> Payload:
+        """Check what a user gives, and make it a dict of arrays by input name.
+
+        Parameters
+        ----------
+        value : array, or mapping of str to array
+            A model with one input takes the array itself as well. Lists and scalars get the input's type; arrays
+            must have it.
+
+        Raises
+        ------
+        LocalProtocolError
+            A name, a type or a shape is wrong.
+        """
+        if self._only is not None and isinstance(value, np.ndarray):
+            name, dtype, shape = self._only
+            if value.dtype == dtype and value.shape == shape and value.flags.c_contiguous:
+                return {name: value}
+        names = [spec.name for spec in self.inputs]
+        if isinstance(value, Mapping):
+            if set(value) != set(names):
+                raise LocalProtocolError(f"{self.name} takes inputs {names}, got {sorted(map(str, value))}")
+            values = value
+        elif len(names) == 1:
+            values = {names[0]: value}
+        else:
+            raise LocalProtocolError(f"{self.name} has {len(names)} inputs: give a dict with {names}")
+        return {spec.name: self._bound(spec, values[spec.name]) for spec in self.inputs}
+
+    def _bound(self, spec: TensorSpec, value: Any) -> Any:
+        dtype = np.dtype(spec.dtype)
+        given = isinstance(value, np.ndarray)
+        if spec.dtype == "bytes":  # strings: as long as they are
+            array = np.asarray(value)
+            fits = array.dtype.kind in "SOU"
+        else:
+            try:
+                array = value if given else np.asarray(value, dtype)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise LocalProtocolError(f"input {spec.name!r} of {self.name}: {error}") from error
+            fits = array.dtype.name == spec.dtype
+        if not fits or array.shape != spec.shape:
+            raise LocalProtocolError(
+                f"input {spec.name!r} of {self.name} is {array.dtype.name}{list(array.shape)}, "
+                f"expected {spec.dtype}{list(spec.shape)}"
+            )
+        return array if spec.dtype == "bytes" else np.asarray(array, dtype, order="C")
+
+    def divide(self, cut: int, payload: Payload) -> tuple[Payload, Payload]:
+        names = self._divisions.get(cut)
+        if names is None:
+            names = self._divisions[cut] = self.division(self.check_cut(cut))
+        sent, kept = names
+        if not kept and len(sent) == len(payload):
+            return payload, {}
+        return {name: payload[name] for name in sent}, {name: payload[name] for name in kept}
+
+    def join(self, kept: Payload, returned: Payload) -> Any:
+        results = {**kept, **returned} if kept and returned else kept or returned
+        names = self._results
+        return results[names[0]] if len(names) == 1 else {name: results[name] for name in names}
