@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from splitiot.edge import EdgeService
     from splitiot.errors import SplitiotError
     from splitiot.functions import task, tasks
-    from splitiot.models import Model, load_model
+    from splitiot.link_probe import fetch_profile, measure_link
+    from splitiot.models import Bundle, Model, from_keras, load_bundle, load_model, save_bundle
     from splitiot.observation import EdgeTimes, Observation
     from splitiot.pipeline import Boundary, Pipeline, Placement, Runtime, Step, Tier
     from splitiot.plan import Outcome, Plan
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Best",
     "Boundary",
+    "Bundle",
     "Context",
     "Costs",
     "Decision",
@@ -77,9 +79,14 @@ __all__ = [
     "__version__",
     "costs",
     "errors",
+    "fetch_profile",
+    "from_keras",
+    "load_bundle",
     "load_model",
+    "measure_link",
     "profile",
     "samples",
+    "save_bundle",
     "solve",
     "task",
     "tasks",
@@ -93,7 +100,8 @@ _HOMES = {
     "edge": ("EdgeService",),
     "errors": ("SplitiotError",),
     "functions": ("task", "tasks"),
-    "models": ("Model", "load_model"),
+    "link_probe": ("fetch_profile", "measure_link"),
+    "models": ("Bundle", "Model", "from_keras", "load_bundle", "load_model", "save_bundle"),
     "observation": ("EdgeTimes", "Observation"),
     "pipeline": ("Boundary", "Pipeline", "Placement", "Runtime", "Step", "Tier"),
     "plan": ("Outcome", "Plan"),

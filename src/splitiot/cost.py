@@ -332,6 +332,11 @@ class Costs:
             )
         return row
 
+    def _repr_html_(self) -> str:
+        from splitiot._html import costs_html
+
+        return costs_html(self)
+
     def __repr__(self) -> str:
         return f"<Costs of {len(self)} placements, {int(self.mask.sum())} allowed>"
 

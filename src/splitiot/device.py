@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import threading
@@ -76,7 +77,7 @@ class Device:
     runtime : Runtime, optional
         What models are run with.
     parts : sequence of (int, int), optional
-        The only parts that this device has; all unless given.
+        The only parts that this device has; all, or those of a bundle, unless given.
     exact : bool
         Use the edge only while its results agree bit for bit with the device's.
     deadline_s : float, optional
@@ -134,6 +135,7 @@ class Device:
         self._own_runner = runner is None
         self._runner = runner or Runner(pipeline, runtime=runtime, clock=clock)
         self._info = pipeline.runtime_info(runtime)
+        parts = pipeline.parts if parts is None else parts
         self._parts = None if parts is None else frozenset((int(a), int(b)) for a, b in parts)
         self._deadline_s, self._patience_s = deadline_s, patience_s
         self._connect_s, self._follow = connect_s, follow
@@ -461,6 +463,8 @@ class Device:
             folder = Path(os.fspath(self._cache))
         i = self._info
         sink = "" if self._pipeline.sink == "device" else "-edge"
+        if self._pipeline.parts is not None:  # what was measured is told by what is here
+            sink += f"-parts-{hashlib.sha256(repr(self._pipeline.parts).encode()).hexdigest()[:8]}"
         return folder / f"{self._pipeline.digest[:32]}{sink}-{i.name}-{i.version}-{i.kernels}-{i.machine}.json"
 
     def _cached(self) -> TierProfile | None:

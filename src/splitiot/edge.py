@@ -55,6 +55,9 @@ class EdgeService:
         `handle_async` runs what takes less than this in the event loop, the rest in threads.
     workers : int
         How many threads.
+    max_owners : int
+        How many devices a stateful pipeline keeps a state for, each in an interpreter of its own. One more takes the
+        place of the one that was heard of longest ago, which gets a "state-lost" failure until it resets.
     max_frame_bytes, max_in_flight : int
         Larger frames are refused, more requests at once are answered with "busy".
     clock : callable
@@ -85,13 +88,16 @@ class EdgeService:
         on_result: Callable[[str, Any], None] | None = None,
         inline_s: float = 0.002,
         workers: int = 2,
+        max_owners: int = 1024,
         max_frame_bytes: int = wire.MAX_FRAME_BYTES,
         max_in_flight: int = 32,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         served = list(pipelines)
         self.clock = clock
-        self._runtime = runtime
+        if max_owners < 1:
+            raise ValueError(f"max_owners must be >= 1, got {max_owners}")
+        self._runtime, self._max_owners = runtime, max_owners
         self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: where results are wanted changes parts
 
         def make_planner(pipeline: Pipeline, device: TierProfile, edge: TierProfile) -> Planner:
@@ -223,7 +229,9 @@ class EdgeService:
             if runner is None:
                 if self._closed:
                     raise LocalProtocolError("this service was closed")
-                runner = self._runners[key] = Runner(pipeline, runtime=self._runtime, clock=self.clock)
+                runner = self._runners[key] = Runner(
+                    pipeline, runtime=self._runtime, max_owners=self._max_owners, clock=self.clock
+                )
             return runner
 
     def _receive(self, frame: bytes, peer: str, received_s: float | None, waiter: _Waiter) -> list[tuple[Job, float]]:

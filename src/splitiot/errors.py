@@ -19,6 +19,7 @@ SplitiotError
 ├── DeadlineExceeded              no result in time (also a TimeoutError)
 ├── EdgeUnavailable               the edge can't be reached and the device can't finish alone
 ├── Overloaded                    a bounded table is full; come back after `retry_after_s`
+│   └── StateLost                 what a stateful pipeline remembered of one owner is gone: reset()
 └── MissingDependencyError        an extra is not installed (also an ImportError)
 """
 
@@ -41,6 +42,7 @@ __all__ = [
     "RemoteError",
     "RemoteProtocolError",
     "SplitiotError",
+    "StateLost",
     "StepError",
     "TransportError",
     "TransportTimeout",
@@ -156,6 +158,10 @@ class Overloaded(SplitiotError):
     def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StateLost(Overloaded):
+    """What a stateful pipeline remembered of one owner is gone: evicted, or in doubt. Start again with `reset`."""
 
 
 class MissingDependencyError(SplitiotError, ImportError):

@@ -313,6 +313,8 @@ class Pipeline(abc.ABC):
         The legal cuts, ascending.
     refused : dict of int to str
         Why each of the other cuts is not legal.
+    parts : tuple of (int, int), or None
+        The only parts that are here (of a bundle); None where all are.
     """
 
     steps: tuple[Step, ...]
@@ -321,6 +323,7 @@ class Pipeline(abc.ABC):
     stateful: bool
     cuts: tuple[int, ...]
     refused: Mapping[int, str]
+    parts: tuple[tuple[int, int], ...] | None = None
 
     @property
     def n(self) -> int:
@@ -379,6 +382,11 @@ class Pipeline(abc.ABC):
             raise CutError(f"cut {cut!r} is not in 0..{self.n}: a cut is the number of steps on the device")
         return int(cut)
 
+    def _repr_html_(self) -> str:
+        from splitiot._html import pipeline_html
+
+        return pipeline_html(self)
+
     def __add__(self, other: Pipeline) -> Chain:
         if not isinstance(other, Pipeline):
             return NotImplemented
@@ -416,6 +424,11 @@ class Chain(Pipeline):
             for cut, why in p.refused.items()
         }
         refused |= pinned(self.steps)
+        if any(p.parts is not None for p in self.links):
+            here = [cut for cut in range(self.n + 1) if self._has(0, cut)]
+            refused = {c: "its head is not here" for c in range(self.n + 1) if c and c not in here} | refused
+            ends = [(0, c) for c in here if c] + [(c, self.n) for c in range(1, self.n) if self._has(c, self.n)]
+            self.parts = tuple(sorted(end for end in ends if end[0] == 0 or end[0] not in refused))
         self.refused = dict(sorted(refused.items()))
         self.cuts = tuple(c for c in range(self.n + 1) if c not in refused)
 
@@ -426,6 +439,14 @@ class Chain(Pipeline):
             if cut < self._firsts[index + 1]:
                 return index, cut - self._firsts[index]
         return len(self.links) - 1, cut - self._firsts[-2]
+
+    def _has(self, start: int, stop: int) -> bool:
+        """Whether all of [start, stop) is here."""
+        for first, p in zip(self._firsts, self.links, strict=False):
+            i, j = max(start - first, 0), min(stop - first, p.n)
+            if i < j and p.parts is not None and (i, j) not in p.parts:
+                return False
+        return True
 
     def boundary(self, cut: int) -> Boundary:
         index, inner = self._locate(cut)

@@ -159,6 +159,11 @@ class Plan:
         """Say in a few lines what was chosen, what it should cost, and what would change the answer."""
         return "\n".join(_explain(self))
 
+    def _repr_html_(self) -> str:
+        from splitiot._html import plan_html
+
+        return plan_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for logs and JSON."""
         costs, row, other = self.costs, self.row, self.runner_up

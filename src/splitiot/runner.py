@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 
-from splitiot.errors import CutError, LocalProtocolError, Overloaded
+from splitiot.errors import CutError, LocalProtocolError, Overloaded, StateLost
 from splitiot.pipeline import Executable, Payload, Pipeline, Runtime
 
 __all__ = ["Runner"]
@@ -47,6 +47,9 @@ class Runner:
         What the parts are opened with.
     max_bytes : int
         Memory that the kept executables may hold, by their own estimate.
+    max_owners : int
+        How many owners of a stateful pipeline may have a state at once. One more takes the place of the one that was
+        used longest ago; that one's next run raises StateLost.
     clock : callable
         Gives seconds; only differences count.
 
@@ -68,13 +71,16 @@ class Runner:
         *,
         runtime: Runtime | None = None,
         max_bytes: int = 256 * 2**20,
+        max_owners: int = 1024,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be >= 0, got {max_bytes}")
+        if max_owners < 1:
+            raise ValueError(f"max_owners must be >= 1, got {max_owners}")
         self.pipeline = pipeline
         self.runtime = runtime
-        self.max_bytes = max_bytes
+        self.max_bytes, self.max_owners = max_bytes, max_owners
         self._clock = clock
         self._stateful = pipeline.stateful
         self._lock = threading.Lock()
@@ -120,9 +126,10 @@ class Runner:
         CutError, NotCuttable
             There is no such part; or the pipeline is stateful, and the owner has run another part that holds
             some of the same steps.
+        StateLost
+            The owner's state is gone: evicted, or in doubt after a run that failed. Start again with `reset`.
         Overloaded
-            The owner's state is gone: evicted for lack of memory, or in doubt after a run that failed.
-            Start again with `reset`.
+            Too many owners have lost their states and did not reset.
         LocalProtocolError
             The runner was closed.
         """
@@ -317,7 +324,7 @@ class Runner:
         self, key: tuple[int, int], payload: Payload, owner: Hashable, state: _State
     ) -> tuple[Payload, float]:
         if state.lost is not None:
-            raise Overloaded(f"the state of {owner!r} {state.lost}: start again with reset()")
+            raise StateLost(f"the state of {owner!r} {state.lost}: start again with reset()")
         executable = state.executables.get(key)
         if executable is None:
             executable = self._open_owned(key, owner, state)
@@ -348,8 +355,17 @@ class Runner:
             if not state.executables:
                 self._forget(owner, state)
             raise
+        if not state.executables:  # a new state: within the bound, the one used longest ago gives way
+            while self._with_state() >= self.max_owners and self._evict_state(
+                f"was evicted: {self.max_owners} owners may have one"
+            ):
+                pass
         state.executables[key] = executable
         return executable
+
+    def _with_state(self) -> int:
+        with self._lock:
+            return sum(bool(state.executables) for state in self._states.values())
 
     def _lose(self, state: _State, why: str) -> None:
         executables = list(state.executables.values())
@@ -371,7 +387,7 @@ class Runner:
         self._drop(list(state.executables.values()))
         state.executables.clear()
 
-    def _evict_state(self) -> bool:
+    def _evict_state(self, why: str = "was evicted for lack of memory") -> bool:
         """Lose the state that was used longest ago and is not at work; say whether there was one."""
         with self._lock:
             candidates = [state for state in self._states.values() if state.executables]
@@ -379,7 +395,7 @@ class Runner:
             if state.lock.acquire(blocking=False):
                 try:
                     if state.executables and not state.forgotten:
-                        self._lose(state, "was evicted for lack of memory")
+                        self._lose(state, why)
                         return True
                 finally:
                     state.lock.release()

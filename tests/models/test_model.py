@@ -283,12 +283,12 @@ def test_from_file(tmp_path: Path) -> None:
 
 
 def without_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    from splitiot.models import interpreters
+    from splitiot.models import probe
 
     def missing(*_: object, **__: object) -> None:
         raise MissingDependencyError("an interpreter (ai-edge-litert)", "litert")
 
-    monkeypatch.setattr(interpreters, "known_shapes", missing)
+    monkeypatch.setattr(probe, "child_shapes", missing)
 
 
 def test_open_shapes_need_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,28 +5,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from splitiot.models.bundle import Bundle, load_bundle, save_bundle
     from splitiot.models.interpreters import available, open_interpreter
+    from splitiot.models.keras import from_keras
+    from splitiot.models.layers import LayerPart, LayerPipeline
     from splitiot.models.model import Model, load_model
     from splitiot.models.part import ModelPart
     from splitiot.models.verify import VerifyReport, verify_model
 
 __all__ = [
+    "Bundle",
+    "LayerPart",
+    "LayerPipeline",
     "Model",
     "ModelPart",
     "VerifyReport",
     "available",
+    "from_keras",
+    "load_bundle",
     "load_model",
     "open_interpreter",
+    "save_bundle",
     "verify_model",
 ]
 
 _WHERE = {
+    "Bundle": "bundle",
+    "LayerPart": "layers",
+    "LayerPipeline": "layers",
     "Model": "model",
     "ModelPart": "part",
     "VerifyReport": "verify",
     "available": "interpreters",
+    "from_keras": "keras",
+    "load_bundle": "bundle",
     "load_model": "model",
     "open_interpreter": "interpreters",
+    "save_bundle": "bundle",
     "verify_model": "verify",
 }
 

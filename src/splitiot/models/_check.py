@@ -1,4 +1,4 @@
-"""What `verify` does in its child process: every cut against the whole model, bit for bit.
+"""What is done in the child process: every cut against the whole model, bit for bit; or one try; or shapes.
 
 It reads one request from standard input and writes one line of JSON for each thing that it begins or has
 found to standard output, so that the parent knows what was being run when native code kills the process.
@@ -15,8 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from splitiot.errors import MissingDependencyError, ModelError
-from splitiot.models.interpreters import Array, open_interpreter, pick, runtime_info
+from splitiot.errors import MissingDependencyError, ModelError, UnsupportedModel
+from splitiot.models.interpreters import Array, known_shapes, open_interpreter, pick, runtime_info
 from splitiot.pipeline import Boundary, Executable, Payload, Runtime, TensorSpec
 
 if TYPE_CHECKING:
@@ -297,11 +297,23 @@ def _answer(say: Callable[..., None]) -> None:
     runtime = Runtime(*header["runtime"])
     say(at=WHOLE)
     pick(runtime.name)
+    if header.get("task") == "shapes":
+        inputs = {index: tuple(shape) for index, shape in header["inputs"]}
+        try:
+            shapes = known_shapes(file, runtime, invoke=True, inputs=inputs)
+        except UnsupportedModel as error:
+            say(refused=str(error))
+            return
+        say(shapes=[[index, list(shape)] for index, shape in shapes.items()])
+        return
     info = runtime_info(runtime)
     say(info=[info.name, info.version, info.kernels, info.machine])
     model = load_model(file, signature=header["signature"], sink=header["sink"], runtime=runtime)
     if model.digest != header["digest"]:
         raise ModelError(f"the child made digest {model.digest} of this file, the parent {header['digest']}")
+    if header.get("task") == "probe":
+        _probe(say, model, runtime, payloads)
+        return
     checker = Checker(model, runtime, payloads)
     try:
         why = checker.whole()
@@ -321,6 +333,21 @@ def _answer(say: Callable[..., None]) -> None:
             why, largest = f"{type(error).__name__}: {error}", None
         say(cut=cut, why=why, largest=largest)
     say(done=True)
+
+
+def _probe(say: Callable[..., None], model: Model, runtime: Runtime, payloads: Sequence[Arrays]) -> None:
+    """Run the uncut model; that it draws random numbers is no matter here."""
+    try:
+        if payloads:
+            Checker(model, runtime, payloads).whole()
+        else:
+            open_interpreter(model.to_bytes(), runtime)
+    except MissingDependencyError:
+        raise
+    except Exception as error:
+        say(probed=str(error), ran=False)
+        return
+    say(probed="", ran=True)
 
 
 def _no_core_dump() -> None:

@@ -14,7 +14,7 @@ import os
 import platform
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property, partial
 from typing import Any, Protocol, TypeAlias
 
@@ -358,8 +358,16 @@ def open_interpreter(model: bytes, runtime: Runtime | None = None) -> Interprete
     return _Native(pick(runtime.name), model, runtime)
 
 
-def known_shapes(model: bytes, runtime: Runtime | None = None, *, invoke: bool = False) -> dict[int, tuple[int, ...]]:
+def known_shapes(
+    model: bytes,
+    runtime: Runtime | None = None,
+    *,
+    invoke: bool = False,
+    inputs: Mapping[int, tuple[int, ...]] | None = None,
+) -> dict[int, tuple[int, ...]]:
     """Ask an interpreter for the shapes of the first subgraph's tensors.
+
+    In this process, which a hostile file can kill: `splitiot.models.probe.child_shapes` asks in a child.
 
     Parameters
     ----------
@@ -369,6 +377,8 @@ def known_shapes(model: bytes, runtime: Runtime | None = None, *, invoke: bool =
     invoke : bool
         Run the model once, on zeros: some shapes are known only then. Without it they are those that follow
         from the inputs' shapes.
+    inputs : mapping of int to tuple of int, optional
+        Other shapes for inputs, by tensor index.
 
     Returns
     -------
@@ -385,6 +395,15 @@ def known_shapes(model: bytes, runtime: Runtime | None = None, *, invoke: bool =
     runtime = runtime or Runtime()
     backend = pick(runtime.name)
     raw = backend.make(model, "no-delegate", runtime.threads, preserve=invoke)
+    if inputs:
+        try:
+            for index, shape in inputs.items():
+                raw.resize_tensor_input(index, list(shape))
+            raw.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UnsupportedModel(
+                f"{backend.name} {backend.version} can't run this model with other shapes of its inputs: {_tidy(error)}"
+            ) from error
     if invoke:
         try:
             for details in raw.get_input_details():

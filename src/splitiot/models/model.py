@@ -5,24 +5,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from splitiot.errors import CutError, LocalProtocolError, NotCuttable, UnsupportedModel
+from splitiot.errors import CutError, NotCuttable, UnsupportedModel
+from splitiot.models._named import Named
 from splitiot.models.part import ModelPart
 from splitiot.models.tflite.anatomy import Anatomy
 from splitiot.models.tflite.graph import Network, decode
-from splitiot.models.tflite.reader import read_model
+from splitiot.models.tflite.reader import IDENTIFIER, read_model
 from splitiot.models.tflite.validate import validate
 from splitiot.pipeline import (
     NOTHING,
     UNTYPED,
     Boundary,
-    Payload,
-    Pipeline,
     Runtime,
     RuntimeInfo,
     Sink,
@@ -44,10 +41,12 @@ def load_model(
     signature: str | None = None,
     sink: Sink = "device",
     runtime: Runtime | None = None,
+    resize_input: Mapping[str, Sequence[int]] | None = None,
+    probe: bool = False,
 ) -> Model:
     """Read and check a .tflite network.
 
-    No interpreter is imported, unless the legal cuts are asked for and only an interpreter knows a shape there.
+    No interpreter is imported here. Where only an interpreter knows a shape, one is asked in a child process.
 
     Parameters
     ----------
@@ -59,27 +58,64 @@ def load_model(
         Where the results are wanted.
     runtime : Runtime, optional
         What parts are run with when nothing else is said.
+    resize_input : mapping of str to sequence of int, optional
+        Shapes for inputs with open sizes, by name: ``{"image": (1, 96, 96, 3)}``. What follows for the other tensors
+        is asked from an interpreter in a child process. Both sides must give the same shapes: the digest changes.
+    probe : bool
+        Run the model once, in a child process, before it is trusted: a file that passes all checks may still crash
+        an interpreter.
 
     Raises
     ------
     MalformedModel
         The file is broken.
     UnsupportedModel
-        The file uses something that this version does not know, or has no such signature.
+        The file uses something that this version does not know, has no such signature or input, is of another format,
+        or did not survive the probe. The message says what to do.
+    MissingDependencyError
+        `probe` or `resize_input` was asked for, and there is no interpreter.
     OSError
         It can't be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        data, name = bytes(source), "model"
+        data, file, name = bytes(source), "this file", "model"
     else:
         path = Path(source)
+        if path.is_dir():
+            from splitiot.models import foreign
+
+            foreign.refuse_folder(path)
         if path.stat().st_size > _LARGEST_BYTES:
             raise UnsupportedModel(f"{path.name} has {path.stat().st_size} bytes: more than 2 GB can't be cut")
-        data, name = path.read_bytes(), path.stem
-    network = decode(read_model(data))
-    validate(network)
+        data, file, name = path.read_bytes(), path.name, path.stem
+    if data[4:8] != IDENTIFIER:
+        from splitiot.models import foreign
+
+        foreign.refuse_file(data, file)
+    network = _network(data)
     key, index = _choose(network, signature)
-    return Model(data, Anatomy(network, index, runtime), name=name, signature=key, sink=_sink(sink))
+    anatomy = Anatomy(network, index, runtime, unchosen=signature is None)
+    if resize_input:
+        from splitiot.models.resize import resized
+
+        data = resized(anatomy, resize_input)
+        anatomy = Anatomy(_network(data), index, runtime, unchosen=signature is None)
+    model = Model(data, anatomy, name=name, signature=key, sink=_sink(sink))
+    if probe:
+        from splitiot.models.probe import probe_model
+
+        probe_model(model, runtime)
+    return model
+
+
+def _network(data: bytes) -> Network:
+    network = decode(read_model(data))
+    if any(operator.custom for graph in network.graphs for operator in graph.operators):
+        from splitiot.models.foreign import refuse_compiled
+
+        refuse_compiled(network)
+    validate(network)
+    return network
 
 
 def _choose(network: Network, signature: str | None) -> tuple[str | None, int]:
@@ -98,7 +134,7 @@ def _sink(sink: Sink) -> Sink:
     return sink
 
 
-class Model(Pipeline):
+class Model(Named):
     """A network: its operators are the steps. Made by `load_model`.
 
     Operators that only prepare constants (float16 weights behind DEQUANTIZE) are no steps: every part that needs
@@ -118,20 +154,15 @@ class Model(Pipeline):
 
     def __init__(self, data: bytes, anatomy: Anatomy, *, name: str, signature: str | None, sink: Sink) -> None:
         self._data, self._anatomy = data, anatomy
-        self.name, self.signature, self.sink = name, signature, sink
+        self.signature, self.sink = signature, sink
         self.subgraph = anatomy.graph.index
         self.stateful, self.warnings = anatomy.stateful, anatomy.warnings
         self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
-        self.inputs: tuple[TensorSpec, ...] = tuple(map(anatomy.spec, anatomy.graph.inputs))
-        self._results = tuple(anatomy.names[i] for i in anatomy.liveness.results)
-        self._only = None
-        if len(self.inputs) == 1 and self.inputs[0].dtype != "bytes":
-            (spec,) = self.inputs
-            self._only = spec.name, np.dtype(spec.dtype), spec.shape
+        inputs = tuple(map(anatomy.spec, anatomy.graph.inputs))
+        self._name(name, inputs, [anatomy.names[i] for i in anatomy.liveness.results])
         # asked for on every request
         self._boundaries: dict[int, Boundary] = {}
         self._returns: dict[int, Boundary] = {}
-        self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
     @functools.cached_property
     def digest(self) -> str:  # type: ignore[override]
@@ -217,75 +248,13 @@ class Model(Pipeline):
         cut = self._legal(cut)
         return self.part(0, cut), self.part(cut, self.n)
 
-    def bind(self, value: Any) -> Payload:
-        """Check what a user gives, and make it a dict of arrays by input name.
-
-        Parameters
-        ----------
-        value : array, or mapping of str to array
-            A model with one input takes the array itself as well. Lists and scalars get the input's type; arrays
-            must have it.
-
-        Raises
-        ------
-        LocalProtocolError
-            A name, a type or a shape is wrong.
-        """
-        if self._only is not None and isinstance(value, np.ndarray):
-            name, dtype, shape = self._only
-            if value.dtype == dtype and value.shape == shape and value.flags.c_contiguous:
-                return {name: value}
-        names = [spec.name for spec in self.inputs]
-        if isinstance(value, Mapping):
-            if set(value) != set(names):
-                raise LocalProtocolError(f"{self.name} takes inputs {names}, got {sorted(map(str, value))}")
-            values = value
-        elif len(names) == 1:
-            values = {names[0]: value}
-        else:
-            raise LocalProtocolError(f"{self.name} has {len(names)} inputs: give a dict with {names}")
-        return {spec.name: self._bound(spec, values[spec.name]) for spec in self.inputs}
-
-    def _bound(self, spec: TensorSpec, value: Any) -> Any:
-        dtype = np.dtype(spec.dtype)
-        given = isinstance(value, np.ndarray)
-        if spec.dtype == "bytes":  # strings: as long as they are
-            array = np.asarray(value)
-            fits = array.dtype.kind in "SOU"
-        else:
-            try:
-                array = value if given else np.asarray(value, dtype)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise LocalProtocolError(f"input {spec.name!r} of {self.name}: {error}") from error
-            fits = array.dtype.name == spec.dtype
-        if not fits or array.shape != spec.shape:
-            raise LocalProtocolError(
-                f"input {spec.name!r} of {self.name} is {array.dtype.name}{list(array.shape)}, "
-                f"expected {spec.dtype}{list(spec.shape)}"
-            )
-        return array if spec.dtype == "bytes" else np.asarray(array, dtype, order="C")
-
-    def divide(self, cut: int, payload: Payload) -> tuple[Payload, Payload]:
-        names = self._divisions.get(cut)
-        if names is None:
-            names = self._divisions[cut] = self._division(self.check_cut(cut))
-        sent, kept = names
-        if not kept and len(sent) == len(payload):
-            return payload, {}
-        return {name: payload[name] for name in sent}, {name: payload[name] for name in kept}
-
-    def _division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of what crosses and of what stays."""
         names = self._anatomy.names
         sent = tuple(names[i] for i in self._anatomy.crossing(cut, self.sink))
         if self.sink == "edge" or cut == 0:
             return sent, ()
         return sent, tuple(names[i] for i in self._anatomy.liveness.results_at(cut))
-
-    def join(self, kept: Payload, returned: Payload) -> Any:
-        results = {**kept, **returned} if kept and returned else kept or returned
-        names = self._results
-        return results[names[0]] if len(names) == 1 else {name: results[name] for name in names}
 
     def with_sink(self, sink: Sink) -> Model:
         if sink == self.sink:

@@ -98,8 +98,8 @@ class ModelPart(Part):
         return cls(description, inputs, outputs, write, anatomy.runtime)
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> ModelPart:
-        """Read a part that was saved.
+    def load(cls, source: str | os.PathLike[str] | bytes, *, runtime: Runtime | None = None) -> ModelPart:
+        """Read a part that was saved; `runtime` is what it is run with when nothing else is said.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class ModelPart(Part):
         outputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.outputs)))
         if _listed(inputs) != description.inputs or _listed(outputs) != description.outputs:
             raise MalformedModel("the part's inputs and outputs are not those of its description: was it changed?")
-        return cls(description, inputs, outputs, lambda: data)
+        return cls(description, inputs, outputs, lambda: data, runtime)
 
     def to_bytes(self) -> bytes:
         """Return the part as a .tflite file. The same part gives the same bytes.

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import queue
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import asdict, frozen
 
 from splitiot.errors import MissingDependencyError, ModelError
 from splitiot.models._check import WHOLE, Arrays, pack_request, random_payload
+from splitiot.models._child import CODE, Messages, start_child
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
@@ -25,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CutCheck", "VerifyReport", "verify_model"]
 
-_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from splitiot.models._check import main; main()"
+_CHILD = CODE
 
 
 @frozen
@@ -252,56 +247,5 @@ class _Watch:
             self.on_line(line)
 
 
-@contextmanager
-def _child(request: bytes) -> Iterator[tuple[queue.SimpleQueue[dict[str, Any] | None], Callable[[], str]]]:
-    """Start a child; gives its messages (None: it has ended), and a function that says how it ended."""
-    messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-    paths = json.dumps(sys.path)
-    with tempfile.TemporaryFile() as errors:
-        # isolated: only the module path of this process counts, no environment
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-c", _CHILD, paths],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        except OSError as error:
-            raise ModelError(f"no child process can be started with {sys.executable!r}: {error}") from error
-        assert child.stdin is not None
-        assert child.stdout is not None
-        reader = threading.Thread(target=_read, args=(child.stdout, messages), daemon=True)
-        reader.start()
-        try:
-            try:
-                with child.stdin:
-                    child.stdin.write(request)
-            except OSError:  # it has died already: the messages end
-                pass
-            yield messages, lambda: _ending(child, errors)
-        finally:
-            child.kill()
-            child.wait()
-            reader.join()
-            child.stdout.close()
-
-
-def _read(stream: IO[bytes], messages: queue.SimpleQueue[dict[str, Any] | None]) -> None:
-    for line in stream:
-        try:
-            messages.put(json.loads(line))
-        except ValueError:  # cut short by a crash
-            break
-    messages.put(None)
-
-
-def _ending(child: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
-    code = child.wait()
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    errors.seek(0)
-    last = errors.read()[-2000:].decode(errors="replace").strip().splitlines()[-1:]
-    return f"ended with exit code {code}" + (f": {last[0]}" if last else "")
+def _child(request: bytes) -> AbstractContextManager[tuple[Messages, Callable[[], str]]]:
+    return start_child(request, _CHILD)

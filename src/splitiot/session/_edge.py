@@ -10,7 +10,7 @@ import msgspec
 
 from splitiot import wire
 from splitiot.codecs import RAW
-from splitiot.errors import DeadlineExceeded, LocalProtocolError, RemoteProtocolError, SplitiotError
+from splitiot.errors import DeadlineExceeded, LocalProtocolError, RemoteProtocolError, SplitiotError, StateLost
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
@@ -185,7 +185,11 @@ class EdgeSession:
             frame = self._reply_frame(job, flight.request, peer, result, now_s, stamped)
         except Exception as error:  # whatever it is, those who wait must hear of it
             self.counters.failures += 1
-            code = ErrorCode.LATE if isinstance(error, DeadlineExceeded) else ErrorCode.FAILED
+            code = ErrorCode.FAILED
+            if isinstance(error, DeadlineExceeded):
+                code = ErrorCode.LATE
+            elif isinstance(error, StateLost):
+                code = ErrorCode.STATE_LOST
             frame = self._failure_frame(boot, sequence, code, f"{type(error).__name__}: {error}", stamped)
         self._remember(job.key, frame)
         return [*effects, *(Send(frame, name, reply_to) for reply_to in flight.waiting)]

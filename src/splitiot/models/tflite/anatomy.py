@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 
-from splitiot.errors import MalformedModel, MissingDependencyError, UnsupportedModel
+from splitiot.errors import MalformedModel, MissingDependencyError, ModelError
 from splitiot.models.tflite.graph import DTYPES, Network, Operator, Tensor
 from splitiot.models.tflite.liveness import Liveness
 from splitiot.models.tflite.shapes import Shapes
@@ -31,6 +31,8 @@ class Anatomy:
         The subgraph.
     runtime : Runtime, optional
         Of the interpreter that is asked for shapes, if it comes to that.
+    unchosen : bool
+        Whether nobody said which subgraph: then several signatures are worth a warning.
 
     Attributes
     ----------
@@ -40,11 +42,11 @@ class Anatomy:
     warnings : tuple of str
     """
 
-    def __init__(self, network: Network, index: int, runtime: Runtime | None = None) -> None:
+    def __init__(self, network: Network, index: int, runtime: Runtime | None = None, *, unchosen: bool = False) -> None:
         self.network, self.graph = network, network.graphs[index]
         if not self.graph.operators or not self.graph.outputs:
             raise MalformedModel(f"subgraph {index} has no operator or no output: there is nothing to run")
-        self.runtime = runtime
+        self.runtime, self.unchosen = runtime, unchosen
         self.liveness = Liveness(self.graph)
         self.steps = self.liveness.steps
         self.shapes = Shapes(self.graph)
@@ -57,6 +59,12 @@ class Anatomy:
         self._answer: dict[int, tuple[int, ...]] | str | None = None
 
     def _warnings(self) -> Iterable[str]:
+        signatures = self.network.signatures
+        if self.unchosen and len({found.subgraph for found in signatures}) > 1:
+            first = "the first subgraph"
+            taken = next((found.key for found in signatures if found.subgraph == self.graph.index), first)
+            others = ", ".join(repr(found.key) for found in signatures if found.key != taken)
+            yield f"several signatures and none was chosen: it is {taken!r}; signature= takes {others} as well"
         for what in dict.fromkeys(what for state in self.states for what in state.random):
             yield f"{what} draws random numbers: only fresh interpreters, run by run, agree with the whole model"
         for what in dict.fromkeys(what for state in self.states for what in state.custom):
@@ -127,14 +135,14 @@ class Anatomy:
         return self._answer
 
     def _ask(self) -> dict[int, tuple[int, ...]] | str:
-        from splitiot.models.interpreters import known_shapes
+        from splitiot.models.probe import child_shapes
 
         table, tensors = self.part_table(0, self.n, self.graph.inputs, self.liveness.results, baked=False)
         try:
-            known = known_shapes(write_model(table), self.runtime, invoke=True)
+            known = child_shapes(write_model(table), self.runtime)
         except MissingDependencyError:
             return 'only an interpreter knows its shape, and there is none: pip install "splitiot[litert]"'
-        except UnsupportedModel as error:
+        except ModelError as error:
             return f"only an interpreter knows its shape, and it does not run: {error}"
         return {old: known[new] for old, new in tensors.items() if new in known}
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from splitiot.errors import MalformedModel
 from splitiot.models.tflite.graph import BITS, Graph, Network, Operator, Tensor
-from splitiot.models.tflite.operators import ARITY, NEEDS_OPTIONS, OPTIONS, RESOURCES
+from splitiot.models.tflite.operators import ARITY, CONTROL, NEEDS_OPTIONS, OPTIONS, RESOURCES, words
 from splitiot.models.tflite.sparsity import check_sparsity
-from splitiot.models.tflite.table import Table
+from splitiot.models.tflite.table import SCALAR, Table
 
 __all__ = ["validate"]
 
@@ -31,6 +31,15 @@ _POSITIVE = (
     "stride_w", "stride_h", "stride_d", "dilation_wfactor", "dilation_hfactor", "dilation_dfactor",
     "dilation_w_factor", "dilation_h_factor", "dilation_d_factor", "filter_width", "filter_height", "block_size",
 )  # fmt: skip
+_SAME_SHAPE = words("""
+RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LOGISTIC TANH SOFTMAX LOG_SOFTMAX ABS EXP LOG SIN COS SQRT RSQRT SQUARE NEG FLOOR
+CEIL ROUND ELU GELU LEAKY_RELU HARD_SWISH DEQUANTIZE QUANTIZE CAST LOGICAL_NOT L2_NORMALIZATION
+LOCAL_RESPONSE_NORMALIZATION
+""")
+_BROADCAST = words("""
+ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD LESS LESS_EQUAL GREATER GREATER_EQUAL EQUAL
+NOT_EQUAL LOGICAL_AND LOGICAL_OR
+""")
 _ENUMS = {"padding": 2, "fused_activation_function": 6, "weights_format": 2, "kernel_type": 2, "mode": 2}
 
 
@@ -51,6 +60,7 @@ def validate(network: Network) -> None:
             where = f"subgraph {graph.index}, {operator}"
             _operator(where, operator)
             _contents(where, graph, operator)
+            _sizes(where, graph, operator)
             _calls(where, network, graph, operator)
     _acyclic(network)
 
@@ -189,11 +199,17 @@ def _operator(where: str, operator: Operator) -> None:
     if expected is not None and options.name != expected:
         _fail(where, f"it has {options.name}, expected {expected}")
     for field in _POSITIVE:
-        if field in options.type.by_name and options[field] < 1:
+        if _scalar(options, field) and options[field] < 1:
             _fail(where, f"{field} must be at least 1, it is {options[field]}")
     for field, count in _ENUMS.items():
-        if field in options.type.by_name and not 0 <= options[field] < count:
+        if _scalar(options, field) and not 0 <= options[field] < count:
             _fail(where, f"{field} must be in 0..{count - 1}, it is {options[field]}")
+
+
+def _scalar(options: Table, name: str) -> bool:
+    """Whether there is a number of this name: StableHLO's options have vectors of the same names."""
+    field = options.type.by_name.get(name)
+    return field is not None and field.kind == SCALAR
 
 
 def _range(low: int, high: int) -> str:
@@ -207,6 +223,10 @@ def _contents(where: str, graph: Graph, operator: Operator) -> None:
         handle = graph.tensors[(operator.inputs or operator.outputs)[0]]
         if handle.type != "RESOURCE":
             _fail(where, f"{handle} is {handle.type}, it must be a RESOURCE")
+    if code not in CONTROL and code != "CUSTOM":
+        for index in operator.inputs[1 if code in RESOURCES else 0 :]:
+            if index >= 0 and graph.tensors[index].type == "RESOURCE":
+                _fail(where, f"it reads {graph.tensors[index]}, a RESOURCE, as if it were a value")
     if code in _SCALED:
         types = ("INT8", "UINT8", "INT16")[: _SCALED[code]]
         for index in (*operator.inputs[:2], *operator.outputs):
@@ -236,6 +256,29 @@ def _contents(where: str, graph: Graph, operator: Operator) -> None:
         ranks = {len(graph.tensors[i].shape) for i in operator.inputs if i >= 0 and graph.tensors[i].shape}
         if ranks and not -max(ranks) <= options["axis"] < max(ranks):
             _fail(where, f"axis {options['axis']} of {max(ranks)} dimensions")
+
+
+def _sizes(where: str, graph: Graph, operator: Operator) -> None:
+    """Results as large as what they are made from.
+
+    What crosses at a cut is announced by the stored shapes, and a variable that grows kills LiteRT.
+    """
+    if operator.code not in _SAME_SHAPE and operator.code not in _BROADCAST:
+        return
+    inputs = [graph.tensors[index] for index in operator.inputs]
+    made = graph.tensors[operator.outputs[0]]
+    # an open size, or a file too old to tell, is decided by the interpreter
+    if not made.shape or any(t.signature is not None and -1 in t.signature for t in (made, *inputs)):
+        return
+    if not all(t.shape or t.constant or t.ranked for t in inputs):
+        return
+    shape: tuple[int, ...] = ()
+    try:
+        shape = np.broadcast_shapes(*(t.shape for t in inputs))
+    except ValueError:
+        _fail(where, f"its inputs' shapes do not fit each other: {', '.join(str(t.shape) for t in inputs)}")
+    if shape != made.shape:
+        _fail(where, f"{made} is stored with shape {made.shape}, it is made with {shape}")
 
 
 def _scaled(tensor: Tensor) -> bool:
