@@ -196,7 +196,7 @@ def test_shapes_that_only_an_interpreter_knows(models_dir: Path, monkeypatch: py
     def missing(*args: object, **more: object) -> None:
         raise MissingDependencyError("an interpreter (ai-edge-litert)", "litert")
 
-    monkeypatch.setattr("splitiot.models.interpreters.pick", missing)
+    monkeypatch.setattr("splitiot.models.probe.child_shapes", missing)
     for name, expected in SHARED.items():
         model = load(models_dir, name)
         asked = [cut for cut, why in model.refused.items() if "needs an interpreter" in why]
