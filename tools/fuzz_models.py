@@ -281,6 +281,10 @@ def child() -> None:
     os._exit(0)
 
 
+CHILD = [sys.executable, str(Path(__file__).resolve()), "--child"]
+"""The command that runs models from stdin."""
+
+
 def run_batch(batch: list[bytes]) -> list[str]:
     """How each model ended: ran, refused, memory, killed by a signal, or hung. A death restarts behind it."""
     ended: list[str] = []
@@ -290,14 +294,13 @@ def run_batch(batch: list[bytes]) -> list[str]:
 
 
 def _one_child(batch: list[bytes]) -> list[str]:
-    command = [sys.executable, str(Path(__file__).resolve()), "--child"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     with tempfile.TemporaryFile() as file:
         for data in batch:
             file.write(struct.pack("<I", len(data)) + data)
         file.seek(0)
         process = subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            CHILD, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
         assert process.stdout is not None  # closed below, when all of it has been read
         said: list[str] = []

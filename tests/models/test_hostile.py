@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -57,6 +58,26 @@ def test_accepted_mutants_run(models: dict[str, bytes]) -> None:
     ends = found["byte"]["ends"] + found["structural"]["ends"]
     assert ends["ran"] > 200
     assert not [end for end in ends if end.startswith("killed")], ends
+
+
+# speaks as the fuzzer's child does, and dies for certain where a broken model only might
+DYING_CHILD = """
+import os, signal, struct, sys
+print("ready", flush=True)
+while head := sys.stdin.buffer.read(4):
+    data = sys.stdin.buffer.read(struct.unpack("<I", head)[0])
+    print("begin", flush=True)
+    if data == b"bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("ran", flush=True)
+"""
+
+
+def test_the_fuzzer_sees_what_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before a death and what is behind it is told all the same."""
+    monkeypatch.setattr(fuzz_models, "CHILD", [sys.executable, "-c", DYING_CHILD])
+    assert fuzz_models.run_batch([b"good", b"bad", b"good"]) == ["ran", "killed -9", "ran"]
+    assert fuzz_models.run_batch([b"bad", b"bad"]) == ["killed -9", "killed -9"]
 
 
 def test_the_fuzzer_sees_other_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
