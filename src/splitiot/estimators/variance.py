@@ -72,12 +72,12 @@ class VarianceDetector:
         n = len(self._last)
         if n < _FEWEST:
             return
-        # In parts of the largest, so that nothing overflows. Sums that are carried along would lose digits.
-        largest = max(self._last) or 1.0
-        parts = [x / largest for x in self._last]
-        mean = sum(parts) / n
-        squares = sum([(x - mean) ** 2 for x in parts])
-        self._variation = math.sqrt(squares / (n - 1)) / mean if mean > 0 else 0.0
+        # Each time anew: sums that are carried along would lose digits.
+        mean = sum(self._last) / n
+        if mean == math.inf:
+            mean = sum([x / n for x in self._last])
+        deviation = math.dist(self._last, (mean,) * n) / math.sqrt(n - 1)
+        self._variation = deviation / mean if mean > 0.0 else 0.0
 
     @property
     def drift_detected(self) -> bool:
