@@ -1,11 +1,27 @@
-"""What is believed about tiers and links."""
+"""What is believed about tiers and links, and when it no longer holds."""
 
 from __future__ import annotations
 
-from splitiot.estimators._base import Belief, Beliefs, Scalar
+from splitiot.estimators._base import Belief, Beliefs, Detector, Scalar
+from splitiot.estimators.cascade import VarianceCascade
+from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.ema import Ema
 from splitiot.estimators.joint import JointEstimator
 from splitiot.estimators.link import LinkEstimator
 from splitiot.estimators.tier import TierEstimator, WaitEstimator
+from splitiot.estimators.variance import VarianceDetector
 
-__all__ = ["Belief", "Beliefs", "Ema", "JointEstimator", "LinkEstimator", "Scalar", "TierEstimator", "WaitEstimator"]
+__all__ = [
+    "Belief",
+    "Beliefs",
+    "Detector",
+    "Ema",
+    "JointEstimator",
+    "LinkEstimator",
+    "LogCusum",
+    "Scalar",
+    "TierEstimator",
+    "VarianceCascade",
+    "VarianceDetector",
+    "WaitEstimator",
+]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 
 from splitiot.observation import Observation
 
-__all__ = ["Belief", "Beliefs", "Estimator", "Scalar", "age", "median", "usable"]
+__all__ = ["Belief", "Beliefs", "Detector", "Estimator", "Scalar", "age", "median", "usable"]
 
 
 @frozen
@@ -55,18 +55,27 @@ class Beliefs:
     wait_s: Belief
 
 
+@runtime_checkable
 class Scalar(Protocol):
-    """An estimator of one number: the names that River uses, so that its objects fit."""
-
-    @property
-    def drift_detected(self) -> bool:
-        """Whether the last updates do not fit what came before."""
+    """An estimator of one number: the names of River's `stats`, so that they fit."""
 
     def update(self, x: float) -> object:
         """Take one sample."""
 
     def get(self) -> float:
         """Return the estimate."""
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """It tells when numbers no longer fit those before: the names of River's `drift`, so that they fit."""
+
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the last update told of a change."""
+
+    def update(self, x: float) -> object:
+        """Take one sample."""
 
 
 class Estimator(Protocol):
