@@ -88,13 +88,16 @@ class Costs:
     from the least to the most steps on the device.
     """
 
-    __slots__ = ("_beliefs", "_penalty", "_table", "mask")
+    __slots__ = ("_beliefs", "_penalty", "_table", "_terms", "mask")
 
     mask: NDArray[np.bool_]
     """Which rows are allowed, shape (rows,), bool."""
 
-    def __init__(self, table: _Table, beliefs: Floats, mask: NDArray[np.bool_], penalty: Floats) -> None:
+    def __init__(
+        self, table: _Table, beliefs: Floats, mask: NDArray[np.bool_], penalty: Floats, terms: Floats | None = None
+    ) -> None:
         self._table = table
+        self._terms = table.terms if terms is None else terms
         self._beliefs = beliefs  # device factor, edge factor, 1/up, 1/down, rtt_s, wait_s
         self._penalty = penalty  # 0 where allowed, inf elsewhere
         self.mask = mask
@@ -134,7 +137,7 @@ class Costs:
             beliefs[_RTT] = link.rtt_s
         if wait_s is not None:
             beliefs[_WAIT] = _checked_wait(wait_s)
-        return Costs(self._table, beliefs, self.mask, self._penalty)
+        return Costs(self._table, beliefs, self.mask, self._penalty, self._terms)
 
     def with_beliefs(self, vector: Floats) -> Costs:
         """Return the same rows under a vector of beliefs, not checked: what a planner calls on each decision.
@@ -144,14 +147,47 @@ class Costs:
         vector : array of float, shape (6,)
             Device factor, edge factor, 1/up, 1/down, rtt_s, wait_s. Kept, so it must not be changed.
         """
-        return Costs(self._table, vector, self.mask, self._penalty)
+        return Costs(self._table, vector, self.mask, self._penalty, self._terms)
+
+    def with_curves(self, heads_s: Floats, tails_s: Floats) -> Costs:
+        """Return the same rows with other seconds at factor 1, not checked: what a planner calls when it learns them.
+
+        Parameters
+        ----------
+        heads_s, tails_s : array of float, shape (n + 1,)
+            Of [0, k) on the device and [k, n) on the edge.
+        """
+        terms = self._terms.copy()
+        terms[:, _DEVICE] = heads_s[self._table.cuts]
+        terms[:, _EDGE] = tails_s[self._table.cuts]
+        return Costs(self._table, self._beliefs, self.mask, self._penalty, terms)
+
+    def under(self, vectors: Floats, objective: Objective = "latency_s") -> Floats:
+        """Return what an objective says under several vectors of beliefs at once, inf where a row is not allowed.
+
+        Parameters
+        ----------
+        vectors : array of float, shape (m, 6)
+            See `with_beliefs`.
+        objective : Objective
+
+        Returns
+        -------
+        array of float, shape (m, rows)
+        """
+        if objective == "latency_s":
+            values: Floats = vectors.dot(self._terms.T)
+        else:
+            values = np.array([self.with_beliefs(vector).values(objective) for vector in vectors])
+            values[np.isnan(values)] = math.inf
+        return values + self._penalty
 
     def masked(self, mask: NDArray[np.bool_]) -> Costs:
         """Return the same rows, allowing those in this mask and in `mask`, shape (rows,)."""
         mask = np.asarray(mask, dtype=np.bool_)
         if mask.shape != self.mask.shape:
             raise ValueError(f"a mask for these costs has shape {self.mask.shape}, got {mask.shape}")
-        return Costs(self._table, self._beliefs, *_frozen_mask(self.mask & mask))
+        return Costs(self._table, self._beliefs, *_frozen_mask(self.mask & mask), self._terms)
 
     @property
     def beliefs(self) -> Floats:
@@ -212,13 +248,13 @@ class Costs:
     @property
     def latency_s(self) -> Floats:
         """Seconds from the input to the result, one request alone; shape (rows,)."""
-        result: Floats = self._table.terms.dot(self._beliefs)
+        result: Floats = self._terms.dot(self._beliefs)
         return result
 
     @property
     def period_s(self) -> Floats:
         """Seconds between results of a pipelined run: the slowest of device, uplink, edge and downlink."""
-        busy = self._table.terms[:, :4] * self._beliefs[:4]
+        busy = self._terms[:, :4] * self._beliefs[:4]
         result: Floats = busy.max(axis=1)
         return result
 
@@ -228,7 +264,7 @@ class Costs:
         power = self._table.power
         if power is None:
             return np.full(len(self), math.nan)
-        terms, beliefs = self._table.terms, self._beliefs
+        terms, beliefs = self._terms, self._beliefs
         watts = np.array([power.busy_w, power.idle_w, power.send_w, power.receive_w, power.idle_w, power.idle_w])
         result: Floats = terms.dot(beliefs * watts)
         return result
@@ -266,20 +302,20 @@ class Costs:
     @property
     def sent_bytes(self) -> Floats:
         """Bytes of the payload that goes up."""
-        return _read_only(self._table.terms[:, _UP])
+        return _read_only(self._terms[:, _UP])
 
     @property
     def returned_bytes(self) -> Floats:
         """Bytes of the payload that comes back."""
-        return _read_only(self._table.terms[:, _DOWN])
+        return _read_only(self._terms[:, _DOWN])
 
     @property
     def exchanges(self) -> NDArray[np.bool_]:
         """Which rows need the edge."""
-        return self._table.terms[:, _RTT] > 0
+        return self._terms[:, _RTT] > 0
 
     def _term(self, column: int) -> Floats:
-        result: Floats = self._table.terms[:, column] * self._beliefs[column]
+        result: Floats = self._terms[:, column] * self._beliefs[column]
         return result
 
     # choosing -----------------------------------------------------------------------------------------------
@@ -319,7 +355,7 @@ class Costs:
             See `values`.
         """
         if objective == "latency_s":
-            values = self._table.terms.dot(self._beliefs) + self._penalty
+            values = self._terms.dot(self._beliefs) + self._penalty
         else:
             values = self.values(objective) + self._penalty
             values[np.isnan(values)] = math.inf

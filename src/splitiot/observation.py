@@ -17,6 +17,8 @@ class EdgeTimes(msgspec.Struct, frozen=True, array_like=True):
     decode_s, compute_s, encode_s : float
     residence_s : float
         From the last byte of the request until the reply was handed over; more than the sum of the others.
+    steps_s : tuple of float
+        Compute seconds of each step, where they run one by one (tasks do, a network does not); else empty.
     """
 
     queue_s: float = 0.0
@@ -24,6 +26,7 @@ class EdgeTimes(msgspec.Struct, frozen=True, array_like=True):
     compute_s: float = 0.0
     encode_s: float = 0.0
     residence_s: float = 0.0
+    steps_s: tuple[float, ...] = ()
 
 
 class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -50,6 +53,8 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         It is not known which of several sent frames was answered: teaches nothing about the link (Karn's rule).
     probe : bool
         A measurement of the link alone; `cut` and `plan_id` mean nothing.
+    head_steps_s, local_steps_s : tuple of float
+        Of the seconds in `head_s` and `local_s` those of each step, where they run one by one; else empty.
 
     Examples
     --------
@@ -70,6 +75,8 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     censored: bool = False
     retransmitted: bool = False
     probe: bool = False
+    head_steps_s: tuple[float, ...] = ()
+    local_steps_s: tuple[float, ...] = ()
 
     @property
     def network_s(self) -> float | None:

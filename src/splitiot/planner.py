@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,9 +24,12 @@ from splitiot.topology import Link, TierProfile, Topology
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-__all__ = ["Planner", "PlannerState"]
+__all__ = ["Estimators", "Planner", "PlannerState"]
 
-_VERSION: Final = 1
+Estimators: TypeAlias = Callable[[Sequence[TierProfile], Link], JointEstimator]
+"""Makes what learns, from the profiles of device and edge and the prior link."""
+
+_VERSION: Final = 2
 _NO_TELEMETRY: Final[Mapping[str, float]] = MappingProxyType({})
 _P99: Final = 2.3263478740408408  # 99 % quantile of the standard normal distribution
 
@@ -84,6 +87,9 @@ class Planner:
         The parts that the device has; all unless given.
     power : Power, optional
         For ``energy_j``.
+    estimators : callable
+        Makes what learns, from the tiers' profiles and the prior link: `JointEstimator`, or one with other settings:
+        ``functools.partial(JointEstimator, alpha=0.1, detector=VarianceDetector)``.
 
     Raises
     ------
@@ -116,6 +122,7 @@ class Planner:
         seed: int = 0,
         parts: Iterable[tuple[int, int]] | None = None,
         power: Power | None = None,
+        estimators: Estimators = JointEstimator,
     ) -> None:
         self.pipeline = pipeline
         self.topology = topology
@@ -124,7 +131,8 @@ class Planner:
         self._power = power
         self._parts = None if parts is None else tuple(parts)
         self._cuts: frozenset[int] | None = None
-        self._estimators = JointEstimator(topology.tiers, topology.links[0])
+        self._make_estimators = estimators
+        self._estimators = estimators(topology.tiers, topology.links[0])
         self._seed = seed
         self._generator: Generator | None = None
         self._next_id = 1
@@ -136,6 +144,7 @@ class Planner:
 
     def _rebuild(self) -> None:
         self._table = costs(self.pipeline, self.topology, parts=self._parts, power=self._power)
+        self._refined = self._estimators.refined
         self._allowed: dict[bool, Costs] = {}
 
     # deciding -----------------------------------------------------------------------------------------------
@@ -172,7 +181,7 @@ class Planner:
             allowed = self._mask(edge_up)
         self._now_s = now_s
         context = Context(
-            allowed.with_beliefs(self._estimators.vector(now_s)),
+            self._believed(allowed, now_s),
             random=self._random,
             now_s=now_s,
             objective=self.objective,
@@ -194,6 +203,12 @@ class Planner:
         self._next_id = plan_id + 1
         objective = self.objective if decision.objective is None else decision.objective
         return Plan(plan_id, decision, context.costs, objective)
+
+    def _believed(self, rows: Costs, now_s: float) -> Costs:
+        estimators = self._estimators
+        if estimators.refined != self._refined:
+            rows = rows.with_curves(*estimators.curves)
+        return rows.with_beliefs(estimators.vector(now_s))
 
     def adopt(
         self,
@@ -230,7 +245,7 @@ class Planner:
         self._pass(plan_id)
         decision = Decision(row, why, probe, propensity)
         self._note(decision)
-        return Plan(plan_id, decision, allowed.with_beliefs(self._estimators.vector(now_s)), self.objective)
+        return Plan(plan_id, decision, self._believed(allowed, now_s), self.objective)
 
     def _note(self, decision: Decision) -> None:
         if not decision.probe:
@@ -316,6 +331,7 @@ class Planner:
             self._rebuild()
             raise
         self._estimators.set_profile(tier_index, profile)
+        self._refined = self._estimators.refined
 
     # what is believed ---------------------------------------------------------------------------------------
 
@@ -342,7 +358,7 @@ class Planner:
     @property
     def costs(self) -> Costs:
         """All placements under what is believed now; masked by missing parts only."""
-        return self._table.with_beliefs(self._estimators.vector(self._now_s))
+        return self._believed(self._table, self._now_s)
 
     def beliefs(self, now_s: float) -> Beliefs:
         """Return all beliefs with their spreads, ages and numbers of samples."""
@@ -351,7 +367,7 @@ class Planner:
     def finish_s(self, cut: int) -> float:
         """Return the p99 of the seconds that the device needs for [cut, n) alone."""
         device = self._estimators.device
-        seconds = float(device.profile.tails_s[self.pipeline.check_cut(cut)])
+        seconds = float(device.tails_s[self.pipeline.check_cut(cut)])
         return seconds * device.get() * (1 + _P99 * device.spread)
 
     def predicted_s(self, plan: Plan) -> float:
@@ -390,7 +406,7 @@ class Planner:
                 raise ProfileError(f"this state has version {state.version}, this splitiot reads {_VERSION}")
             if state.digest != self.pipeline.digest:
                 raise ProfileError(f"this state is of pipeline {state.digest[:12]}, not of {self.pipeline.digest[:12]}")
-            estimators = JointEstimator(self.topology.tiers, self.topology.links[0])
+            estimators = self._make_estimators(self.topology.tiers, self.topology.links[0])
             estimators.restore(state.estimators)
             incumbent = None if state.incumbent is None else self._table.at_cut(state.incumbent[0])
             fixed = None if state.fixed is None else self._table.at_cut(state.fixed[0])

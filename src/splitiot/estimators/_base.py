@@ -25,13 +25,19 @@ class Belief:
     age_s : float
         Seconds since the last sample; inf before the first.
     samples : int
-        How many it rests on; 0 means that it is a prior.
+        How many it rests on: those since the last drift. 0 means that it is a prior.
+    drifts : int
+        How often it was found not to hold any more. What came before does not count since.
+    usual : float
+        The level around which it used to lie between drifts; `value` where there was none yet.
     """
 
     value: float
     spread: float
     age_s: float
     samples: int
+    drifts: int = 0
+    usual: float = math.nan
 
 
 @frozen

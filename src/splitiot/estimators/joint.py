@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import Belief, Beliefs
+from splitiot.estimators._base import Beliefs, Detector
+from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.link import LinkEstimator
 from splitiot.estimators.seen import Kind, Seen
 from splitiot.estimators.tier import TierEstimator, WaitEstimator
@@ -29,6 +31,10 @@ class JointEstimator:
         Of device and edge.
     link : Link
         Believed until there are samples.
+    alpha : float
+        Of both tiers; see `TierEstimator`.
+    detector : callable
+        Makes the drift detectors; see `Level`.
 
     Attributes
     ----------
@@ -40,11 +46,18 @@ class JointEstimator:
 
     __slots__ = ("_vector", "device", "edge", "link", "seen", "wait")
 
-    def __init__(self, profiles: Sequence[TierProfile], link: Link) -> None:
-        self.device = TierEstimator(profiles[0], Tier.DEVICE)
-        self.edge = TierEstimator(profiles[1], Tier.EDGE)
+    def __init__(
+        self,
+        profiles: Sequence[TierProfile],
+        link: Link,
+        *,
+        alpha: float = 0.2,
+        detector: Callable[[], Detector] = LogCusum,
+    ) -> None:
+        self.device = TierEstimator(profiles[0], Tier.DEVICE, alpha=alpha, detector=detector)
+        self.edge = TierEstimator(profiles[1], Tier.EDGE, alpha=alpha, detector=detector)
         self.wait = WaitEstimator()
-        self.link = LinkEstimator(link)
+        self.link = LinkEstimator(link, detector=detector)
         self.seen = Seen()
         self._vector: NDArray[np.float64] | None = None
 
@@ -90,15 +103,25 @@ class JointEstimator:
             )
         return vector
 
+    @property
+    def curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Seconds of heads on the device and of tails on the edge at factor 1, shape (n + 1,) each."""
+        return self.device.heads_s, self.edge.tails_s
+
+    @property
+    def refined(self) -> int:
+        """How often `curves` have changed."""
+        return self.device.refined + self.edge.refined
+
     def beliefs(self, now_s: float) -> Beliefs:
         """Return all beliefs with their spreads, ages and numbers of samples."""
-        up = self.link.up_belief(now_s)
+        link, up = self.link.get(), self.link.up_belief(now_s)
         return Beliefs(
             device=self.device.belief(now_s),
             edge=self.edge.belief(now_s),
             rtt_s=self.link.rtt_belief(now_s),
             up_bytes_per_s=up,
-            down_bytes_per_s=Belief(self.link.get().down_bytes_per_s, up.spread, up.age_s, up.samples),
+            down_bytes_per_s=evolve(up, value=link.down_bytes_per_s, usual=up.usual * link.down_bytes_per_s / up.value),
             wait_s=self.wait.belief(now_s),
         )
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from splitiot.estimators._base import Belief, age, median, usable
+from splitiot.estimators._base import Belief, Detector, age, median, usable
+from splitiot.estimators.cusum import LogCusum
+from splitiot.estimators.level import Level
 from splitiot.observation import Observation
 from splitiot.topology import Link
 
@@ -19,6 +22,8 @@ _DOMINATED: Final = 0.25  # bytes' time below that share of the round trip tells
 _HORIZON_S: Final = 30.0
 _SLOWEST: Final = 1.0  # bytes/s
 _FASTEST: Final = 1e12
+_ERRORS: Final = 16
+_TINY_S: Final = 1e-9
 
 
 class LinkEstimator:
@@ -31,12 +36,15 @@ class LinkEstimator:
     quarter of the round trip. A censored one ("not yet back after 140 ms") can only lower it. So a change of
     bandwidth is followed after two exchanges, and one hiccup is ignored.
 
-    Only sums of both ways are seen; up and down keep the prior's ratio.
+    Only sums of both ways are seen; up and down keep the prior's ratio. A drift detector watches the bandwidth: when
+    it tells of a change, samples before the last two no longer count.
 
     Parameters
     ----------
     prior : Link
         Believed until there are samples. An infinite rate is taken as 10**12 bytes/s.
+    detector : callable
+        Makes the drift detector; see `Level`.
 
     Attributes
     ----------
@@ -66,9 +74,23 @@ class LinkEstimator:
     (0.02, 124800.0)
     """
 
-    __slots__ = ("_down_weight", "_link", "_rate", "_rates", "_rtt_s", "_rtts", "prior", "refused", "samples")
+    __slots__ = (
+        "_crossed_s",
+        "_down_weight",
+        "_errors",
+        "_level",
+        "_link",
+        "_rate",
+        "_rates",
+        "_rtt_level",
+        "_rtt_s",
+        "_rtts",
+        "prior",
+        "refused",
+        "samples",
+    )
 
-    def __init__(self, prior: Link) -> None:
+    def __init__(self, prior: Link, *, detector: Callable[[], Detector] = LogCusum) -> None:
         self.prior = prior
         self.refused = 0
         self.samples = 0
@@ -78,6 +100,12 @@ class LinkEstimator:
         self._rtt_s = prior.rtt_s
         self._rtts: list[tuple[float, float, float]] = []  # when, seconds, bytes as if all went up
         self._rates: list[tuple[float, float, float]] = []
+        self._errors: deque[float] = deque(maxlen=_ERRORS)  # log(seconds / those expected) of the last samples
+        self._level = Level(detector=detector)  # of seconds a byte: for drifts, and for what is usual
+        self._level.start(-math.log(up))
+        self._rtt_level = Level(detector=detector)
+        self._rtt_level.start(math.log(max(prior.rtt_s, _TINY_S)))
+        self._crossed_s = -math.inf  # when bytes enough to tell something crossed last
         self._link = prior
 
     def update(self, observation: Observation, now_s: float, edge_s: float = 0.0) -> None:
@@ -108,6 +136,9 @@ class LinkEstimator:
             self.refused += 1
             return
         self.samples += not observation.censored
+        self._level.drift_detected = self._rtt_level.drift_detected = False
+        if seconds > 0 and not observation.censored:
+            self._errors.append(math.log(seconds / max(self._rtt_s + size / self._rate, _TINY_S)))
         if observation.censored:
             self._take_bound(seconds, size)
         elif observation.sent_bytes + observation.received_bytes <= _SMALL_BYTES:
@@ -121,18 +152,27 @@ class LinkEstimator:
         over_s = seconds - self._rtt_s
         if over_s <= 0 or size <= 0 or size / over_s >= self._rate:
             return
+        self._level.hold()
         self._rate = size / over_s
         self._rates.clear()  # what was seen before no longer holds
 
     def _take_rtt(self, now_s: float, seconds: float, size: float) -> None:
+        if size > seconds * self._rate:  # the bytes took no longer than that: after a stall the way back up
+            self._rate = min(size / max(seconds, _TINY_S), _FASTEST)
+            self._rates.clear()
         _push(self._rtts, (now_s, seconds, size), _RTTS)
         self._settle_rtt()
+        self._rtt_level.update(math.log(max(seconds, _TINY_S)))
+        if self._rtt_level.drift_detected:
+            del self._rtts[:-2]
+            self._settle_rtt()
         self._settle_rate()
 
     def _take_exchange(self, now_s: float, seconds: float, size: float) -> None:
         if seconds < self._rtt_s:  # so the round trip has become shorter; the bytes took some of the time
             _push(self._rtts, (now_s, max(seconds - size / self._rate, 0.5 * seconds), 0.0), _RTTS)
             self._settle_rtt()
+        self._crossed_s = now_s
         over_s = seconds - self._rtt_s
         if over_s < _DOMINATED * self._rtt_s:
             least = size / (_DOMINATED * self._rtt_s)
@@ -141,6 +181,9 @@ class LinkEstimator:
                 self._rates.clear()
             return
         _push(self._rates, (now_s, seconds, size), _RATES)
+        self._level.update(math.log(max(over_s, _TINY_S) / max(size, 1.0)))
+        if self._level.drift_detected:
+            del self._rates[:-2]
         self._settle_rate()
 
     def _settle_rtt(self) -> None:
@@ -160,15 +203,49 @@ class LinkEstimator:
         """Return the link as it is believed to be."""
         return self._link
 
+    def pessimistic(self, quantile: float = 0.9) -> Link:
+        """Return a link so bad that of the last 16 exchanges this share took no longer than it says.
+
+        Parameters
+        ----------
+        quantile : float
+            0..1. The believed link at worst: it is never better than `get`.
+        """
+        if not 0 <= quantile <= 1:
+            raise ValueError(f"a quantile lies in 0..1, got {quantile}")
+        link, errors = self._link, sorted(self._errors)
+        if not errors:
+            return link
+        worse = max(1.0, math.exp(errors[math.ceil(quantile * (len(errors) - 1))]))
+        return Link(link.rtt_s * worse, link.up_bytes_per_s / worse, link.down_bytes_per_s / worse)
+
+    @property
+    def identified(self) -> bool:
+        """Whether some of the last samples tell the bandwidth; else it is the prior, or a bound that some gave."""
+        return any(seconds - self._rtt_s >= _DOMINATED * self._rtt_s for _, seconds, _ in self._rates)
+
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the last update told of a drift, of the bandwidth or of the round trip."""
+        return self._level.drift_detected or self._rtt_level.drift_detected
+
     def rtt_belief(self, now_s: float) -> Belief:
         """Return the round-trip time in seconds."""
         spread = _spread([s for _, s, _ in self._rtts])
-        return Belief(self._link.rtt_s, spread, _age(self._rtts, now_s), len(self._rtts))
+        usual, level = math.exp(self._rtt_level.usual), self._rtt_level
+        return Belief(self._link.rtt_s, spread, _age(self._rtts, now_s), len(self._rtts), level.drifts, usual)
 
     def up_belief(self, now_s: float) -> Belief:
-        """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age."""
-        spread = _spread([size / max(s - self._rtt_s, 1e-9) for _, s, size in self._rates])
-        return Belief(self._link.up_bytes_per_s, spread, _age(self._rates, now_s), len(self._rates))
+        """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age.
+
+        Where the samples do not identify it there are 0, and the spread is inf.
+        """
+        level, count, spread = self._level, 0, math.inf if self.samples else 0.0
+        if self.identified:
+            count = len(self._rates)
+            spread = _spread([size / max(s - self._rtt_s, 1e-9) for _, s, size in self._rates])
+        usual = math.exp(-level.usual)
+        return Belief(self._link.up_bytes_per_s, spread, age(now_s, self._crossed_s), count, level.drifts, usual)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
@@ -177,6 +254,10 @@ class LinkEstimator:
             "rtt_s": self._rtt_s,
             "rtts": [list(s) for s in self._rtts],
             "rates": [list(s) for s in self._rates],
+            "errors": list(self._errors),
+            "crossed_s": None if math.isinf(self._crossed_s) else self._crossed_s,
+            "level": self._level.snapshot(),
+            "rtt_level": self._rtt_level.snapshot(),
             "samples": self.samples,
             "refused": self.refused,
         }
@@ -186,6 +267,10 @@ class LinkEstimator:
         self._rate, self._rtt_s = float(state["rate"]), float(state["rtt_s"])
         self._rtts = [(float(t), float(s), float(b)) for t, s, b in state["rtts"]]
         self._rates = [(float(t), float(s), float(b)) for t, s, b in state["rates"]]
+        self._errors = deque(map(float, state["errors"]), maxlen=_ERRORS)
+        self._crossed_s = -math.inf if state["crossed_s"] is None else float(state["crossed_s"])
+        self._level.restore(state["level"])
+        self._rtt_level.restore(state["rtt_level"])
         self.samples, self.refused = int(state["samples"]), int(state["refused"])
         if self.samples or self._rate < self.prior.up_bytes_per_s:
             rate = min(max(self._rate, _SLOWEST), _FASTEST)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from splitiot.estimators._base import Belief, age, median, usable
+import numpy as np
+from numpy.typing import NDArray
+
+from splitiot.estimators._base import Belief, Detector, age, median, usable
+from splitiot.estimators.cusum import LogCusum
+from splitiot.estimators.level import Level
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
 from splitiot.topology import TierProfile
 
 __all__ = ["TierEstimator", "WaitEstimator"]
 
-_JUMP: Final = math.log(1.5)
-_FAR: Final = 4.0
 _MAX_LOG: Final = math.log(1e6)  # beyond that it is no slow-down but a wrong profile or clock
 
 
 class TierEstimator:
     """One slow-down factor times the profile, so that one run refreshes every step.
 
-    An exponential moving average of log(measured / profile). A sample that is off by more than half, or by
-    more than four times the usual deviation, changes nothing until a second one in a row confirms it on the
-    same side: then the estimate jumps to the nearer of both. So a single hiccup (a cold start, a context
-    switch) is ignored, and a real change is followed after two runs.
+    The factor is a `Level` of measured seconds over those of the profile: an exponential moving average that ignores a
+    single hiccup, follows a jump after two runs, and forgets what was before when a drift is told.
+
+    Where steps are timed one by one (tasks are), the profile is refined as well: of each step the deviation from the
+    factor is kept, as a moving average in logarithms.
 
     Parameters
     ----------
@@ -31,7 +36,18 @@ class TierEstimator:
     tier : Tier
         Which of an observation's seconds are this tier's.
     alpha : float
-        Weight of the newest sample, in (0, 1].
+        Least weight of the newest sample, in (0, 1].
+    detector : callable
+        Makes the drift detector; see `Level`.
+
+    Attributes
+    ----------
+    heads_s, tails_s : array of float, shape (n + 1,)
+        The refined profile, at factor 1. A new array where it changes.
+    refined : int
+        How often it has changed.
+    refused : int
+        Numbers that were not finite, negative, impossible, or not as many as steps.
 
     Examples
     --------
@@ -39,116 +55,193 @@ class TierEstimator:
     >>> estimator.update(Observation(plan_id=1, cut=1, head_s=0.12), now_s=0.0)
     >>> round(estimator.get(), 6)
     1.2
+    >>> steps = (0.12, 0.36)
+    >>> estimator.update(Observation(plan_id=2, cut=2, head_s=sum(steps), head_steps_s=steps), now_s=0.5)
+    >>> estimator.update(Observation(plan_id=3, cut=2, head_s=sum(steps), head_steps_s=steps), now_s=1.0)
+    >>> (estimator.heads_s * estimator.get()).round(3).tolist()
+    [0.0, 0.12, 0.48]
     """
 
     __slots__ = (
-        "_deviation",
+        "_counts",
+        "_deviations",
+        "_heads",
         "_last_s",
-        "_log",
-        "_pending",
+        "_level",
+        "_steps_s",
+        "_tails",
         "_tier",
         "_value",
-        "alpha",
+        "heads_s",
         "profile",
+        "refined",
         "refused",
-        "samples",
+        "tails_s",
     )
 
-    def __init__(self, profile: TierProfile, tier: Tier, *, alpha: float = 0.2) -> None:
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha lies in (0, 1], got {alpha}")
-        self.alpha = alpha
+    heads_s: NDArray[np.float64]
+    tails_s: NDArray[np.float64]
+
+    def __init__(
+        self,
+        profile: TierProfile,
+        tier: Tier,
+        *,
+        alpha: float = 0.2,
+        detector: Callable[[], Detector] = LogCusum,
+    ) -> None:
         self._tier = tier
-        self.refused = 0
+        self._level = Level(alpha, detector)
+        self.refused = self.refined = 0
         self.set_profile(profile)
 
     def set_profile(self, profile: TierProfile) -> None:
         """Start again from another profile, at factor 1."""
         self.profile = profile
-        self.samples = 0
-        self._log = 0.0
+        self._level.start()
         self._value = 1.0
-        self._deviation = 0.0
-        self._pending: float | None = None
         self._last_s = -math.inf
+        self._counts: NDArray[np.int64] | None = None  # and the rest: once steps are timed
+        self._take_curves(profile.heads_s, profile.tails_s)
+
+    def _take_curves(self, heads_s: NDArray[np.float64], tails_s: NDArray[np.float64]) -> None:
+        self.heads_s, self.tails_s = heads_s, tails_s
+        self._heads, self._tails = heads_s.tolist(), tails_s.tolist()  # quicker to read one by one
+        self.refined += 1
 
     def update(self, observation: Observation, now_s: float) -> None:
         """Take the seconds of this tier from an observation, if it has any."""
+        self._level.drift_detected = False
         if observation.probe:
             return
-        cut, profile = observation.cut, self.profile
-        if not 0 <= cut <= profile.n:
+        o, n = observation, self.profile.n
+        if not 0 <= o.cut <= n:
             self.refused += 1
             return
         if self._tier is Tier.DEVICE:
-            self._take(observation.head_s, profile.heads_s[cut], now_s)
-            self._take(observation.local_s, profile.tails_s[cut], now_s)
+            drift = self._take(o.head_s, 0, o.cut, o.head_steps_s, now_s)
+            drift |= self._take(o.local_s, o.cut, n, o.local_steps_s, now_s)
+            self._level.drift_detected = drift
             return
-        seconds = observation.tail_s
-        if seconds is None and observation.edge is not None:
-            seconds = observation.edge.compute_s
-        self._take(seconds, profile.tails_s[cut], now_s)
+        steps: tuple[float, ...] = ()
+        seconds = o.tail_s
+        if o.edge is not None:
+            steps = o.edge.steps_s
+            if seconds is None:
+                seconds = o.edge.compute_s
+        self._take(seconds, o.cut, n, steps, now_s)
 
-    def _take(self, measured: float | None, predicted: float, now_s: float) -> None:
+    def _take(self, measured: float | None, start: int, stop: int, steps: Sequence[float], now_s: float) -> bool:
+        """Take the seconds of a part; say whether they tell of a drift."""
         if measured is None:
-            return
+            return False
         if not usable(measured):
             self.refused += 1
-            return
+            return False
+        predicted: float = self._heads[stop] if start == 0 else self._tails[start]
         if predicted <= 0:
-            return  # an empty part tells nothing
+            return False  # an empty part tells nothing
         ratio = math.log(measured) - math.log(predicted) if measured > 0 else -math.inf
         if abs(ratio) > _MAX_LOG:
             self.refused += 1
-            return
+            return False
         self._last_s = now_s
-        off = ratio - self._log
-        if abs(off) > max(_JUMP, _FAR * self._deviation):
-            if self._pending is None or (self._pending > 0) != (off > 0):
-                self._pending = off
-                return
-            self._log += math.copysign(min(abs(off), abs(self._pending)), off)
-            self.samples += 1
-        else:
-            self.samples += 1
-            self._log += off if self.samples == 1 else self.alpha * off
-            self._deviation += self.alpha * (abs(off) - self._deviation)
-        self._pending = None
-        self._value = math.exp(self._log)
+        level = self._level
+        if level.update(ratio, (start, stop)):
+            self._value = math.exp(level.log)
+            if steps:
+                self._refine(steps, start, stop, ratio)
+        return level.drift_detected
+
+    def _refine(self, steps: Sequence[float], start: int, stop: int, ratio: float) -> None:
+        """Take the seconds of single steps, in a part that was `ratio` (a logarithm) slower than expected."""
+        seconds = np.array(steps, dtype=np.float64)
+        if len(seconds) != stop - start or not (seconds > 0).all() or not np.isfinite(seconds).all():
+            self.refused += 1
+            return
+        if self._counts is None:
+            self._counts = np.zeros(self.profile.n, np.int64)
+            self._deviations = np.zeros(self.profile.n)
+            self._steps_s = np.diff(self.profile.heads_s)
+        if self._level.samples <= 2:  # after a drift the old ones count no more than a new one
+            np.minimum(self._counts, 1, out=self._counts)
+        part = slice(start, stop)
+        expected = self._steps_s[part]
+        with np.errstate(divide="ignore"):
+            off = np.log(seconds / expected)
+        off -= ratio + self._deviations[part]
+        off[~(np.abs(off) < _MAX_LOG)] = 0.0  # a step that the profile says costs nothing
+        counts = self._counts[part]
+        counts += 1
+        self._deviations[part] += off * np.maximum(self._level.alpha, 1.0 / counts)
+        self._recount()
+
+    def _recount(self) -> None:
+        """Work out the curves anew."""
+        more = self._steps_s * np.expm1(self._deviations)
+        heads_s, tails_s = self.profile.heads_s.copy(), self.profile.tails_s.copy()
+        heads_s[1:] += np.cumsum(more)
+        tails_s[:-1] += np.cumsum(more[::-1])[::-1]
+        # start-ups and copies are no steps: where a tail's share of them makes it less than nothing, it is nothing
+        self._take_curves(heads_s, np.maximum(tails_s, 0.0))
 
     def get(self) -> float:
-        """Return the factor: how many times slower than the profile."""
+        """Return the factor: how many times slower than the (refined) profile."""
         return self._value
+
+    @property
+    def alpha(self) -> float:
+        """Least weight of the newest sample."""
+        return self._level.alpha
+
+    @property
+    def samples(self) -> int:
+        """How many samples the factor rests on: those since the last drift."""
+        return self._level.samples
+
+    @property
+    def drift_detected(self) -> bool:
+        """Whether the last update told of a drift."""
+        return self._level.drift_detected
 
     @property
     def spread(self) -> float:
         """Relative spread of one run around the estimate, like one sigma; at least the profile's own."""
-        return max(self.profile.spread, 1.2533 * self._deviation)
+        return max(self.profile.spread, self._level.spread)
 
     def belief(self, now_s: float) -> Belief:
-        """Return the factor with its spread, age and number of samples."""
-        return Belief(self._value, self.spread, age(now_s, self._last_s), self.samples)
+        """Return the factor with its spread, age, number of samples, drifts and usual level."""
+        level = self._level
+        usual = math.exp(level.usual)
+        return Belief(self._value, self.spread, age(now_s, self._last_s), level.samples, level.drifts, usual)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
+        refined = self._counts is not None
         return {
-            "log": self._log,
-            "deviation": self._deviation,
-            "pending": self._pending,
+            "level": self._level.snapshot(),
             "last_s": None if math.isinf(self._last_s) else self._last_s,
-            "samples": self.samples,
             "refused": self.refused,
+            "deviations": self._deviations.tolist() if refined else None,
+            "counts": self._counts.tolist() if self._counts is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `snapshot` returned."""
-        self._log = float(state["log"])
-        self._value = math.exp(self._log)
-        self._deviation = float(state["deviation"])
-        self._pending = None if state["pending"] is None else float(state["pending"])
+        self._level.restore(state["level"])
+        self._value = math.exp(self._level.log)
         self._last_s = -math.inf if state["last_s"] is None else float(state["last_s"])
-        self.samples = int(state["samples"])
         self.refused = int(state["refused"])
+        if state["counts"] is None:
+            self._counts = None
+            self._take_curves(self.profile.heads_s, self.profile.tails_s)
+        else:
+            self._counts = np.array(state["counts"], np.int64)
+            self._deviations = np.array(state["deviations"], np.float64)
+            self._steps_s = np.diff(self.profile.heads_s)
+            if not self._counts.shape == self._deviations.shape == self._steps_s.shape:
+                raise ValueError(f"deviations of {len(self._counts)} steps, the profile has {self.profile.n}")
+            self._recount()
 
 
 class WaitEstimator:
@@ -212,7 +305,7 @@ class WaitEstimator:
         """Return the seconds with their spread, age and number of samples."""
         off = median(abs(w - self._median) for w in self._window)
         spread = 1.4826 * off / self._median if self._median > 0 else 0.0
-        return Belief(self.get(now_s), spread, age(now_s, self._last_s), self.samples)
+        return Belief(self.get(now_s), spread, age(now_s, self._last_s), self.samples, usual=0.0)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""

@@ -1,0 +1,175 @@
+"""A level that holds for a while, jumps, and holds again: what factors and bandwidths do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from splitiot.estimators._base import Detector
+from splitiot.estimators.cusum import LogCusum
+
+__all__ = ["Level"]
+
+_JUMP: Final = math.log(1.5)
+_FAR: Final = 4.0
+_HELD: Final = 5  # samples that make a level one that held
+_TREND: Final = 0.3  # weight of the newest level in what is usual
+
+
+class Level:
+    """Follows the logarithm of a number: slowly while it holds, at once where it drifts.
+
+    Between drifts it is the mean of the samples since the last one, and of many the exponential moving average. A
+    sample that is off by more than half, or by more than four times the usual deviation, changes nothing until a second
+    one in a row confirms it on the same side: then the level jumps to the nearer of both. So a single hiccup (a cold
+    start, a context switch) is ignored, and a real change is followed after two samples. Smaller changes are told by a
+    drift detector; then the samples before no longer count.
+
+    Parameters
+    ----------
+    alpha : float
+        Least weight of the newest sample, in (0, 1].
+    detector : callable
+        Makes a drift detector: `LogCusum`, or another one with `update(x)` and `drift_detected`, such as River's. It
+        is given numbers around a constant. Its state is in the snapshot where it has a `snapshot` and a `restore` of
+        its own, else it begins anew after a restart.
+
+    Attributes
+    ----------
+    log : float
+        Logarithm of the level.
+    usual : float
+        Logarithm of the average level of those that held; of the first one until there was another.
+    samples : int
+        How many the level rests on, since the last drift.
+    drifts : int
+    drift_detected : bool
+        Whether the last sample told of one.
+    """
+
+    __slots__ = (
+        "_detector",
+        "_deviation",
+        "_make",
+        "_part",
+        "_pending",
+        "_strange",
+        "alpha",
+        "drift_detected",
+        "drifts",
+        "log",
+        "samples",
+        "usual",
+    )
+
+    def __init__(self, alpha: float = 0.2, detector: Callable[[], Detector] = LogCusum) -> None:
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha lies in (0, 1], got {alpha}")
+        self.alpha = alpha
+        self._make = detector
+        self.drifts = 0
+        self.start()
+
+    def start(self, log: float = 0.0) -> None:
+        """Begin at a level, as if there had been no sample."""
+        self.log = self.usual = log
+        self.samples = 0
+        self.drift_detected = False
+        self._deviation = 0.0
+        self._pending: float | None = None
+        self._watch(None)
+
+    def _watch(self, part: object) -> None:
+        self._detector, self._part, self._strange = self._make(), part, 0
+
+    def update(self, log: float, part: object = None) -> bool:
+        """Take a sample's logarithm; say whether it was believed.
+
+        Parameters
+        ----------
+        log : float
+        part : object
+            What was measured. A profile may be more wrong for one part than for another, which is no drift: the
+            detector sees samples of one part only, and turns to another when that comes twice in a row.
+        """
+        self.drift_detected = False
+        off = log - self.log
+        if abs(off) > max(_JUMP, _FAR * self._deviation):
+            if self._pending is None or (self._pending > 0) != (off > 0):
+                self._pending = off
+                return False
+            self._drift()
+            self.log += math.copysign(min(abs(off), abs(self._pending)), off)
+            self.samples = 2
+            self._pending = None
+            self._watch(part)
+            return True
+        self._pending = None
+        if self._tells(log, part):
+            self._drift()
+            self.samples = 1
+        self.samples += 1
+        self.log += off * max(self.alpha, 1 / self.samples)
+        self._deviation += self.alpha * (abs(off) - self._deviation)
+        if self.drifts == 0 and self.samples <= _HELD:
+            self.usual = self.log
+        return True
+
+    def _tells(self, log: float, part: object) -> bool:
+        if part != self._part:
+            self._strange += 1
+            if self._strange < 2:
+                return False
+            self._watch(part)
+        self._strange = 0
+        self._detector.update(math.exp(log))
+        return self._detector.drift_detected
+
+    def _drift(self) -> None:
+        if self.samples == 0:  # this is where it begins
+            return
+        self.hold()
+        self.drifts += 1
+        self.drift_detected = True
+
+    def hold(self) -> None:
+        """Let the present level count for what is usual, if it held."""
+        if self.samples >= _HELD:
+            self.usual += _TREND * (self.log - self.usual)
+
+    @property
+    def spread(self) -> float:
+        """Typical deviation of one sample from the level, relative, like one sigma."""
+        return 1.2533 * self._deviation
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state as plain data."""
+        state = {
+            "log": self.log,
+            "usual": self.usual,
+            "deviation": self._deviation,
+            "pending": self._pending,
+            "samples": self.samples,
+            "drifts": self.drifts,
+        }
+        keep = getattr(self._detector, "snapshot", None)
+        if keep is not None:
+            part = list(self._part) if isinstance(self._part, tuple) else self._part
+            state |= {"detector": keep(), "part": part, "strange": self._strange}
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `snapshot` returned."""
+        self.log, self.usual = float(state["log"]), float(state["usual"])
+        self._deviation = float(state["deviation"])
+        self._pending = None if state["pending"] is None else float(state["pending"])
+        self.samples, self.drifts = int(state["samples"]), int(state["drifts"])
+        self.drift_detected = False
+        self._watch(None)
+        take: Any = getattr(self._detector, "restore", None)
+        if "detector" in state and take is not None:
+            take(state["detector"])
+            part = state["part"]
+            self._part = tuple(part) if isinstance(part, list) else part
+            self._strange = int(state["strange"])
