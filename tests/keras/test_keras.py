@@ -351,6 +351,93 @@ def test_dropout_that_does_nothing_is_a_step(keras: Any) -> None:
     assert exact_everywhere(from_keras(model, granularity="layer"), value)["only"].tolist() == value.tolist()
 
 
+# layers: the proof ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sink", ["device", "edge"])
+def test_layers_are_verified(keras: Any, sink: Sink) -> None:
+    pipeline = from_keras(mixed(keras), granularity="layer", sink=sink)
+    seen: list[int] = []
+    report = pipeline.verify(samples=3, on_line=lambda line: seen.append(line.cut))
+    assert report.ok, str(report)
+    assert seen == [line.cut for line in report.lines] == list(pipeline.cuts)
+    assert [line.nbytes for line in report.lines] == [pipeline.boundary(cut).nbytes for cut in pipeline.cuts]
+    assert (report.samples, report.ran, report.digest) == (3, True, pipeline.digest)
+    assert report.info == pipeline.runtime_info()
+    assert str(report).endswith(f"{pipeline.n + 1} of {pipeline.n + 1} cuts exact: ok")
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+    assert pipeline.verify(sample=sample()).samples == 1
+    with pytest.raises(LocalProtocolError):
+        pipeline.verify(sample=1.0)
+    with pytest.raises(ValueError, match="samples"):
+        pipeline.verify(samples=0)
+    with pytest.raises(UnsupportedModel, match="TensorFlow"):
+        pipeline.verify(runtime=Runtime("litert"))
+
+
+def test_layers_that_differ_are_seen(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = from_keras(mixed(keras), granularity="layer")
+    split = LayerPipeline.split
+
+    def other(self: LayerPipeline, cut: int) -> Any:
+        """At one cut a tail that takes two values of one shape for each other; at one a head that fails."""
+        head, tail = split(self, cut)
+        if cut == 6:  # "block/conv@2" is wanted by its own BatchNormalization, "block/add" by the second Add
+            swapped = {"block/add": "block/conv@2", "block/conv@2": "block/add"}
+            run = tail.open()
+            tail.open = lambda runtime=None: Opened(lambda p: run({k: p[swapped.get(k, k)] for k in p}))  # type: ignore[method-assign,misc]
+        if cut == 9:
+            head.open = lambda runtime=None: Opened(lambda p: 1 / 0)  # type: ignore[method-assign]
+        return head, tail
+
+    class Opened:
+        def __init__(self, run: Any) -> None:
+            self.run = run
+
+        def __call__(self, payload: Any) -> Any:
+            return self.run(payload)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(LayerPipeline, "split", other)
+    report = pipeline.verify()
+    assert not report.ok
+    assert [line.cut for line in report.lines if not line.ok] == [6, 9]
+    assert report.lines[6].detail.startswith("sample 0: ")
+    assert report.lines[6].max_abs_difference
+    assert report.lines[9].detail == "ZeroDivisionError: division by zero"
+
+
+def test_layers_that_do_not_run_and_cuts_that_are_refused(keras: Any) -> None:
+    class Picky(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, x: Any) -> Any:
+            import tensorflow as tf
+
+            return tf.debugging.check_numerics(x * float("inf"), "picky")
+
+    x = keras.Input((3,))
+    report = from_keras(keras.Model(x, Picky(name="picky")(x)), granularity="layer").verify()
+    assert (report.ok, report.ran, report.lines) == (False, False, ())
+    assert "layer picky failed" in report.detail
+
+    class Chosen(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, x: Any) -> Any:
+            import tensorflow as tf
+
+            return tf.where(x > 0)
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor((None, 2), "int64")
+
+    y = keras.layers.Rescaling(2.0, name="twice")(Chosen(name="chosen")(keras.layers.ReLU(name="relu")(x)))
+    pipeline = from_keras(keras.Model(x, y), granularity="layer", sink="edge")
+    report = pipeline.verify(sample=np.float32([[1, -1, 2]]))
+    assert report.ok, str(report)
+    assert [line.cut for line in report.lines] == [0, 1]
+    assert set(report.refused) == {2, 3}
+
+
 # operators --------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from splitiot.pipeline import (
     Step,
     TensorSpec,
 )
+
+if TYPE_CHECKING:
+    from splitiot.models.verify import VerifyReport
 
 __all__ = ["LayerPart", "LayerPipeline"]
 
@@ -49,6 +52,7 @@ class LayerPipeline(Named):
     """
 
     stateful = False
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, model: Any, *, sink: Sink = "device") -> None:
         found = flatten(model)
@@ -176,6 +180,17 @@ class LayerPipeline(Named):
         return RuntimeInfo(
             "keras", f"{keras.__version__} on TensorFlow {tf.__version__}", "default", platform.machine()
         )
+
+    def verify(
+        self, samples: int = 2, sample: Any = None, runtime: Runtime | None = None, **options: Any
+    ) -> VerifyReport:
+        """Compare head -> bytes -> tail with all steps together, bit for bit, at every legal cut, in this process.
+
+        See `splitiot.models.verify.verify_layers`.
+        """
+        from splitiot.models.verify import verify_layers
+
+        return verify_layers(self, samples=samples, sample=sample, runtime=runtime, **options)
 
     def __repr__(self) -> str:
         return f"<LayerPipeline {self.name!r}: {self.n} layers>"
