@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -731,3 +733,18 @@ def test_layer_names_beside_steps(keras: Any) -> None:
     known = {name for names in layer_names(by_operator) for name in names}
     assert {"first", "block", "deep", "pool", "widen", "shared"} <= known
     assert known <= {layer.name for layer in model.layers}
+
+
+def test_the_how_to_page_runs(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "keras.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.S | re.M)
+    assert len(blocks) == 5
+    network = fomo(keras)
+    network.save(tmp_path / "network.keras")
+    pictures = np.random.default_rng(0).random((4, 96, 96, 3), np.float32)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    names = runpy.run_path("page.py", {"network": network, "pictures": pictures})
+    layers = names["layers"]
+    close(layers.part(0, 7).run(layers.bind(pictures[:1])), names["values"])
+    assert {"network.tflite", "head.tflite", "head.keras", "tail.keras"} <= {path.name for path in tmp_path.iterdir()}
