@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import splitiot as si
-from splitiot.errors import LocalProtocolError, MalformedModel, UnsupportedModel
+from splitiot.errors import CutError, LocalProtocolError, MalformedModel, UnsupportedModel
 from splitiot.models import LayerPipeline, from_keras
 from splitiot.models.layer_names import layer_names
 from splitiot.pipeline import Pipeline, Runtime, Sink
@@ -351,6 +353,202 @@ def test_dropout_that_does_nothing_is_a_step(keras: Any) -> None:
     assert exact_everywhere(from_keras(model, granularity="layer"), value)["only"].tolist() == value.tolist()
 
 
+# layers: the proof, and files of parts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sink", ["device", "edge"])
+def test_layers_are_verified(keras: Any, sink: Sink) -> None:
+    pipeline = from_keras(mixed(keras), granularity="layer", sink=sink)
+    seen: list[int] = []
+    report = pipeline.verify(samples=3, on_line=lambda line: seen.append(line.cut))
+    assert report.ok, str(report)
+    assert seen == [line.cut for line in report.lines] == list(pipeline.cuts)
+    assert [line.nbytes for line in report.lines] == [pipeline.boundary(cut).nbytes for cut in pipeline.cuts]
+    assert (report.samples, report.ran, report.digest) == (3, True, pipeline.digest)
+    assert report.info == pipeline.runtime_info()
+    assert str(report).endswith(f"{pipeline.n + 1} of {pipeline.n + 1} cuts exact: ok")
+    assert json.loads(json.dumps(report.to_dict()))["ok"] is True
+    assert pipeline.verify(sample=sample()).samples == 1
+    with pytest.raises(LocalProtocolError):
+        pipeline.verify(sample=1.0)
+    with pytest.raises(ValueError, match="samples"):
+        pipeline.verify(samples=0)
+    with pytest.raises(UnsupportedModel, match="TensorFlow"):
+        pipeline.verify(runtime=Runtime("litert"))
+
+
+def test_layers_that_differ_are_seen(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = from_keras(mixed(keras), granularity="layer")
+    split = LayerPipeline.split
+
+    def other(self: LayerPipeline, cut: int) -> Any:
+        """At one cut a tail that takes two values of one shape for each other; at one a head that fails."""
+        head, tail = split(self, cut)
+        if cut == 6:  # "block/conv@2" is wanted by its own BatchNormalization, "block/add" by the second Add
+            swapped = {"block/add": "block/conv@2", "block/conv@2": "block/add"}
+            run = tail.open()
+            tail.open = lambda runtime=None: Opened(lambda p: run({k: p[swapped.get(k, k)] for k in p}))  # type: ignore[method-assign,misc]
+        if cut == 9:
+            head.open = lambda runtime=None: Opened(lambda p: 1 / 0)  # type: ignore[method-assign]
+        return head, tail
+
+    class Opened:
+        def __init__(self, run: Any) -> None:
+            self.run = run
+
+        def __call__(self, payload: Any) -> Any:
+            return self.run(payload)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(LayerPipeline, "split", other)
+    report = pipeline.verify()
+    assert not report.ok
+    assert [line.cut for line in report.lines if not line.ok] == [6, 9]
+    assert report.lines[6].detail.startswith("sample 0: ")
+    assert report.lines[6].max_abs_difference
+    assert report.lines[9].detail == "ZeroDivisionError: division by zero"
+
+
+def test_layers_that_do_not_run_and_cuts_that_are_refused(keras: Any) -> None:
+    class Picky(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, x: Any) -> Any:
+            import tensorflow as tf
+
+            return tf.debugging.check_numerics(x * float("inf"), "picky")
+
+    x = keras.Input((3,))
+    report = from_keras(keras.Model(x, Picky(name="picky")(x)), granularity="layer").verify()
+    assert (report.ok, report.ran, report.lines) == (False, False, ())
+    assert "layer picky failed" in report.detail
+
+    class Chosen(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, x: Any) -> Any:
+            import tensorflow as tf
+
+            return tf.where(x > 0)
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor((None, 2), "int64")
+
+    y = keras.layers.Rescaling(2.0, name="twice")(Chosen(name="chosen")(keras.layers.ReLU(name="relu")(x)))
+    pipeline = from_keras(keras.Model(x, y), granularity="layer", sink="edge")
+    report = pipeline.verify(sample=np.float32([[1, -1, 2]]))
+    assert report.ok, str(report)
+    assert [line.cut for line in report.lines] == [0, 1]
+    assert set(report.refused) == {2, 3}
+
+
+def close(ours: dict[str, Any], said: Any) -> None:
+    said = said if isinstance(said, list) else [said]
+    for name, wanted, got in zip(ours, ours.values(), said, strict=True):
+        np.testing.assert_allclose(np.asarray(got), wanted, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def saved_parts_compute_the_same(keras: Any, pipeline: LayerPipeline, value: Any, folder: Path) -> None:
+    """Head and tail at each cut, from their files, as Keras runs them: close; layer by layer: bit for bit."""
+    for cut in range(1, pipeline.n):
+        given = dict(pipeline.bind(value))
+        for part in pipeline.split(cut):
+            assert part.save(folder / "part.keras") == folder / "part.keras"
+            loaded = keras.saving.load_model(folder / "part.keras")
+            wanted = part.run(given)
+            arrays = [given[name] for name in part.inputs.names]
+            close(wanted, loaded(arrays[0] if len(arrays) == 1 else arrays))
+            again = from_keras(loaded, granularity="layer")
+            kinds = [step.kind for step in pipeline.steps[part.start : part.stop]]
+            assert sorted(step.kind for step in again.steps) == sorted(kinds)
+            made = again.part(0, again.n).run(dict(zip([t.name for t in again.inputs], arrays, strict=True)))
+            exact = [made[name] for name in again._found.results]
+            assert [a.tobytes() for a in exact] == [a.tobytes() for a in wanted.values()], part
+            given = pipeline.divide(cut, wanted)[0] if part.start == 0 else {}
+
+
+def test_saved_layers_with_skips_shared_layers_nested_models_and_operators(keras: Any, tmp_path: Path) -> None:
+    model = mixed(keras)
+    before = [(layer.name, len(layer._inbound_nodes)) for layer in model.layers]
+    saved_parts_compute_the_same(keras, from_keras(model, granularity="layer"), sample(), tmp_path)
+    assert [(layer.name, len(layer._inbound_nodes)) for layer in model.layers] == before, "it is the user's"
+    assert [path.name for path in tmp_path.iterdir()] == ["part.keras"]
+
+
+def test_saved_layers_of_results_on_the_edge(keras: Any, tmp_path: Path) -> None:
+    pipeline = from_keras(mixed(keras), granularity="layer", sink="edge")
+    saved_parts_compute_the_same(keras, pipeline, sample(), tmp_path)
+
+
+def test_saved_layers_with_one_name_in_two_models(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+
+    def branch(name: str) -> Any:
+        inside = keras.Input((6,), name="inside")
+        x = layers.Dense(6, activation="tanh", name="dense")(inside)
+        return keras.Model(inside, keras.ops.multiply(x, 0.5) + inside, name=name)
+
+    x = keras.Input((6,), name="x")
+    # operators are named within one session: as two files would bring it, both have the same names
+    left, right = (keras.utils.clear_session() or branch(name) for name in ("left", "right"))
+    model = settle(keras, keras.Model(x, layers.Concatenate(name="both")([left(x), right(x), x]), name="twins"))
+    pipeline = from_keras(model, granularity="layer")
+    assert {"left/dense", "right/dense", "left/multiply", "right/multiply"} <= {s.name for s in pipeline.steps}
+    value = np.random.default_rng(4).normal(size=(1, 6)).astype(np.float32)
+    saved_parts_compute_the_same(keras, pipeline, value, tmp_path)
+
+
+def test_saved_layers_with_tables_statistics_and_several_values(keras: Any, tmp_path: Path) -> None:
+    layers = keras.layers
+    words = keras.Input((6,), dtype="int32", name="words")
+    x = layers.Embedding(20, 8, name="embed")(words)
+    norm = layers.Normalization(name="norm")
+    norm.adapt(np.random.default_rng(1).normal(3, 2, (50, 6, 8)).astype(np.float32))
+    every, hidden, cell = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")(norm(x))
+    seen = layers.MultiHeadAttention(2, 4, name="look")(every, value=norm(x), key=every)
+    x = layers.Concatenate(name="both")([layers.Flatten(name="flat")(seen), hidden * 2.0, cell])
+    model = keras.Model(words, layers.Dense(2, name="out")(x))
+    pipeline = from_keras(model, granularity="layer")
+    saved_parts_compute_the_same(keras, pipeline, np.arange(6, dtype=np.int32)[None], tmp_path)
+
+
+def test_saved_layers_of_classes_of_ones_own(keras: Any, tmp_path: Path) -> None:
+    class Trained(keras.Model):  # type: ignore[misc, name-defined]
+        """Only training is its own: that is no matter for a part."""
+
+        def train_step(self, data: Any) -> Any:
+            return {}
+
+    x = keras.Input((4,), name="x")
+    y = keras.layers.ReLU(name="relu")(keras.layers.Dense(3, name="dense")(x))
+    model = Trained(inputs=x, outputs=y)
+    model.compile(loss=lambda y, z: 0.0)
+    saved_parts_compute_the_same(keras, from_keras(model, granularity="layer"), np.ones((1, 4), np.float32), tmp_path)
+
+    class Own(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    x = keras.Input((3,))
+    for layer, says in ((Own(), "register Own"), (keras.layers.Lambda(lambda x: x * 2), "Lambda")):
+        pipeline = from_keras(keras.Model(x, keras.layers.ReLU()(layer(x))), granularity="layer")
+        with pytest.raises(UnsupportedModel, match=f"can't save .*{says}.*between operators"):
+            pipeline.split(1)[1].save(tmp_path / "own.keras")
+    assert not (tmp_path / "own.keras").exists()
+    keras.saving.register_keras_serializable("tests")(Own)
+    pipeline = from_keras(keras.Model(x, keras.layers.ReLU()(Own()(x))), granularity="layer")
+    saved_parts_compute_the_same(keras, pipeline, np.float32([[1, -2, 3]]), tmp_path)
+
+
+def test_what_is_no_file_of_layers(keras: Any, tmp_path: Path) -> None:
+    pipeline = from_keras(mixed(keras), granularity="layer")
+    with pytest.raises(UnsupportedModel, match=r"'head.tflite' has another suffix. .* between operators"):
+        pipeline.part(0, 3).save(tmp_path / "head.tflite")
+    with pytest.raises(CutError, match="no steps"):
+        pipeline.part(3, 3).save(tmp_path / "nothing.keras")
+    with pytest.raises(OSError, match="nowhere"):
+        pipeline.part(0, 3).save(tmp_path / "nowhere" / "head.keras")
+    assert not [*tmp_path.iterdir()]
+
+
 # operators --------------------------------------------------------------------------------------------------------
 
 
@@ -485,6 +683,7 @@ def test_an_h5_file_of_keras_2(keras: Any, granularity: Any, tmp_path: Path) -> 
     np.testing.assert_allclose(whole["only"], np.asarray(model(value)), rtol=1e-4, atol=1e-6)
     if granularity == "layer":
         assert [step.kind for step in pipeline.steps] == ["DepthwiseConv2D", "BatchNormalization", "ReLU"]
+        saved_parts_compute_the_same(keras, pipeline, value, tmp_path)
 
 
 def test_files_that_hold_code_are_not_loaded(keras: Any, tmp_path: Path) -> None:
@@ -534,3 +733,18 @@ def test_layer_names_beside_steps(keras: Any) -> None:
     known = {name for names in layer_names(by_operator) for name in names}
     assert {"first", "block", "deep", "pool", "widen", "shared"} <= known
     assert known <= {layer.name for layer in model.layers}
+
+
+def test_the_how_to_page_runs(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "keras.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.S | re.M)
+    assert len(blocks) == 5
+    network = fomo(keras)
+    network.save(tmp_path / "network.keras")
+    pictures = np.random.default_rng(0).random((4, 96, 96, 3), np.float32)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    names = runpy.run_path("page.py", {"network": network, "pictures": pictures})
+    layers = names["layers"]
+    close(layers.part(0, 7).run(layers.bind(pictures[:1])), names["values"])
+    assert {"network.tflite", "head.tflite", "head.keras", "tail.keras"} <= {path.name for path in tmp_path.iterdir()}

@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from splitiot.models.interpreters import Array, known_shapes, open_interpreter, 
 from splitiot.pipeline import Boundary, Executable, Payload, Runtime, TensorSpec
 
 if TYPE_CHECKING:
+    from splitiot.models.layers import LayerPipeline
     from splitiot.models.model import Model
 
-__all__ = ["difference", "main", "pack_request", "random_payload"]
+__all__ = ["Checker", "difference", "main", "pack_request", "random_payload"]
 
 WHOLE = -1  # stands for a cut in the messages: the uncut model
 _HEAD = struct.Struct("<Q")
@@ -116,13 +117,14 @@ class Checker:
 
     Parameters
     ----------
-    model : Model
+    model : Model or LayerPipeline
+        Of layers the whole is all steps together, of a file it is the file.
     runtime : Runtime
     payloads : sequence of payloads
         Each is run once at every cut; a stateful model takes them as one sequence.
     """
 
-    def __init__(self, model: Model, runtime: Runtime, payloads: Sequence[Arrays]) -> None:
+    def __init__(self, model: Model | LayerPipeline, runtime: Runtime, payloads: Sequence[Arrays]) -> None:
         self.model, self.runtime, self.payloads = model, runtime, payloads
         # an operator that draws numbers goes on where the run before ended: only first runs can be compared
         self.fresh = not model.stateful and any(kind in text for text in model.warnings for kind in _RANDOM)
@@ -130,14 +132,20 @@ class Checker:
 
     def whole(self) -> str:
         """Run the uncut model, twice; say why nothing can be compared, if so."""
-        kind = _Whole if self.model.subgraph == 0 else _Signature
-        self.wanted = self._sequence(lambda: kind(self.model, self.runtime))
-        again = self._sequence(lambda: kind(self.model, self.runtime))
+        self.wanted = self._sequence(self._whole)
+        again = self._sequence(self._whole)
         for first, second in zip(self.wanted, again, strict=True):
             why, _ = difference(second, first)
             if why:
                 return f"the uncut model is not reproducible, nothing can be compared: from run to run {why}"
         return ""
+
+    def _whole(self) -> _Run:
+        from splitiot.models.model import Model
+
+        if not isinstance(self.model, Model):
+            return _Steps(self.model, self.runtime)
+        return (_Whole if self.model.subgraph == 0 else _Signature)(self.model, self.runtime)
 
     def cut(self, cut: int) -> tuple[str, float | None]:
         """Run head, bytes and tail; say what is wrong, and the largest difference."""
@@ -149,7 +157,7 @@ class Checker:
                 return f"sample {index}: {why}", gap
         return "", largest
 
-    def _sequence(self, make: Callable[[], _Whole | _Signature | _Cut]) -> list[Arrays]:
+    def _sequence(self, make: Callable[[], _Run]) -> list[Arrays]:
         answers = []
         runs = make()
         for index, payload in enumerate(self.payloads):
@@ -162,6 +170,12 @@ class Checker:
 
 
 _RANDOM = ("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL")
+
+
+class _Run(Protocol):
+    def __call__(self, payload: Arrays, /) -> Arrays: ...
+
+    def close(self) -> None: ...
 
 
 class _Whole:
@@ -204,6 +218,21 @@ class _Signature:
         self._run = None
 
 
+class _Steps:
+    """All steps of a pipeline together."""
+
+    def __init__(self, pipeline: LayerPipeline, runtime: Runtime) -> None:
+        self._run: Executable = pipeline.part(0, pipeline.n).open(runtime)
+        self._results = pipeline._results
+
+    def __call__(self, payload: Arrays) -> Arrays:
+        made = self._run(payload)
+        return {name: made[name] for name in self._results}
+
+    def close(self) -> None:
+        self._run.close()
+
+
 def _name(details: dict[str, Any]) -> str:
     return str(details["name"]) or f"tensor_{details['index']}"
 
@@ -218,7 +247,7 @@ def _named(
 class _Cut:
     """Head, bytes, tail."""
 
-    def __init__(self, model: Model, runtime: Runtime, cut: int) -> None:
+    def __init__(self, model: Model | LayerPipeline, runtime: Runtime, cut: int) -> None:
         self._model, self._cut = model, cut
         head, tail = model.split(cut)
         self._boundary = model.boundary(cut)
@@ -233,7 +262,7 @@ class _Cut:
         if self._returned is not None:
             _expect(self._returned, back, "what crosses back")
         value = self._model.join(kept, _through_bytes(back))
-        return dict(value) if isinstance(value, Mapping) else {self._model.outputs[0].name: value}
+        return dict(value) if isinstance(value, Mapping) else {self._model._results[0]: value}
 
     def close(self) -> None:
         self._head.close()

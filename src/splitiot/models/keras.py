@@ -190,10 +190,15 @@ def _replacements() -> dict[str, Any]:
     """Layers under whose names old files have arguments that Keras 3 does not take."""
     import keras
 
-    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]
-        def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
+    class DepthwiseConv2D:
+        """Makes Keras' own layer: a class of ours would be one that nobody else can load."""
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            groups = config.get("groups", 1)
             if groups != 1:
                 raise UnsupportedModel(f"DepthwiseConv2D with groups={groups} means nothing in Keras 3")
-            super().__init__(*args, **kwargs)
+            plain = {key: value for key, value in config.items() if key != "groups"}
+            return keras.layers.DepthwiseConv2D.from_config(plain)
 
     return {"DepthwiseConv2D": DepthwiseConv2D}

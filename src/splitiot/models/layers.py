@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +28,9 @@ from splitiot.pipeline import (
     Step,
     TensorSpec,
 )
+
+if TYPE_CHECKING:
+    from splitiot.models.verify import VerifyReport
 
 __all__ = ["LayerPart", "LayerPipeline"]
 
@@ -49,6 +54,7 @@ class LayerPipeline(Named):
     """
 
     stateful = False
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, model: Any, *, sink: Sink = "device") -> None:
         found = flatten(model)
@@ -177,6 +183,17 @@ class LayerPipeline(Named):
             "keras", f"{keras.__version__} on TensorFlow {tf.__version__}", "default", platform.machine()
         )
 
+    def verify(
+        self, samples: int = 2, sample: Any = None, runtime: Runtime | None = None, **options: Any
+    ) -> VerifyReport:
+        """Compare head -> bytes -> tail with all steps together, bit for bit, at every legal cut, in this process.
+
+        See `splitiot.models.verify.verify_layers`.
+        """
+        from splitiot.models.verify import verify_layers
+
+        return verify_layers(self, samples=samples, sample=sample, runtime=runtime, **options)
+
     def __repr__(self) -> str:
         return f"<LayerPipeline {self.name!r}: {self.n} layers>"
 
@@ -192,7 +209,7 @@ class LayerPart(Part):
     ) -> None:
         self.start, self.stop = start, stop
         self.inputs, self.outputs = pipeline._boundary(taken), pipeline._boundary(given)
-        self._taken, self._given = tuple(taken), tuple(given)
+        self._pipeline, self._taken, self._given = pipeline, tuple(taken), tuple(given)
         self._calls = tuple(zip(pipeline._found.calls, pipeline._traced.functions, strict=True))[start:stop]
 
     def open(self, runtime: Runtime | None = None) -> Executable:
@@ -205,6 +222,53 @@ class LayerPart(Part):
         """
         check_runtime(runtime)
         return _Executable(self, self._calls, self._taken, self._given)
+
+    def to_keras(self) -> Any:
+        """Return a Keras model of these layers alone, with weights of its own.
+
+        It takes arrays in the order of `inputs` and gives them in the order in which the part does; one stands alone,
+        several are a list. Layers of nested models are called ``"block.conv"`` in it. Keras runs it as a whole, so it
+        may differ from the part by float rounding.
+
+        Raises
+        ------
+        CutError
+            The part has no steps.
+        UnsupportedModel
+            Keras can't save the whole model and load it again, for example for a Lambda layer, or a layer class that
+            is not registered.
+        """
+        from splitiot.models._rebuild import rebuilt
+
+        if self.start == self.stop:
+            raise CutError(f"part [{self.start}, {self.stop}) has no steps: there is no Keras model for it")
+        pipeline = self._pipeline
+        taken = [pipeline._traced.specs[name] for name in self._taken]
+        return rebuilt(pipeline.model, pipeline._found, self.start, self.stop, taken, self._given)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write what `to_keras` makes to a .keras file, for ``keras.saving.load_model``: all of it, or nothing.
+
+        Raises
+        ------
+        CutError
+            The part has no steps.
+        UnsupportedModel
+            The name does not end in ``.keras``, or there is no such model; see `to_keras`.
+        """
+        import tempfile
+
+        path = Path(path)
+        if path.suffix != ".keras":
+            raise UnsupportedModel(
+                f"layers are saved as a .keras file, {path.name!r} has another suffix. For .tflite files cut between "
+                "operators: from_keras(model) without granularity='layer'"
+            )
+        model = self.to_keras()
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            model.save(made := Path(folder) / path.name)
+            os.replace(made, path)
+        return path
 
     def __repr__(self) -> str:
         return f"<LayerPart [{self.start}, {self.stop})>"

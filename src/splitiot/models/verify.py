@@ -11,14 +11,15 @@ import numpy as np
 from attrs import asdict, frozen
 
 from splitiot.errors import MissingDependencyError, ModelError
-from splitiot.models._check import WHOLE, Arrays, pack_request, random_payload
+from splitiot.models._check import WHOLE, Arrays, Checker, pack_request, random_payload
 from splitiot.models._child import CODE, Messages, start_child
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
+    from splitiot.models.layers import LayerPipeline
     from splitiot.models.model import Model
 
-__all__ = ["CutCheck", "VerifyReport", "verify_model"]
+__all__ = ["CutCheck", "VerifyReport", "verify_layers", "verify_model"]
 
 _CHILD = CODE
 
@@ -33,7 +34,7 @@ class CutCheck:
     nbytes : int or None
         What crosses there.
     ok : bool
-        Head, bytes and tail gave what the uncut model gives, bit for bit.
+        Head, bytes and tail gave what the uncut model gives, bit for bit; of layers, what all steps together give.
     max_abs_difference : float or None
         0.0 where ok; None where there is no such number (it did not run, or NaN stands against a number).
     detail : str
@@ -49,7 +50,9 @@ class CutCheck:
 
 @frozen
 class VerifyReport:
-    """What `verify_model` found. It holds for `info` only: other versions, kernels, machines need their own.
+    """What `verify_model` or `verify_layers` found.
+
+    It holds for `info` only: other versions, kernels, machines need their own.
 
     Parameters
     ----------
@@ -147,20 +150,16 @@ def verify_model(
     ModelError
         The child process could not be started, or could not read the model.
     """
-    if samples < 1:
-        raise ValueError(f"samples must be >= 1, got {samples}")
+    _positive(samples)
     runtime = runtime or Runtime()
-    count = max(samples, 3) if model.stateful else samples
+    count = max(samples, 3) if model.stateful else samples  # one run shows nothing of state
     watch = _Watch(model, runtime, timeout_s, on_line)
     payloads: Sequence[Arrays] = []
-    random = np.random.default_rng(seed)
     texts = [t.name for t in model.inputs if t.dtype == "bytes"]
     if texts:
         watch.detail = f"input {texts[0]!r} is of type STRING, which can't be handed to the child process"
-    elif sample is not None:
-        payloads = [model.bind(sample)] * (count if model.stateful else 1)
     else:
-        payloads = [random_payload(model.inputs, random) for _ in range(count)]
+        payloads = _payloads(model, count, sample, seed)
     pending = list(model.cuts) if payloads else []
     while pending:
         pending = watch.run_child(pending, payloads)
@@ -174,6 +173,75 @@ def verify_model(
         watch.detail,
         model.warnings,
     )
+
+
+def verify_layers(
+    pipeline: LayerPipeline,
+    samples: int = 2,
+    sample: Any = None,
+    runtime: Runtime | None = None,
+    seed: int = 0,
+    on_line: Callable[[CutCheck], None] | None = None,
+) -> VerifyReport:
+    """Check every legal cut of a pipeline of Keras layers against all its steps together, in this process.
+
+    At each cut the head runs, what crosses goes through raw bytes, the tail runs, and names, types, shapes and every
+    bit of the results must be those of all steps. Keras' own result for the whole model is no part of it: that may
+    differ by float rounding. No child process: a model in memory may hold Python code, which none could be given.
+
+    Parameters
+    ----------
+    pipeline : LayerPipeline
+    samples : int
+        How many random inputs.
+    sample : optional
+        An input of your own, in place of random ones; what `Pipeline.run` takes.
+    runtime : Runtime, optional
+        TensorFlow as it is; there is no other.
+    seed : int
+        Of the random inputs.
+    on_line : callable, optional
+        Called with each line as soon as it is known: for a progress bar.
+
+    Raises
+    ------
+    UnsupportedModel
+        `runtime` names an interpreter or kernels.
+    """
+    _positive(samples)
+    info = pipeline.runtime_info(runtime)
+    payloads = _payloads(pipeline, samples, sample, seed)
+    checker = Checker(pipeline, runtime or Runtime(), payloads)
+    ran, lines = False, []
+    try:
+        detail = checker.whole()
+        ran = True
+    except Exception as error:  # a layer may be anybody's Python
+        detail = str(error)
+    for cut in pipeline.cuts if ran and not detail else ():
+        try:
+            why, largest = checker.cut(cut)
+        except Exception as error:
+            why, largest = f"{type(error).__name__}: {error}", None
+        line = CutCheck(cut, pipeline.boundary(cut).nbytes, not why, largest, why)
+        lines.append(line)
+        if on_line is not None:
+            on_line(line)
+    return VerifyReport(
+        pipeline.digest, tuple(lines), dict(pipeline.refused), info, len(payloads), ran, detail, pipeline.warnings
+    )
+
+
+def _positive(samples: int) -> None:
+    if samples < 1:
+        raise ValueError(f"samples must be >= 1, got {samples}")
+
+
+def _payloads(model: Model | LayerPipeline, count: int, sample: Any, seed: int) -> list[Arrays]:
+    if sample is not None:
+        return [dict(model.bind(sample))] * (count if model.stateful else 1)
+    random = np.random.default_rng(seed)
+    return [random_payload(model.inputs, random) for _ in range(count)]
 
 
 class _Watch:

@@ -1,0 +1,47 @@
+"""How-to pages do what they say: their Python runs, and prints what stands below it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import networks
+from tests.models.test_foreign import FILES, two_signatures
+from tests.test_readme import ROOT, python
+
+PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
+    "state": {"keyword.tflite": networks.svdf, "counter.tflite": networks.counter},
+    "unknown-models": {
+        "network.onnx": lambda: FILES["net.onnx"][0],
+        "network.pt": lambda: FILES["net.pt"][0],
+        "network.keras": lambda: FILES["new.keras"][0],
+        "network.tflite": networks.chain,
+        "disordered.tflite": networks.disordered,
+        "custom.tflite": networks.custom,
+        "open.tflite": networks.open_input,
+        "where.tflite": networks.where,
+        "signatures.tflite": two_signatures,
+    },
+}
+
+
+@pytest.mark.extra("litert")
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run_and_print_what_the_page_says(page: str, tmp_path: Path) -> None:
+    for name, make in PAGES[page].items():
+        (tmp_path / name).write_bytes(make())
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
+    code, printed = (re.findall(rf"^```{kind}\n(.*?)^```$", text, flags=re.S | re.M) for kind in ("python", "text"))
+    assert len(re.findall(r"^```\w+$", text, flags=re.M)) == len(code) + len(printed), "a block of another kind"
+    (tmp_path / "page.py").write_text("\n".join(code))
+    ran = python("page.py", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "".join(printed)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_in_the_navigation(page: str) -> None:
+    assert f"how-to/{page}.md" in (ROOT / "mkdocs.yml").read_text()
