@@ -29,7 +29,7 @@ def test_observations_travel_as_they_are(code: object) -> None:
 
 
 def test_newer_fields_at_the_end_are_ignored_and_missing_ones_have_defaults() -> None:
-    times = msgspec.msgpack.decode(msgspec.msgpack.encode([1.0, 2.0, 3.0, 4.0, 5.0, "new"]), type=EdgeTimes)
+    times = msgspec.msgpack.decode(msgspec.msgpack.encode([1.0, 2.0, 3.0, 4.0, 5.0, [], "new"]), type=EdgeTimes)
     assert times == EdgeTimes(1, 2, 3, 4, 5)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode([1.0]), type=EdgeTimes) == EdgeTimes(1)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode([4, 2]), type=Observation).head_s is None

@@ -431,7 +431,7 @@ def test_a_broken_state_changes_nothing() -> None:
     good = planner.snapshot()
     broken: list[dict[str, Any]] = [
         {},
-        {**good, "version": 2},
+        {**good, "version": 1},
         {**good, "digest": "ab"},
         {**good, "next_id": "3"},
         {**good, "incumbent": [77]},
@@ -439,6 +439,7 @@ def test_a_broken_state_changes_nothing() -> None:
         {**good, "random": {"kind": "MT19937", "state": "0x1"}},
         {**good, "estimators": {}},
         {**good, "estimators": {**good["estimators"], "device": {"log": "x"}}},
+        {**good, "estimators": {**good["estimators"], "edge": {**good["estimators"]["edge"], "counts": [1] * 99}}},
         {**good, "estimators": {**good["estimators"], "link": {**good["estimators"]["link"], "rtts": [1]}}},
         {**good, "estimators": {**good["estimators"], "seen": {"seen": [[1]], "floor": 0, "repeated": 0}}},
     ]

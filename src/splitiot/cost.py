@@ -194,6 +194,14 @@ class Costs:
         """Device factor, edge factor, 1/up, 1/down, rtt_s, wait_s; shape (6,)."""
         return _read_only(self._beliefs)
 
+    @property
+    def terms(self) -> Floats:
+        """What each belief is multiplied with: seconds on the device, on the edge, bytes up, down, and 0 or 1 twice.
+
+        Shape (rows, 6): ``latency_s == terms @ beliefs``.
+        """
+        return _read_only(self._terms)
+
     # rows ---------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ _SLOWEST: Final = 1.0  # bytes/s
 _FASTEST: Final = 1e12
 _ERRORS: Final = 16
 _TINY_S: Final = 1e-9
+_WORST: Final = math.log(1e6)
 
 
 class LinkEstimator:
@@ -138,7 +139,7 @@ class LinkEstimator:
         self.samples += not observation.censored
         self._level.drift_detected = self._rtt_level.drift_detected = False
         if seconds > 0 and not observation.censored:
-            self._errors.append(math.log(seconds / max(self._rtt_s + size / self._rate, _TINY_S)))
+            self._errors.append(math.log(seconds) - math.log(max(self._rtt_s + size / self._rate, _TINY_S)))
         if observation.censored:
             self._take_bound(seconds, size)
         elif observation.sent_bytes + observation.received_bytes <= _SMALL_BYTES:
@@ -181,7 +182,7 @@ class LinkEstimator:
                 self._rates.clear()
             return
         _push(self._rates, (now_s, seconds, size), _RATES)
-        self._level.update(math.log(max(over_s, _TINY_S) / max(size, 1.0)))
+        self._level.update(math.log(max(over_s, _TINY_S)) - math.log(max(size, 1.0)))
         if self._level.drift_detected:
             del self._rates[:-2]
         self._settle_rate()
@@ -216,7 +217,7 @@ class LinkEstimator:
         link, errors = self._link, sorted(self._errors)
         if not errors:
             return link
-        worse = max(1.0, math.exp(errors[math.ceil(quantile * (len(errors) - 1))]))
+        worse = math.exp(min(max(0.0, errors[math.ceil(quantile * (len(errors) - 1))]), _WORST))
         return Link(link.rtt_s * worse, link.up_bytes_per_s / worse, link.down_bytes_per_s / worse)
 
     @property
