@@ -1,7 +1,7 @@
 """How often drift detectors cry wolf, and how late they tell a step: ``python benchmarks/detectors.py [--json FILE]``.
 
-Streams of numbers around 1 with relative noise, all from fixed seeds. Two halves: detectors are tuned by looking at
-``--half tuning``, what is reported is the other one. This is no test: it exits with 0 when a target is missed, and
+Streams of numbers around 1 with relative noise, all from fixed seeds. Two halves: who tunes a detector looks at
+``--half tuning``, and reports the other one. This is no test: it exits with 0 when a target is missed, and
 says so.
 """
 

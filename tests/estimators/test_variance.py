@@ -45,6 +45,16 @@ def test_the_defaults_are_sciots() -> None:
     assert math.isnan(two.get())
 
 
+def test_at_the_threshold_there_is_no_drift() -> None:
+    detector = VarianceDetector(3, threshold=0.5)
+    for x in (1.0, 2.0, 3.0):  # mean 2, deviation 1
+        detector.update(x)
+    assert detector.get() == 0.5
+    assert not detector.drift_detected
+    detector.update(1e-9)
+    assert detector.drift_detected
+
+
 def test_it_lasts_for_as_long_as_the_window_varies() -> None:
     detector, seen = VarianceDetector(), []
     for x in [1.0] * 10 + [2.0] * 10:
