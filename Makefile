@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime lint contracts types docs bench bench-profile clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs bench bench-profile bench-drift clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -69,6 +69,10 @@ test-tflite-runtime:  ## Run the tests of models with tflite-runtime and numpy 1
 			.venv-tflite/bin/pytest -q -rfE tests/models $(NOT_IN_TFLITE) $(TESTS); \
 	fi
 
+test-river: .venv-river/.stamp  ## Run the tests beside River, whose drift detectors fit (250 MB, made once)
+	$(call say,Tests beside River)
+	@SPLITIOT_TEST_INSTALLED=1 .venv-river/bin/pytest -q -rfE tests/river $(TESTS)
+
 lint: $(STAMPS)/lint  ## Check the style of the code
 	$(BIN)/ruff check .
 
@@ -88,8 +92,11 @@ bench: $(STAMPS)/wheel  ## Measure, and print one table
 bench-profile: $(STAMPS)/wheel  ## Measure how well a profile tells what every head takes (2 to 4 minutes)
 	$(BIN)/python benchmarks/profile_accuracy.py
 
+bench-drift: .venv-river/.stamp  ## Measure drift detectors, ours and River's: false alarms and delays
+	.venv-river/bin/python benchmarks/detectors.py
+
 clean:  ## Remove everything that was made
-	rm -rf .venv .venv-core .venv-pythons .venv-keras .venv-tflite build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-core .venv-pythons .venv-keras .venv-tflite .venv-river build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments, each remade when what it is made from changes ---
@@ -137,6 +144,13 @@ $(STAMPS)/wheel: $(WHEELS)/.built
 	@test -x .venv-tflite/bin/python || $(PYTHON_311) -m venv .venv-tflite
 	@.venv-tflite/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
 	@.venv-tflite/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tflite]" -r $(REQUIREMENTS)/test.txt
+	@touch $@
+
+.venv-river/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(REQUIREMENTS)/river.txt
+	$(call say,Installing the wheel with River in .venv-river)
+	@test -x .venv-river/bin/python || $(PYTHON) -m venv .venv-river
+	@.venv-river/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
+	@.venv-river/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/river.txt
 	@touch $@
 
 $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs: $(STAMPS)/%: $(REQUIREMENTS)/%.txt | $(STAMPS)/made

@@ -24,13 +24,14 @@ _BENT: Final = math.sqrt(2 / math.pi) * (1 - math.exp(-(_BEND**2) / 2)) + _BEND 
 class LogCusum:
     """A two-sided CUSUM of logarithms: it tells shifts, up or down, from noise and from single spikes.
 
-    Each sample becomes ``z = (log(x) - centre) / spread``, clipped at +-`clip`, and is added to two sums that never
-    fall below 0: ``up += z - k`` and ``down += -z - k``. A sum above `h` is a drift.
+    Each sample becomes ``z = (log(x) - centre) / spread``, taken as z n / (n + 1) while the reference is young (n is
+    what it rests on), clipped at +-`clip`, and added to two sums that never fall below 0: ``up += z - k`` and
+    ``down += -z - k``. A sum above `h` is a drift.
 
-    Centre and spread begin as median and median absolute deviation of the first 10 samples. Then each sample moves
-    them by 1/n, at least 1/100, but by no more than two sigmas would, so that spikes hardly count, and only while
-    neither sum is above ``h / 2``, so that a change that is under way is not taken for the old state. What creeps is
-    followed, not told.
+    Centre and spread begin as median and median absolute deviation of the first 10 samples, which tell nothing. Then
+    each sample moves them by 1/n, at least 1/100, but by no more than two sigmas would, so that spikes hardly count,
+    and only while neither sum is above ``h / 2``, so that a change that is under way is not taken for the old state.
+    What creeps is followed, not told.
 
     After a drift it starts again: the spread stays, the centre becomes the median of 8 samples. The three that told
     the drift are the first of them, so it is blind for 5.

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
 from splitiot.cost import Objective
 from splitiot.estimators import Beliefs
@@ -21,8 +20,10 @@ _NORMAL: Final = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])
 _ALIKE: Final = 0.25  # a row tells of another one what it does not do less than a quarter of
 _DOUBT: Final = 0.2  # how far to believe that the cheapest test did not tell all
 _NOTES: Final = "stale_probe"
-
-Floats = NDArray[np.float64]
+_DEVICE: Final = 0
+_EDGE: Final = 1
+_LINK: Final = 4
+_GROUPS: Final = {_DEVICE: "device", _EDGE: "edge", _LINK: "link"}  # by the column of `Costs.terms` that tells of them
 
 
 @frozen
@@ -31,7 +32,7 @@ class StaleProbe(Policy):
 
     While everything runs on the edge nobody sees how fast the device is by now; while everything runs on the device
     nobody sees link and edge. What was not measured for `age` seconds has changed with probability
-    ``1 - exp(-age / lasts_s)``, and is then about as good as it usually is, or as it was, give or take a factor of
+    ``1 - exp(-age / lasts_s)``, and may then be as good as it is or usually was, give or take a factor of
     ``exp(width)``. From that follows how much each request can be expected to lose by not knowing. These losses add up,
     and when they have reached what a probe costs, the cheapest row that measures all that is stale is chosen, as a
     probe. So cheap probes are frequent, dear ones rare, and hopeless ones do not occur.
@@ -45,20 +46,25 @@ class StaleProbe(Policy):
     lasts_s : float
         How long things usually stay as they are.
     width : float
-        How far they may then change: sigma of the logarithm, of factors, bandwidth and round trip.
+        How far edge and link may then change: sigma of the logarithm, of factor, bandwidth and round trip.
+    device_width : float
+        How far the device's factor may change. It is less than the others', since it is not shared with anybody.
 
     Notes
     -----
     With constant rates a probe comes every ``sqrt(2 * cost * lasts / gain)`` requests, as in the formula for economic
-    order quantities (Harris 1913): half of the loss is the probes', half is not knowing.
+    order quantities (Harris 1913): half of the loss is the probes', half is not knowing. The numbers were chosen with
+    `benchmarks/control.py`.
     """
 
     policy: Policy
     lasts_s: float = field(default=300.0, converter=float)
-    width: float = field(default=1.5, converter=float)
+    width: float = field(default=1.0, converter=float)
+    device_width: float = field(default=0.5, converter=float)
 
     def __attrs_post_init__(self) -> None:
-        for name, value in (("lasts_s", self.lasts_s), ("width", self.width)):
+        for name in ("lasts_s", "width", "device_width"):
+            value: float = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
@@ -67,73 +73,65 @@ class StaleProbe(Policy):
         beliefs = context.beliefs
         if inner.probe or beliefs is None:
             return inner
-        terms = context.costs.terms
-        row = terms[inner.row]
-        stale = (row[0] <= 0, row[1] <= 0, row[4] <= 0)  # device, edge, link: does this row tell of them?
-        objective = context.objective if inner.objective is None else inner.objective
-        found = self._missed(context, beliefs, stale, inner.row, objective) if any(stale) else None
-        notes = context.memory.get(_NOTES)
+        notes: dict[str, float] | None = context.memory.get(_NOTES)
+        if notes is None:
+            notes = context.memory[_NOTES] = {"began_s": context.now_s, "missed": 0.0, "tried": 0.0}
+        costs, objective = context.costs, inner.objective or context.objective
+        does = costs.terms[inner.row]
+        stale = tuple(column for column in _GROUPS if does[column] <= 0)
+        found = self._missed(context, beliefs, stale, inner.row, objective, notes) if stale else None
         if found is None:  # nothing to gain
-            if notes is not None:
-                notes["missed"] = notes["tried"] = 0.0
+            notes["missed"] = notes["tried"] = 0.0
             return inner
         missed, challenger = found
-        if notes is None:
-            notes = context.memory[_NOTES] = {"missed": 0.0, "tried": 0.0}
         notes["missed"] += missed
         notes["tried"] += _DOUBT * missed
-        values = context.costs.values(objective) - context.costs.values(objective)[inner.row]
-        if values[challenger] <= notes["tried"]:
+        values = costs.values(objective)
+        more = values - values[inner.row]
+        if more[challenger] <= notes["tried"]:
             notes["missed"] = notes["tried"] = 0.0
             return Decision(challenger, "a probe: may have become the best", True, inner.propensity, inner.objective)
-        tells = context.mask.copy()
-        for column, is_stale in zip((0, 1, 4), stale, strict=True):
-            if is_stale:
-                tells &= terms[:, column] > 0
-        cheapest = int(np.where(tells, values, math.inf).argmin())
-        if values[cheapest] <= notes["missed"]:
+        tells = context.mask & (costs.terms[:, stale] > 0).all(axis=1)
+        cheapest = int(np.where(tells, more, math.inf).argmin())
+        if more[cheapest] <= notes["missed"] and tells[cheapest]:
             notes["missed"] = 0.0
-            if (terms[cheapest, :3] >= _ALIKE * terms[challenger, :3]).all():
+            if (costs.terms[cheapest, :3] >= _ALIKE * costs.terms[challenger, :3]).all():
                 notes["tried"] = 0.0
-            return Decision(cheapest, _why(stale), True, inner.propensity, inner.objective)
+            why = f"a probe: {' and '.join(_GROUPS[column] for column in stale)} not measured for long"
+            return Decision(cheapest, why, True, inner.propensity, inner.objective)
         return inner
 
     def _missed(
-        self, context: Context, beliefs: Beliefs, stale: tuple[bool, bool, bool], row: int, objective: Objective
+        self,
+        context: Context,
+        beliefs: Beliefs,
+        stale: tuple[int, ...],
+        row: int,
+        objective: Objective,
+        notes: dict[str, float],
     ) -> tuple[float, int] | None:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
-        now = context.costs.beliefs
+        now, b = context.costs.beliefs, beliefs
         draws = np.repeat(now[None, :], len(_NORMAL), axis=0)
-        factors = np.exp(self.width * _NORMAL)
-        age_s = 0.0
-        b = beliefs
-        groups = (
-            ((b.device,), (0,), (b.device.usual,)),
-            ((b.edge,), (1,), (b.edge.usual,)),
-            (
-                (b.up_bytes_per_s, b.rtt_s),
-                (2, 3, 4),
-                (1 / b.up_bytes_per_s.usual, 1 / b.down_bytes_per_s.usual, b.rtt_s.usual),
-            ),
-        )
-        for is_stale, (believed, columns, usual) in zip(stale, groups, strict=True):
-            if not is_stale:
-                continue
-            age_s = max(age_s, believed[0].age_s)
-            for column, level in zip(columns, usual, strict=True):
-                draws[:, column] = np.fmin(now[column], level) * factors
+        age_s, wide = 0.0, np.exp(self.width * _NORMAL)
+        if _DEVICE in stale:
+            age_s = b.device.age_s
+            draws[:, 0] = np.fmin(now[0], b.device.usual) * np.exp(self.device_width * _NORMAL)
+        if _EDGE in stale:
+            age_s = max(age_s, b.edge.age_s)
+            draws[:, 1] = np.fmin(now[1], b.edge.usual) * wide
+        if _LINK in stale:
+            age_s = max(age_s, b.up_bytes_per_s.age_s)
+            usual = (1 / b.up_bytes_per_s.usual, 1 / b.down_bytes_per_s.usual, b.rtt_s.usual)
+            draws[:, 2:5] = np.fmin(now[2:5], usual) * wide[:, None]
         values = context.costs.under(draws, objective)
-        gains = values[:, row] - values.min(axis=1)
-        gain = float(gains.mean())
+        gain = float((values[:, row] - values.min(axis=1)).mean())
         if not 0 < gain < math.inf:
             return None
-        changed = -math.expm1(-age_s / self.lasts_s)
-        return changed * gain, int(values[0].argmin())
+        if context.now_s < notes["began_s"]:  # another clock
+            notes["began_s"] = context.now_s
+        age_s = min(age_s, context.now_s - notes["began_s"])  # profiles and prior link are as old as that
+        return -math.expm1(-age_s / self.lasts_s) * gain, int(values[0].argmin())
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)
-
-
-def _why(stale: tuple[bool, bool, bool]) -> str:
-    words = [name for name, is_stale in zip(("device", "edge", "link"), stale, strict=True) if is_stale]
-    return f"a probe: {' and '.join(words)} not measured for long"

@@ -1,0 +1,102 @@
+"""River's detectors and averages fit where ours do: the same code drives both. `make test-river` installs River."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from splitiot.estimators import Detector, Ema, LogCusum, Scalar, VarianceDetector
+
+drift = pytest.importorskip("river.drift", reason="needs River (make test-river)")
+stats = pytest.importorskip("river.stats", reason="needs River (make test-river)")
+
+# Each with a setting for numbers around 1 that jump to 3.
+DETECTORS: dict[str, Callable[[], Detector]] = {
+    "LogCusum": LogCusum,
+    "VarianceDetector": VarianceDetector,
+    "Ema": Ema,
+    "ADWIN": drift.ADWIN,
+    "PageHinkley": lambda: drift.PageHinkley(threshold=5.0),
+    "KSWIN": lambda: drift.KSWIN(alpha=1e-4, seed=0),
+}
+SCALARS: dict[str, Callable[[], Scalar]] = {
+    "Ema": Ema,
+    "EWMean": lambda: stats.EWMean(fading_factor=0.2),
+    "Mean": stats.Mean,
+}
+
+
+def drifts(detector: Detector, values: Iterable[float]) -> list[int]:
+    """Where a detector tells of drift, whoever made it."""
+    told = []
+    for i, x in enumerate(values):
+        detector.update(x)
+        if detector.drift_detected:
+            told.append(i)
+    return told
+
+
+def averages(estimator: Scalar, values: Iterable[float]) -> list[float]:
+    """What an estimator says after each number, whoever made it."""
+    said = []
+    for x in values:
+        estimator.update(x)
+        said.append(estimator.get())
+    return said
+
+
+def stream(*levels: float, noise: float = 0.05, each: int = 200) -> list[float]:
+    rng = np.random.default_rng(5)
+    return [float(x) for level in levels for x in level * rng.lognormal(0, noise, each)]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_is_one(name: str) -> None:
+    detector = DETECTORS[name]()
+    assert isinstance(detector, Detector)
+    assert detector.drift_detected is False
+    detector.update(x=1.0)  # the name is part of it
+    assert type(detector.drift_detected) is bool
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_it_tells_a_jump_and_nothing_before(name: str) -> None:
+    told = drifts(DETECTORS[name](), stream(1.0, 3.0))
+    assert told
+    assert 200 <= told[0] < 300
+
+
+@pytest.mark.parametrize("name", ["LogCusum", "ADWIN", "PageHinkley", "KSWIN"])
+def test_a_jump_is_told_once_or_a_few_times_then_it_starts_again(name: str) -> None:
+    told = drifts(DETECTORS[name](), stream(1.0, 3.0, 1.0))
+    assert any(200 <= i < 300 for i in told)
+    assert any(400 <= i < 500 for i in told)
+    assert len(told) < 30
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_an_estimator_is_one(name: str) -> None:
+    estimator = SCALARS[name]()
+    assert isinstance(estimator, Scalar)
+    estimator.update(x=2.0)
+    assert estimator.get() == 2.0
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_it_follows_its_numbers(name: str) -> None:
+    said = averages(SCALARS[name](), stream(5.0))
+    assert said[-1] == pytest.approx(5.0, rel=0.1)
+
+
+def test_the_same_average_is_the_same_number() -> None:
+    values = stream(1.0, 3.0)
+    assert averages(SCALARS["EWMean"](), values) == pytest.approx(averages(Ema(0.2), values))
+    assert averages(SCALARS["Mean"](), values)[-1] == pytest.approx(math.fsum(values) / len(values))
+
+
+def test_what_is_none_is_none() -> None:
+    assert not isinstance(stats.Mean(), Detector)
+    assert not isinstance(drift.ADWIN(), Scalar)
