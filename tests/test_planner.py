@@ -454,7 +454,7 @@ def test_fomo_is_decided_much_faster_than_by_the_loop() -> None:
     import timeit
 
     pipeline, topology = fomo(1)
-    planner = Planner(pipeline, topology)
+    planner = Planner(pipeline, topology, LeastLatency())  # what the loop does; the default also weighs probes
     device = np.diff(topology.tiers[0].heads_s).tolist()
     edge = (-np.diff(topology.tiers[1].tails_s)).tolist()
 

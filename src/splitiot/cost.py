@@ -24,7 +24,17 @@ from splitiot.errors import CutError, Infeasible, ProfileError
 from splitiot.pipeline import Pipeline, Placement
 from splitiot.topology import Link, TierProfile, Topology
 
-__all__ = ["Costs", "Objective", "Power", "costs", "name_of"]
+__all__ = [
+    "AtMost",
+    "Constraint",
+    "Costs",
+    "Objective",
+    "Power",
+    "StepsOnDevice",
+    "costs",
+    "most_local",
+    "name_of",
+]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -387,6 +397,62 @@ class Costs:
 
 Objective: TypeAlias = Literal["latency_s", "period_s", "energy_j"] | Callable[[Costs], Floats]
 """What to make small: a column, or a callable that makes one number a row (NaN and inf: never)."""
+
+
+Constraint: TypeAlias = Callable[[Costs], NDArray[np.bool_]]
+"""Which rows are permitted: one bool a row."""
+
+
+@frozen
+class AtMost:
+    """A constraint: a column of the costs is not larger than a value.
+
+    Parameters
+    ----------
+    column : str
+        ``"latency_s"``, ``"period_s"``, ``"energy_j"``, ``"device_s"``, ``"sent_bytes"``, ... of `Costs`.
+    value : float
+    """
+
+    column: str
+    value: float
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(getattr(Costs, self.column, None), property):
+            raise ValueError(f"{self.column!r} is no column of Costs, such as latency_s, energy_j or sent_bytes")
+        if math.isnan(self.value):
+            raise ValueError(f"{self.column} can't be at most NaN")
+
+    def __call__(self, costs: Costs) -> NDArray[np.bool_]:
+        permitted: NDArray[np.bool_] = getattr(costs, self.column) <= self.value
+        return permitted
+
+    def __str__(self) -> str:
+        return f"{self.column} <= {self.value:.4g}"
+
+
+@frozen
+class StepsOnDevice:
+    """A constraint: at least so many steps run on the device, since what enters them must not leave it.
+
+    Parameters
+    ----------
+    least : int
+    """
+
+    least: int
+
+    def __call__(self, costs: Costs) -> NDArray[np.bool_]:
+        permitted: NDArray[np.bool_] = costs.cuts >= self.least
+        return permitted
+
+    def __str__(self) -> str:
+        return f"{self.least} steps or more on the device"
+
+
+def most_local(costs: Costs) -> Floats:
+    """As an objective: the more steps on the device, the better."""
+    return -costs.cuts.astype(np.float64)
 
 
 def name_of(objective: Objective) -> str:

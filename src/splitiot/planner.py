@@ -18,7 +18,7 @@ from splitiot.estimators.seen import MAX_ID
 from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
-from splitiot.policies import Best, Context, Decision, Policy
+from splitiot.policies import Context, Decision, Policy, adaptive
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Planner:
     topology : Topology
         Device and edge; its link is believed until there are samples.
     policy : Policy, optional
-        `Best(objective)` unless given.
+        `adaptive(objective)` unless given: the best placement, and now and then a measurement of what is in doubt.
     objective : Objective
     seed : int
         Of the generator that policies may use.
@@ -126,7 +126,7 @@ class Planner:
     ) -> None:
         self.pipeline = pipeline
         self.topology = topology
-        self.policy: Policy = Best(objective) if policy is None else policy
+        self.policy: Policy = adaptive(objective) if policy is None else policy
         self.objective: Objective = objective
         self._power = power
         self._parts = None if parts is None else tuple(parts)

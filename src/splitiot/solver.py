@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from splitiot.cost import Objective, Power
+from splitiot.cost import Constraint, Objective, Power
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
 from splitiot.planner import Planner
+from splitiot.policies import Best
 from splitiot.topology import Topology
 
 __all__ = ["solve"]
@@ -20,6 +21,7 @@ def solve(
     objective: Objective = "latency_s",
     parts: Iterable[tuple[int, int]] | None = None,
     power: Power | None = None,
+    subject_to: Iterable[Constraint] | Constraint = (),
 ) -> Plan:
     """Find the best placement: one planner's decision, believing the topology as it is given.
 
@@ -33,6 +35,8 @@ def solve(
         The parts that the device has; all unless given.
     power : Power, optional
         For ``energy_j``.
+    subject_to : constraint, or iterable of them
+        `AtMost`, `StepsOnDevice`, or a callable; see `Best`.
 
     Raises
     ------
@@ -62,4 +66,5 @@ def solve(
       below       0.01819 Mbit/s up: all local is best
       do not split: all on the edge is best
     """
-    return Planner(pipeline, topology, objective=objective, parts=parts, power=power).decide(0.0)
+    policy = Best(objective, subject_to=subject_to)
+    return Planner(pipeline, topology, policy, objective=objective, parts=parts, power=power).decide(0.0)

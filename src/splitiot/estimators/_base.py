@@ -6,15 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from attrs import frozen
+import msgspec
 
 from splitiot.observation import Observation
 
 __all__ = ["Belief", "Beliefs", "Detector", "Estimator", "Scalar", "age", "median", "usable"]
 
 
-@frozen
-class Belief:
+class Belief(msgspec.Struct, frozen=True):
     """An estimate.
 
     Parameters
@@ -40,8 +39,7 @@ class Belief:
     usual: float = math.nan
 
 
-@frozen
-class Beliefs:
+class Beliefs(msgspec.Struct, frozen=True):
     """All that a planner believes.
 
     Parameters

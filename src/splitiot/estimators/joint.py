@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from attrs import evolve
 from numpy.typing import NDArray
 
 from splitiot.estimators._base import Beliefs, Detector
@@ -115,13 +114,12 @@ class JointEstimator:
 
     def beliefs(self, now_s: float) -> Beliefs:
         """Return all beliefs with their spreads, ages and numbers of samples."""
-        link, up = self.link.get(), self.link.up_belief(now_s)
         return Beliefs(
             device=self.device.belief(now_s),
             edge=self.edge.belief(now_s),
             rtt_s=self.link.rtt_belief(now_s),
-            up_bytes_per_s=up,
-            down_bytes_per_s=evolve(up, value=link.down_bytes_per_s, usual=up.usual * link.down_bytes_per_s / up.value),
+            up_bytes_per_s=self.link.up_belief(now_s),
+            down_bytes_per_s=self.link.down_belief(now_s),
             wait_s=self.wait.belief(now_s),
         )
 

@@ -145,7 +145,7 @@ class Level:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
-        state = {
+        state: dict[str, Any] = {
             "log": self.log,
             "usual": self.usual,
             "deviation": self._deviation,

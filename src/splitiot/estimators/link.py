@@ -79,12 +79,15 @@ class LinkEstimator:
         "_crossed_s",
         "_down_weight",
         "_errors",
+        "_identified",
         "_level",
         "_link",
         "_rate",
+        "_rate_spread",
         "_rates",
         "_rtt_level",
         "_rtt_s",
+        "_rtt_spread",
         "_rtts",
         "prior",
         "refused",
@@ -107,7 +110,11 @@ class LinkEstimator:
         self._rtt_level = Level(detector=detector)
         self._rtt_level.start(math.log(max(prior.rtt_s, _TINY_S)))
         self._crossed_s = -math.inf  # when bytes enough to tell something crossed last
-        self._link = prior
+        self._begin()
+
+    def _begin(self) -> None:
+        self._link = self.prior
+        self._identified, self._rtt_spread, self._rate_spread = False, 0.0, 0.0
 
     def update(self, observation: Observation, now_s: float, edge_s: float = 0.0) -> None:
         """Take what an exchange or a probe took.
@@ -146,8 +153,19 @@ class LinkEstimator:
             self._take_rtt(now_s, seconds, size)
         else:
             self._take_exchange(now_s, seconds, size)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        """Make what is read."""
+        rtt_s = self._rtt_s
         rate = min(max(self._rate, _SLOWEST), _FASTEST)
-        self._link = Link(self._rtt_s, rate, rate / self._down_weight)
+        self._link = Link(rtt_s, rate, rate / self._down_weight)
+        self._rtt_spread = _spread([s for _, s, _ in self._rtts])
+        least = rtt_s + _DOMINATED * rtt_s
+        self._identified = any(s >= least for _, s, _ in self._rates)
+        self._rate_spread = math.inf if self.samples else 0.0
+        if self._identified:
+            self._rate_spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size in self._rates])
 
     def _take_bound(self, seconds: float, size: float) -> None:
         over_s = seconds - self._rtt_s
@@ -223,7 +241,7 @@ class LinkEstimator:
     @property
     def identified(self) -> bool:
         """Whether some of the last samples tell the bandwidth; else it is the prior, or a bound that some gave."""
-        return any(seconds - self._rtt_s >= _DOMINATED * self._rtt_s for _, seconds, _ in self._rates)
+        return self._identified
 
     @property
     def drift_detected(self) -> bool:
@@ -232,21 +250,25 @@ class LinkEstimator:
 
     def rtt_belief(self, now_s: float) -> Belief:
         """Return the round-trip time in seconds."""
-        spread = _spread([s for _, s, _ in self._rtts])
-        usual, level = math.exp(self._rtt_level.usual), self._rtt_level
-        return Belief(self._link.rtt_s, spread, _age(self._rtts, now_s), len(self._rtts), level.drifts, usual)
+        level, rtts = self._rtt_level, self._rtts
+        age_s = age(now_s, rtts[-1][0]) if rtts else math.inf
+        return Belief(self._rtt_s, self._rtt_spread, age_s, len(rtts), level.drifts, math.exp(level.usual))
 
     def up_belief(self, now_s: float) -> Belief:
         """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age.
 
         Where the samples do not identify it there are 0, and the spread is inf.
         """
-        level, count, spread = self._level, 0, math.inf if self.samples else 0.0
-        if self.identified:
-            count = len(self._rates)
-            spread = _spread([size / max(s - self._rtt_s, 1e-9) for _, s, size in self._rates])
-        usual = math.exp(-level.usual)
-        return Belief(self._link.up_bytes_per_s, spread, age(now_s, self._crossed_s), count, level.drifts, usual)
+        return self._rate_belief(self._link.up_bytes_per_s, math.exp(-self._level.usual), now_s)
+
+    def down_belief(self, now_s: float) -> Belief:
+        """Return the bandwidth from the edge in bytes/s."""
+        usual = math.exp(-self._level.usual) / self._down_weight
+        return self._rate_belief(self._link.down_bytes_per_s, usual, now_s)
+
+    def _rate_belief(self, rate: float, usual: float, now_s: float) -> Belief:
+        count = len(self._rates) if self._identified else 0
+        return Belief(rate, self._rate_spread, age(now_s, self._crossed_s), count, self._level.drifts, usual)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
@@ -274,10 +296,9 @@ class LinkEstimator:
         self._rtt_level.restore(state["rtt_level"])
         self.samples, self.refused = int(state["samples"]), int(state["refused"])
         if self.samples or self._rate < self.prior.up_bytes_per_s:
-            rate = min(max(self._rate, _SLOWEST), _FASTEST)
-            self._link = Link(self._rtt_s, rate, rate / self._down_weight)
+            self._sum_up()
         else:
-            self._link = self.prior
+            self._begin()
 
 
 def _push(window: list[tuple[float, float, float]], sample: tuple[float, float, float], most: int) -> None:
@@ -292,7 +313,3 @@ def _spread(values: Sequence[float]) -> float:
         return 0.0
     middle = median(values)
     return (max(values) - min(values)) / (2 * middle) if middle > 0 else 0.0
-
-
-def _age(window: list[tuple[float, float, float]], now_s: float) -> float:
-    return age(now_s, window[-1][0]) if window else math.inf

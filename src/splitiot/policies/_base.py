@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Decision", "Policy"]
 
 NO_TELEMETRY: Final[Mapping[str, float]] = MappingProxyType({})
+# What an observation can tell of, and which column of `Costs.terms` says how much a row does.
+GROUPS: Final = ("device", "edge", "link")
+COLUMNS: Final = (0, 1, 4)
 _WHY: Final = {name: f"least {name}" for name in ("latency_s", "period_s", "energy_j")}
 
 

@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Iterable
 
-from splitiot.cost import Objective
+from attrs import field, frozen
+
+from splitiot.cost import Constraint, Objective, name_of
 from splitiot.policies._base import Context, Decision, Policy
 
-__all__ = ["Best", "LeastLatency"]
+__all__ = ["Best", "LeastEnergy", "LeastLatency"]
 
 
-@frozen
+def _constraints(values: Iterable[Constraint] | Constraint) -> tuple[Constraint, ...]:
+    return (values,) if callable(values) else tuple(values)
+
+
+@frozen(repr=False)
 class Best(Policy):
-    """Choose the row with the least value of an objective.
+    """Choose the row with the least value of an objective, among those that meet some constraints.
+
+    Where no allowed row meets all of them, the least value of all is taken, and said so.
 
     Parameters
     ----------
     objective : {"latency_s", "period_s", "energy_j"} or callable
         A callable takes the `Costs` and gives one number a row.
+    subject_to : constraint, or iterable of them
+        `AtMost`, `StepsOnDevice`, or a callable that takes the `Costs` and gives one bool a row.
+
+    Examples
+    --------
+    >>> from splitiot.cost import AtMost
+    >>> Best("energy_j", subject_to=AtMost("latency_s", 0.2))
+    Best('energy_j', subject_to=[AtMost(column='latency_s', value=0.2)])
     """
 
     objective: Objective = "latency_s"
+    subject_to: tuple[Constraint, ...] = field(default=(), converter=_constraints, kw_only=True)
 
     def decide(self, context: Context) -> Decision:
-        return context.best(self.objective)
+        if not self.subject_to:
+            return context.best(self.objective)
+        costs, mask = context.costs, context.mask
+        for constraint in self.subject_to:
+            mask = mask & constraint(costs)
+        words = " and ".join(map(str, self.subject_to))
+        if not mask.any():
+            return context.best(self.objective, why=f"nothing has {words}: least {name_of(self.objective)} of all")
+        row = costs.masked(mask).best(self.objective)
+        return Decision(row, f"least {name_of(self.objective)} with {words}", objective=self.objective)
+
+    def __repr__(self) -> str:
+        words = [repr(self.objective)] if type(self) is Best else []
+        words += [f"subject_to={list(self.subject_to)}"] if self.subject_to else []
+        return f"{type(self).__name__}({', '.join(words)})"
 
 
-@frozen
-class LeastLatency(Policy):
+@frozen(repr=False)
+class LeastLatency(Best):
     """Choose the row with the least latency."""
 
-    def decide(self, context: Context) -> Decision:
-        return context.best("latency_s")
+    objective: Objective = field(default="latency_s", init=False)
+
+
+@frozen(repr=False)
+class LeastEnergy(Best):
+    """Choose the row that takes the least energy from the device; the planner must know its power."""
+
+    objective: Objective = field(default="energy_j", init=False)

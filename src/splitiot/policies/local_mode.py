@@ -16,8 +16,8 @@ __all__ = ["LocalMode"]
 class LocalMode(Policy):
     """With a probability run everything on the device, to measure it there; else ask another policy.
 
-    SCIoT's exploration. Know what it costs: a local run teaches nothing about link and edge, and is often the
-    dearest of all placements.
+    SCIoT's exploration. Know what it costs: a local run teaches nothing about link and edge, and is often the dearest
+    of all placements. A probe of the wrapped policy passes through.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class LocalMode(Policy):
         coin = bool(context.random.random() < self.probability)
         inner = self.policy.decide(context)
         local = context.local_row
-        if local is None:
+        if local is None or inner.probe:
             return inner
         p = self.probability
         if inner.row == local:  # whatever the coin says
