@@ -19,6 +19,7 @@ from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
 from splitiot.policies import Best, Context, Decision, Policy
+from splitiot.recorder import GuardedRecorder, Recorder
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Planner:
         The parts that the device has; all unless given.
     power : Power, optional
         For ``energy_j``.
+    recorder : Recorder, optional
+        Is told each plan and each observation, for a log.
 
     Raises
     ------
@@ -116,6 +119,7 @@ class Planner:
         seed: int = 0,
         parts: Iterable[tuple[int, int]] | None = None,
         power: Power | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.topology = topology
@@ -133,6 +137,9 @@ class Planner:
         self._memory: dict[str, Any] = {}
         self._now_s = -math.inf
         self._rebuild()
+        self._recorder = None if recorder is None else GuardedRecorder(recorder)
+        if self._recorder is not None:
+            self._recorder.began(self)
 
     def _rebuild(self) -> None:
         self._table = costs(self.pipeline, self.topology, parts=self._parts, power=self._power)
@@ -193,7 +200,10 @@ class Planner:
         plan_id = self._next_id
         self._next_id = plan_id + 1
         objective = self.objective if decision.objective is None else decision.objective
-        return Plan(plan_id, decision, context.costs, objective)
+        plan = Plan(plan_id, decision, context.costs, objective)
+        if self._recorder is not None:
+            self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=edge_up)
+        return plan
 
     def adopt(
         self,
@@ -230,7 +240,10 @@ class Planner:
         self._pass(plan_id)
         decision = Decision(row, why, probe, propensity)
         self._note(decision)
-        return Plan(plan_id, decision, allowed.with_beliefs(self._estimators.vector(now_s)), self.objective)
+        plan = Plan(plan_id, decision, allowed.with_beliefs(self._estimators.vector(now_s)), self.objective)
+        if self._recorder is not None:
+            self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry)
+        return plan
 
     def _note(self, decision: Decision) -> None:
         if not decision.probe:
@@ -296,6 +309,8 @@ class Planner:
                 self.policy.learn(observation, self._memory)
                 if not observation.probe:
                     self._pass(observation.plan_id)
+            if self._recorder is not None:
+                self._recorder.observed(observation, now_s)
         self._now_s = max(self._now_s, now_s)
 
     def set_profile(self, tier_index: int, profile: TierProfile) -> None:
@@ -316,6 +331,8 @@ class Planner:
             self._rebuild()
             raise
         self._estimators.set_profile(tier_index, profile)
+        if self._recorder is not None:
+            self._recorder.profiled(tier_index, profile)
 
     # what is believed ---------------------------------------------------------------------------------------
 
@@ -403,6 +420,8 @@ class Planner:
         self._memory = state.memory
         self._now_s = state.now_s
         self._allowed.clear()
+        if self._recorder is not None:
+            self._recorder.began(self)
 
     def _cuts_of(self, row: int | None) -> list[int] | None:
         return None if row is None else list(self._table.placements[row].cuts)
