@@ -113,5 +113,5 @@ def test_a_device_gives_it_to_the_planner_that_it_makes() -> None:
 
 def test_a_planner_of_one_s_own_has_its_own() -> None:
     pipeline = numbers()
-    with pytest.raises(ValueError, match="Planner\\(..., recorder"):
+    with pytest.raises(ValueError, match=r"Planner\(\.\.\., recorder"):
         Device(pipeline, InMemory(lambda frame: frame), planner=make(), recorder=Recorder())
