@@ -45,3 +45,13 @@ def test_blocks_run_and_print_what_the_page_says(page: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("page", PAGES)
 def test_pages_are_in_the_navigation(page: str) -> None:
     assert f"how-to/{page}.md" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_a_run_is_recorded_and_replayed(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "record-and-replay.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)
+    (tmp_path / "page.py").write_text("\n".join(blocks), "utf-8")
+    ran = python("page.py", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("100 plans by LocalMode")
+    assert "100 decisions" in ran.stdout

@@ -33,6 +33,7 @@ from splitiot.plan import Outcome, Plan
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile as measure
+from splitiot.recorder import Recorder
 from splitiot.runner import Runner
 from splitiot.session import (
     DeviceCounters,
@@ -93,6 +94,9 @@ class Device:
         Where own profiles are kept; True is the user's cache folder.
     planner : Planner, optional
         One of your own, instead of `policy`, `profile` and `link`.
+    recorder : Recorder, optional
+        Is told each plan and observation of the planner that the device makes: `splitiot.sim.TraceWriter` logs them.
+        Give it to a planner of your own yourself.
     runner : Runner, optional
         One of your own, instead of `runtime`.
     clock : callable
@@ -121,11 +125,14 @@ class Device:
         follow: bool = False,
         cache: bool | str | os.PathLike[str] = True,
         planner: Planner | None = None,
+        recorder: Recorder | None = None,
         runner: Runner | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _positive(deadline_s)
         _positive(patience_s)
+        if recorder is not None and planner is not None:
+            raise ValueError("a planner of your own has its own recorder: Planner(..., recorder=...)")
         if profile is None and planner is not None:
             profile = planner.topology.tiers[0]
         if profile is not None and profile.digest != pipeline.digest:
@@ -140,7 +147,7 @@ class Device:
         self._deadline_s, self._patience_s = deadline_s, patience_s
         self._connect_s, self._follow = connect_s, follow
         self._cache = cache
-        self._planner = planner
+        self._planner, self._recorder = planner, recorder
         if planner is not None:
             self._restrict(planner)
         self._session = DeviceSession(
@@ -438,7 +445,8 @@ class Device:
             own = self._cached() or self._measured(sample)
             self._session.profile = own
         # until the edge tells its profile, it is believed to be as fast as the device: the first answers correct that
-        self._planner = Planner(self._pipeline, Topology(tiers=[own, evolve(own)], links=[self._link]), self._policy)
+        topology = Topology(tiers=[own, evolve(own)], links=[self._link])
+        self._planner = Planner(self._pipeline, topology, self._policy, recorder=self._recorder)
         self._restrict(self._planner)
         self._use_edge_profile(self._planner)
         self._planner.observe(*self._early, now_s=self._clock())

@@ -7,6 +7,7 @@ SplitiotError
 │   └── NotCuttable               this model can't be cut here: operator, tensor and reason
 ├── CutError                      no such cut, part or step (also a ValueError)
 ├── ProfileError                  a profile is missing, broken, or of another pipeline
+├── TraceError                    a trace is broken, of another version, or can't be replayed
 ├── Infeasible                    no placement meets the constraints
 ├── TransportError                a frame could not be carried
 │   ├── TransportTimeout          not in the time given (also a TimeoutError)
@@ -44,6 +45,7 @@ __all__ = [
     "SplitiotError",
     "StateLost",
     "StepError",
+    "TraceError",
     "TransportError",
     "TransportTimeout",
     "UnsupportedModel",
@@ -76,6 +78,10 @@ class CutError(SplitiotError, ValueError):
 
 class ProfileError(SplitiotError):
     """A profile is missing, broken, or belongs to another pipeline."""
+
+
+class TraceError(SplitiotError):
+    """A trace is broken, of another version, or can't be replayed."""
 
 
 class Infeasible(SplitiotError):

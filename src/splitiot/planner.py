@@ -19,6 +19,7 @@ from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
 from splitiot.policies import Context, Decision, Policy, adaptive
+from splitiot.recorder import GuardedRecorder, Recorder
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Planner:
     estimators : callable
         Makes what learns, from the tiers' profiles and the prior link: `JointEstimator`, or one with other settings:
         ``functools.partial(JointEstimator, alpha=0.1, detector=VarianceDetector)``.
+    recorder : Recorder, optional
+        Is told each plan and each observation, for a log.
 
     Raises
     ------
@@ -123,6 +126,7 @@ class Planner:
         parts: Iterable[tuple[int, int]] | None = None,
         power: Power | None = None,
         estimators: Estimators = JointEstimator,
+        recorder: Recorder | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.topology = topology
@@ -141,6 +145,9 @@ class Planner:
         self._memory: dict[str, Any] = {}
         self._now_s = -math.inf
         self._rebuild()
+        self._recorder = None if recorder is None else GuardedRecorder(recorder)
+        if self._recorder is not None:
+            self._recorder.began(self)
 
     def _rebuild(self) -> None:
         self._table = costs(self.pipeline, self.topology, parts=self._parts, power=self._power)
@@ -202,7 +209,10 @@ class Planner:
         plan_id = self._next_id
         self._next_id = plan_id + 1
         objective = self.objective if decision.objective is None else decision.objective
-        return Plan(plan_id, decision, context.costs, objective)
+        plan = Plan(plan_id, decision, context.costs, objective)
+        if self._recorder is not None:
+            self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=edge_up)
+        return plan
 
     def _believed(self, rows: Costs, now_s: float) -> Costs:
         estimators = self._estimators
@@ -245,7 +255,10 @@ class Planner:
         self._pass(plan_id)
         decision = Decision(row, why, probe, propensity)
         self._note(decision)
-        return Plan(plan_id, decision, self._believed(allowed, now_s), self.objective)
+        plan = Plan(plan_id, decision, self._believed(allowed, now_s), self.objective)
+        if self._recorder is not None:
+            self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry)
+        return plan
 
     def _note(self, decision: Decision) -> None:
         if not decision.probe:
@@ -311,6 +324,8 @@ class Planner:
                 self.policy.learn(observation, self._memory)
                 if not observation.probe:
                     self._pass(observation.plan_id)
+            if self._recorder is not None:
+                self._recorder.observed(observation, now_s)
         self._now_s = max(self._now_s, now_s)
 
     def set_profile(self, tier_index: int, profile: TierProfile) -> None:
@@ -332,6 +347,8 @@ class Planner:
             raise
         self._estimators.set_profile(tier_index, profile)
         self._refined = self._estimators.refined
+        if self._recorder is not None:
+            self._recorder.profiled(tier_index, profile)
 
     # what is believed ---------------------------------------------------------------------------------------
 
@@ -419,6 +436,8 @@ class Planner:
         self._memory = state.memory
         self._now_s = state.now_s
         self._allowed.clear()
+        if self._recorder is not None:
+            self._recorder.began(self)
 
     def _cuts_of(self, row: int | None) -> list[int] | None:
         return None if row is None else list(self._table.placements[row].cuts)

@@ -19,6 +19,7 @@ from splitiot.errors import (
     NotCuttable,
     ProfileError,
     RemoteError,
+    TraceError,
     TransportTimeout,
 )
 from tests.cli.helpers import CHAIN, TARGETS, Cli, environment
@@ -36,7 +37,7 @@ def test_help_names_every_command_and_exit_code(cli: Cli) -> None:
     assert "130" in said.out
 
 
-@pytest.mark.parametrize("command", ["inspect", "split", "verify", "plan", "profile", "link", "serve", "run"])
+@pytest.mark.parametrize("command", ["inspect", "split", "verify", "plan", "profile", "link", "serve", "run", "replay"])
 def test_each_command_explains_itself(cli: Cli, command: str) -> None:
     said = cli(command, "--help")
     assert said.code == 0
@@ -80,6 +81,7 @@ def test_wrong_usage_is_2(cli: Cli, words: list[str]) -> None:
         (MalformedModel("no"), 2),
         (NotCuttable("no"), 2),
         (ProfileError("no"), 2),
+        (TraceError("no"), 2),
         (MissingDependencyError("rich", "cli"), 2),
         (TransportTimeout("no"), 3),
         (EdgeUnavailable("no"), 3),

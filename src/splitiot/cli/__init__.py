@@ -30,6 +30,7 @@ COMMANDS = {
     "link": "measure round trip and bandwidths to an edge",
     "serve": "be the edge: run tails for devices, over HTTP",
     "run": "be the device: run requests, with the best cut for each",
+    "replay": "say how other policies would have done in a logged run",
     "demo": "watch a network move between two processes while the link degrades and the edge dies",
 }
 

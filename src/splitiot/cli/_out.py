@@ -17,6 +17,7 @@ from splitiot.errors import (
     MissingDependencyError,
     ModelError,
     ProfileError,
+    TraceError,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def exit_code(error: BaseException) -> int:
     """
     if isinstance(error, Infeasible):
         return 1
-    if isinstance(error, Unusable | ModelError | CutError | ProfileError | LocalProtocolError | MissingDependencyError):
+    wanting = LocalProtocolError | MissingDependencyError
+    if isinstance(error, Unusable | ModelError | CutError | ProfileError | TraceError | wanting):
         return 2
     return 3
 

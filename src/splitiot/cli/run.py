@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from splitiot.pipeline import Runtime
     from splitiot.plan import Outcome
     from splitiot.policies import Policy
+    from splitiot.recorder import Recorder
 
 __all__ = ["add_arguments", "run"]
 
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kept = parser.add_argument_group("what is kept")
     kept.add_argument("--save", metavar="FILE.npz", help="the results")
     kept.add_argument("--csv", metavar="FILE", help="a line for each request")
+    kept.add_argument("--trace", metavar="FILE", help="a log of all choices and measurements, for replay")
     add_model_arguments(parser)
     add_runtime_arguments(parser)
     parser.add_argument("--json", action="store_true", help='write one JSON line a request, then {"totals": ...}')
@@ -76,6 +78,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise Unusable("--cut says where to cut: leave --policy and --follow out")
     if arguments.save is not None and arguments.count == 0:
         raise Unusable("--save keeps all results in memory: give a --count")
+    if arguments.trace is not None and arguments.edge == "none":
+        raise Unusable("--trace is a log of choices, and without an edge there are none: leave it out")
     runtime = runtime_of(arguments)
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     policy = _policy(arguments, target)
@@ -88,7 +92,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         if arguments.csv is not None:
             Path(arguments.csv).parent.mkdir(parents=True, exist_ok=True)
             csv = CsvFile(stack.enter_context(open(arguments.csv, "w", encoding="utf-8", newline="")))
-        once, missing = stack.enter_context(_opened(arguments, target, policy, inputs[0], runtime, console))
+        recorder = None
+        if arguments.trace is not None:
+            from splitiot.sim import TraceWriter
+
+            Path(arguments.trace).parent.mkdir(parents=True, exist_ok=True)
+            recorder = stack.enter_context(TraceWriter(arguments.trace))
+        opened = _opened(arguments, target, policy, inputs[0], runtime, recorder, console)
+        once, missing = stack.enter_context(opened)
         show = stack.enter_context(_shown(console, totals))
         try:
             for number in _paced(arguments.count, arguments.period):
@@ -139,7 +150,13 @@ def _paced(count: int, period_s: float) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _opened(
-    arguments: argparse.Namespace, target: Target, policy: Policy, sample: Any, runtime: Runtime, console: Console
+    arguments: argparse.Namespace,
+    target: Target,
+    policy: Policy,
+    sample: Any,
+    runtime: Runtime,
+    recorder: Recorder | None,
+    console: Console,
 ) -> Iterator[tuple[Callable[[Any], Outcome], Callable[[], str]]]:
     """Give a function that runs one request, and one that tells why the edge was never there, "" if it was."""
     if arguments.edge == "none":
@@ -159,6 +176,7 @@ def _opened(
         runtime=runtime,
         deadline_s=None if arguments.deadline is None else arguments.deadline / 1e3,
         follow=arguments.follow,
+        recorder=recorder,
     )
     up = False
 
