@@ -10,7 +10,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,117 @@ def test_sizes_that_can(shape: tuple[int, ...]) -> None:
     made = np.broadcast_shapes((1, 4), shape)
     y = net.op("ADD", [net.input((1, 4)), net.input(shape)], made, options=Table("AddOptions"))
     assert load_model(net.write(y)).n == 1
+
+
+def depthwise(bias: Iterable[int]) -> bytes:
+    net = Net()
+    inputs = [net.input((1, 6, 6, 2)), net.weights(1, 3, 3, 2)]
+    if bias:
+        net.weights(2)
+    options = Table("DepthwiseConv2DOptions", stride_w=1, stride_h=1, depth_multiplier=1)
+    return net.write(net.op("DEPTHWISE_CONV_2D", [*inputs, *bias], (1, 6, 6, 2), options=options))
+
+
+def test_a_depthwise_convolution_without_a_bias() -> None:
+    """A convolution does without; these kernels read the bias unasked, float ones too (LiteRT 2.3: SIGSEGV)."""
+    assert load_model(depthwise([2])).n == 1
+    for bias in ((), (-1,)):
+        with pytest.raises(MalformedModel, match=r"operator 0 \(DEPTHWISE_CONV_2D\): without a bias"):
+            load_model(depthwise(bias))
+
+
+def absent_input(code: str) -> bytes:
+    net = Net()
+    x = net.input((1, 4))
+    constant = [net.constant(v, "INT32") for v in ([1, 4], [0, 0], [1, 1])]
+    absent = {
+        "RESHAPE": ([x, -1], (1, 4), "ReshapeOptions"),
+        "CONCATENATION": ([x, -1], (1, 4), "ConcatenationOptions"),
+        "STRIDED_SLICE": ([x, constant[1], constant[0], -1], (1, 4), "StridedSliceOptions"),
+    }
+    inputs, shape, options = absent[code]
+    return net.write(net.op(code, inputs, shape, options=Table(options)))
+
+
+@pytest.mark.parametrize(("code", "position"), [("RESHAPE", 1), ("CONCATENATION", 1), ("STRIDED_SLICE", 3)])
+def test_an_input_that_may_not_be_absent(code: str, position: int) -> None:
+    """It may be left out of RESHAPE's list, but where the list says -1 LiteRT follows it (SIGSEGV)."""
+    message = rf"operator 0 \({code}\): an input that it needs is absent, input {position}"
+    with pytest.raises(MalformedModel, match=message):
+        load_model(absent_input(code))
+
+
+def lstm(
+    *,
+    absent: Iterable[int] = (),
+    between: Iterable[int] = range(5),
+    rank: int = 3,
+    kind: str = "INT8",
+    norm: bool = False,
+) -> bytes:
+    """An int8 LSTM of 2 cells over 3 steps of 4 values; `absent` inputs are -1, `between` exist."""
+    net = Net()
+    x = net.input((1, 3, 4, *[1] * (rank - 3)), "INT8", scale=0.1)
+    matrices = [net.constant(np.ones((2, width)), "INT8", scale=0.1) for width in (4, 4, 4, 4, 2, 2, 2, 2)]
+    biases = [net.constant(np.ones(2), "INT32", scale=0.01) for _ in range(4)]
+    states = [
+        net.tensor((1, 2), kind_, scale=scale, is_variable=True) for kind_, scale in (("INT8", 0.1), ("INT16", 2**-11))
+    ]
+    ones = np.ones(2, np.int16)
+    norms = [net.tensor((2,), "INT16", scale=0.01, data=ones) for _ in range(4)] if norm else []
+    inputs = [x, *matrices, -1, -1, -1, *biases, -1, -1, *states, *(norms or [-1] * 4)]
+    for position in absent:
+        inputs[position] = -1
+    made = [net.tensor((1, 2), "INT8", scale=0.1) for _ in range(5)]
+    intermediates = np.array([made[i] if i in between else -1 for i in range(5)], np.int32)
+    y = net.tensor((1, 3, 2), kind, scale=0.1)
+    options = Table("UnidirectionalSequenceLSTMOptions", fused_activation_function=4)
+    net.raw_op("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [y], options=options, intermediates=intermediates)
+    return net.write(y)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"between": [4]}, {"absent": [1, 5, 12]}, {"norm": True}],
+    ids=["whole", "one intermediate", "coupled", "norm"],
+)
+def test_sound_lstms(fields: dict[str, Any]) -> None:
+    assert load_model(lstm(**fields)).n == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"between": range(4)}, r"its intermediate tensors are .*, -1\), int8 needs 4"),
+        ({"between": [4], "norm": True}, r"its intermediate tensors are .*, int8 needs 0, 1, 2, 3, 4"),
+        ({"absent": [12]}, "its input gate is given in part"),
+        ({"absent": [6]}, "an input that it needs is absent, input 6"),
+        ({"rank": 4}, r"its input needs 2 or 3 dimensions, tensor 0 'in0' has \(1, 3, 4, 1\)"),
+        ({"kind": "INT64"}, r"of type INT64 from tensor 0 'in0', which is INT8"),
+    ],
+)  # fmt: skip
+def test_lstms_whose_kernel_takes_something_for_granted(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(MalformedModel, match=rf"operator 0 \(UNIDIRECTIONAL_SEQUENCE_LSTM\): .*{message}"):
+        load_model(lstm(**fields))
+
+
+@pytest.mark.parametrize("kind", ["STRING", "RESOURCE", "VARIANT"])
+@pytest.mark.parametrize("code", ["SOFTMAX", "CUMSUM"])
+def test_numbers_that_are_written_to_what_holds_none(code: str, kind: str) -> None:
+    net = Net()
+    x = net.input((1, 4))
+    inputs = [x, net.constant(1, "INT32")] if code == "CUMSUM" else [x]
+    y = net.op(code, inputs, (1, 4), kind)
+    with pytest.raises(MalformedModel, match=rf"operator 0 \({code}\): it computes with numbers, .* is {kind}"):
+        load_model(net.write(y))
+
+
+def test_bytes_that_are_taken_for_another_type() -> None:
+    """RESHAPE copies the input's bytes, however few the result has."""
+    net = Net()
+    y = net.op("RESHAPE", [net.input((1, 4), "INT32"), net.constant([4], "INT32")], (4,), "INT8")
+    with pytest.raises(MalformedModel, match=r"\(RESHAPE\): it makes tensor 2 't2' of type INT8 from .* is INT32"):
+        load_model(net.write(y))
 
 
 def test_deep_and_wide_files_end_at_once() -> None:
