@@ -242,6 +242,76 @@ def test_lstms_whose_kernel_takes_something_for_granted(fields: dict[str, Any], 
         load_model(lstm(**fields))
 
 
+def quantised_pair(code: str, kind: str, *scales: float | list[float] | None, made: str | None = None) -> bytes:
+    """An operator of two inputs, with the scales of these and of its result."""
+    net = Net()
+    a, b = (net.input((1, 4), kind, scale=scale, axis=int(isinstance(scale, list))) for scale in scales[:2])
+    scale = scales[2] if len(scales) > 2 else None
+    y = net.tensor((1, 4), made or kind, scale=scale, axis=int(isinstance(scale, list)))
+    net.raw_op(code, [a, b], [y])
+    return net.write(y)
+
+
+FOUR = [0.1] * 4
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "scales", "message"),
+    [
+        ("ADD", "INT8", (0.06, 0.09, 7e-38), "scales of 0.06 and 0.09 can't be computed with to give one of 7e-38"),
+        ("ADD", "INT8", (0.1, 1e5, 0.1), "can't be computed with"),
+        ("ADD", "UINT8", (0.1, 0.1, 3e38), "can't be computed with"),
+        ("ADD", "INT16", (0.1, 2e3, 0.1), "can't be computed with"),
+        ("ADD", "INT16", (0.1, None, 0.1), "one scale a tensor, tensor 1 'in1' has none"),
+        ("ADD", "INT8", (0.1, FOUR, 0.1), "one scale a tensor, tensor 1 'in1' has 4"),
+        ("SUB", "INT8", (3e38, 0.1, 0.1), "can't be computed with"),
+        ("SUB", "INT16", (None, None, None), "one scale a tensor, tensor 0 'in0' has none"),
+        ("SQUARED_DIFFERENCE", "INT8", (100.0, 0.1, 0.1), "can't be computed with"),
+        ("LESS", "INT8", (None, None), "one scale a tensor, tensor 0 'in0' has none"),
+        ("EQUAL", "UINT8", (0.1, FOUR), "one scale a tensor, tensor 1 'in1' has 4"),
+    ],
+)  # fmt: skip
+def test_scales_without_a_multiplier(code: str, kind: str, scales: tuple[Any, ...], message: str) -> None:
+    """Kernels check the multipliers that they make of scales, and abort the process (SIGABRT)."""
+    made = "BOOL" if len(scales) == 2 else None
+    with pytest.raises(MalformedModel, match=rf"operator 0 \({code}\): .*{message}"):
+        load_model(quantised_pair(code, kind, *scales, made=made))
+
+
+@pytest.mark.extra("litert")
+def test_scales_with_a_multiplier_run() -> None:
+    """The bounds are not too narrow: what lies just inside runs, or is refused by the kernels, and kills nothing."""
+    pairs = [
+        quantised_pair("ADD", "INT8", 0.1, 5e4, 0.1),
+        quantised_pair("ADD", "UINT8", 1e-45, 0.1, 0.1),
+        quantised_pair("ADD", "INT16", 0.1, 1.6e3, 0.1),
+        quantised_pair("ADD", "INT16", None, None, None),
+        quantised_pair("SUB", "INT8", 1e20, 0.1, 0.1),
+        quantised_pair("SQUARED_DIFFERENCE", "INT8", 20.0, 0.1, 0.1),
+        quantised_pair("LESS", "INT8", 5.0, 0.1, made="BOOL"),
+        quantised_pair("EQUAL", "INT16", None, None, made="BOOL"),
+    ]
+    for data in pairs:
+        assert load_model(data).n == 1
+    assert set(fuzz_models.run_batch(pairs)) <= {"ran", "refused"}
+
+
+def test_scales_in_blocks_where_one_is_computed_with() -> None:
+    table = read_model(quantised_pair("ADD", "INT8", 0.1, 0.1, 0.1))
+    table["subgraphs"][0]["tensors"][2]["quantization"].fields["details"] = Table("BlockwiseQuantization")
+    with pytest.raises(MalformedModel, match=r"operator 0 \(ADD\): .*tensor 2 't2' is quantised in another way"):
+        load_model(write_model(table))
+
+
+def test_denormal_scales_that_xnnpack_trips_over() -> None:
+    for scales in ((1e-38, 0.1), (0.1, 1e-38)):
+        net = Net()
+        x = net.input((1, 4), "INT8", scale=scales[0])
+        y = net.op("QUANTIZE", [x], (1, 4), "INT8", scale=scales[1])
+        with pytest.raises(MalformedModel, match=r"operator 0 \(QUANTIZE\): tensor . '.*' has the scale 1e-38"):
+            load_model(net.write(y))
+
+
 @pytest.mark.parametrize("kind", ["STRING", "RESOURCE", "VARIANT"])
 @pytest.mark.parametrize("code", ["SOFTMAX", "CUMSUM"])
 def test_numbers_that_are_written_to_what_holds_none(code: str, kind: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from splitiot.errors import MalformedModel
 from splitiot.models.tflite.graph import BITS, Graph, Network, Operator, Tensor
 from splitiot.models.tflite.operators import ARITY, CONTROL, NEEDS_OPTIONS, OPTIONAL_INPUTS, OPTIONS, RESOURCES, words
+from splitiot.models.tflite.scales import check_scales, scaled
 from splitiot.models.tflite.sparsity import check_sparsity
 from splitiot.models.tflite.table import SCALAR, Table
 
@@ -240,8 +241,9 @@ def _contents(where: str, graph: Graph, operator: Operator) -> None:
         types = ("INT8", "UINT8", "INT16")[: _SCALED[code]]
         for index in (*operator.inputs[:2], *operator.outputs):
             tensor = graph.tensors[index]
-            if index >= 0 and tensor.type in types and not _scaled(tensor):
+            if index >= 0 and tensor.type in types and not scaled(tensor):
                 _fail(where, f"{tensor} is {tensor.type} without a scale")
+    check_scales(where, graph, operator)
     _types(where, graph, operator)
     if code == "DEPTHWISE_CONV_2D" and (len(operator.inputs) < 3 or operator.inputs[2] < 0):
         _fail(where, "without a bias, which its kernels read unasked")
@@ -317,11 +319,6 @@ def _sizes(where: str, graph: Graph, operator: Operator) -> None:
         _fail(where, f"its inputs' shapes do not fit each other: {', '.join(str(t.shape) for t in inputs)}")
     if shape != made.shape:
         _fail(where, f"{made} is stored with shape {made.shape}, it is made with {shape}")
-
-
-def _scaled(tensor: Tensor) -> bool:
-    table = tensor.table["quantization"]
-    return table is not None and table["scale"] is not None and len(table["scale"]) > 0
 
 
 def _calls(where: str, network: Network, graph: Graph, operator: Operator) -> None:
