@@ -16,7 +16,9 @@ import pytest
 from splitiot.errors import MissingDependencyError, UnsupportedModel
 from splitiot.models import interpreters
 from splitiot.models.interpreters import _TINY, available, known_shapes, open_interpreter, pick, runtime_info
+from splitiot.models.tflite.table import Table
 from splitiot.pipeline import Runtime, TensorSpec
+from tests.networks import Net
 
 MODULES = {
     "litert": "ai_edge_litert.interpreter",
@@ -168,6 +170,16 @@ def test_a_model_that_the_interpreter_refuses() -> None:
     any_backend()
     with pytest.raises(UnsupportedModel, match=r"with default kernels can't run this model: \S"):
         open_interpreter(b"GAAAAFRG not a model")
+
+
+@pytest.mark.extra("litert")
+def test_a_delegate_that_looks_up_what_is_not_there() -> None:
+    """LiteRT 2.3 lets C++'s out_of_range through where a RESHAPE wants 12 dimensions: that was an IndexError."""
+    net = Net()
+    x = net.op("RESHAPE", [net.input((1, 8)), net.constant([1] * 12, "INT32")], (1, 8))
+    y = net.op("FULLY_CONNECTED", [x, net.weights(2, 8), -1], (1, 2), options=Table("FullyConnectedOptions"))
+    with pytest.raises(UnsupportedModel, match="with default kernels can't run this model"):
+        open_interpreter(net.write(y), Runtime("litert"))
 
 
 def test_shapes() -> None:

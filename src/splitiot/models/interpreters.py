@@ -122,7 +122,7 @@ class Backend:
                 # by position: the first seven arguments are the same in all three packages
                 raw = self.interpreter(None, model, None, threads, self.resolvers[kernels], preserve)
                 raw.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, IndexError) as error:  # the last from XNNPACK's maps
             raise UnsupportedModel(
                 f"{self.name} {self.version} with {kernels} kernels can't run this model: {_tidy(error)}"
             ) from error

@@ -7,8 +7,8 @@ from typing import Final
 from splitiot.models.tflite.schema import BUILTIN_OPTIONS, BUILTIN_OPTIONS2, OPERATORS
 
 __all__ = [
-    "ARITY", "BATCHED", "CONTROL", "DATA_SHAPED", "HASHTABLES", "NEEDS_OPTIONS", "OPTIONS", "RANDOM", "RESOURCES",
-    "SHAPE_INPUTS", "SHAPE_READERS", "STATE_INPUTS", "SUBGRAPH_FIELDS", "words",
+    "ARITY", "BATCHED", "CONTROL", "DATA_SHAPED", "HASHTABLES", "NEEDS_OPTIONS", "OPTIONAL_INPUTS", "OPTIONS",
+    "RANDOM", "RESOURCES", "SHAPE_INPUTS", "SHAPE_READERS", "STATE_INPUTS", "SUBGRAPH_FIELDS", "words",
 ]  # fmt: skip
 
 
@@ -133,6 +133,13 @@ def _bound(word: str) -> int:
 
 ARITY: Final = _arity()
 """Least and most inputs, least and most outputs."""
+
+OPTIONAL_INPUTS: Final[dict[str, tuple[int, ...]]] = {
+    "CONV_2D": (2,), "DEPTHWISE_CONV_2D": (2,), "CONV_3D": (2,), "FULLY_CONNECTED": (2,), "TRANSPOSE_CONV": (3,),
+    "CONV_3D_TRANSPOSE": (3,), "SVDF": (3,),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": (1, 5, 9, 10, 11, 12, 16, 17, 20, 21, 22, 23),
+}  # fmt: skip
+"""Positions of the inputs that an operator of known arity can do without: the others' kernels follow -1 blindly."""
 
 SHAPE_INPUTS: Final[dict[str, tuple[int, ...]]] = {
     "RESHAPE": (1,), "FILL": (0,), "BROADCAST_TO": (1,), "TILE": (1,), "RANGE": (0, 1, 2), "SLICE": (1, 2),

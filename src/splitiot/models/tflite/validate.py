@@ -13,7 +13,8 @@ import numpy as np
 
 from splitiot.errors import MalformedModel
 from splitiot.models.tflite.graph import BITS, Graph, Network, Operator, Tensor
-from splitiot.models.tflite.operators import ARITY, CONTROL, NEEDS_OPTIONS, OPTIONS, RESOURCES, words
+from splitiot.models.tflite.operators import ARITY, CONTROL, NEEDS_OPTIONS, OPTIONAL_INPUTS, OPTIONS, RESOURCES, words
+from splitiot.models.tflite.scales import check_scales, scaled
 from splitiot.models.tflite.sparsity import check_sparsity
 from splitiot.models.tflite.table import SCALAR, Table
 
@@ -40,6 +41,13 @@ _BROADCAST = words("""
 ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD LESS LESS_EQUAL GREATER GREATER_EQUAL EQUAL
 NOT_EQUAL LOGICAL_AND LOGICAL_OR
 """)
+_ARITHMETIC = words("""
+CONV_2D DEPTHWISE_CONV_2D TRANSPOSE_CONV FULLY_CONNECTED BATCH_MATMUL AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D CUMSUM
+MEAN SUM REDUCE_PROD REDUCE_MAX REDUCE_MIN SVDF UNIDIRECTIONAL_SEQUENCE_LSTM
+""")
+_NUMERIC = (_SAME_SHAPE | _BROADCAST | _ARITHMETIC) - {"EQUAL", "NOT_EQUAL"}  # these compare strings too
+_SAME_TYPE = words("ADD SUB SQUARED_DIFFERENCE RESHAPE UNIDIRECTIONAL_SEQUENCE_LSTM")  # first input, last output
+_INPUT_GATE = (1, 5, 12)  # weights, recurrent weights and bias
 _ENUMS = {"padding": 2, "fused_activation_function": 6, "weights_format": 2, "kernel_type": 2, "mode": 2}
 
 
@@ -189,8 +197,10 @@ def _operator(where: str, operator: Operator) -> None:
             _fail(where, f"{len(operator.inputs)} inputs, expected {_range(low, high)}")
         if not least <= len(operator.outputs) <= most:
             _fail(where, f"{len(operator.outputs)} outputs, expected {_range(least, most)}")
-        if any(index < 0 for index in operator.inputs[: min(low, 2)]):
-            _fail(where, "an input that it needs is absent")
+        optional = OPTIONAL_INPUTS.get(operator.code, ())
+        for position, index in enumerate(operator.inputs):
+            if index < 0 and position not in optional:
+                _fail(where, f"an input that it needs is absent, input {position}")
     expected, options = OPTIONS.get(operator.code), operator.options
     if options is None:
         if operator.code in NEEDS_OPTIONS or operator.table["builtin_options_type"]:
@@ -231,12 +241,15 @@ def _contents(where: str, graph: Graph, operator: Operator) -> None:
         types = ("INT8", "UINT8", "INT16")[: _SCALED[code]]
         for index in (*operator.inputs[:2], *operator.outputs):
             tensor = graph.tensors[index]
-            if index >= 0 and tensor.type in types and not _scaled(tensor):
+            if index >= 0 and tensor.type in types and not scaled(tensor):
                 _fail(where, f"{tensor} is {tensor.type} without a scale")
-        bare = len(operator.inputs) < 3 or operator.inputs[2] < 0
-        if code == "DEPTHWISE_CONV_2D" and bare and graph.tensors[operator.inputs[0]].type in types:
-            _fail(where, "quantised, and without a bias")
-    if code in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+    check_scales(where, graph, operator)
+    _types(where, graph, operator)
+    if code == "DEPTHWISE_CONV_2D" and (len(operator.inputs) < 3 or operator.inputs[2] < 0):
+        _fail(where, "without a bias, which its kernels read unasked")
+    if code == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        _lstm(where, graph, operator)
+    elif code in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         image, weights = (graph.tensors[i] for i in operator.inputs[:2])
         if len(image.shape) != 4 or len(weights.shape) != 4 or 0 in weights.shape:
             _fail(where, f"it needs an image and weights of 4 dimensions, got {image.shape} and {weights.shape}")
@@ -256,6 +269,33 @@ def _contents(where: str, graph: Graph, operator: Operator) -> None:
         ranks = {len(graph.tensors[i].shape) for i in operator.inputs if i >= 0 and graph.tensors[i].shape}
         if ranks and not -max(ranks) <= options["axis"] < max(ranks):
             _fail(where, f"axis {options['axis']} of {max(ranks)} dimensions")
+
+
+def _types(where: str, graph: Graph, operator: Operator) -> None:
+    """Numbers where numbers are computed with, and results of their sources' type: kernels ask the inputs at most."""
+    tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+    if operator.code in _NUMERIC:
+        for tensor in tensors:
+            if tensor.type not in BITS:
+                _fail(where, f"it computes with numbers, {tensor} is {tensor.type}")
+    if operator.code in _SAME_TYPE:
+        source, made = tensors[0], tensors[-1]
+        if source.type != made.type:
+            _fail(where, f"it makes {made} of type {made.type} from {source}, which is {source.type}")
+
+
+def _lstm(where: str, graph: Graph, operator: Operator) -> None:
+    """What the kernels take for granted, integer ones above all."""
+    source, inputs, between = graph.tensors[operator.inputs[0]], operator.inputs, operator.intermediates
+    if not 2 <= len(source.shape) <= 3:
+        _fail(where, f"its input needs 2 or 3 dimensions, {source} has {source.shape}")
+    if len({inputs[position] >= 0 for position in _INPUT_GATE}) > 1:
+        _fail(where, "its input gate is given in part")
+    if source.type == "INT8":
+        # the hidden state's scale, and with normalised layers (inputs 20 to 23) the gates' too
+        needed = range(5) if any(index >= 0 for index in inputs[20:]) else (4,)
+        if len(between) < 5 or any(between[position] < 0 for position in needed):
+            _fail(where, f"its intermediate tensors are {between}, int8 needs {', '.join(map(str, needed))}")
 
 
 def _sizes(where: str, graph: Graph, operator: Operator) -> None:
@@ -279,11 +319,6 @@ def _sizes(where: str, graph: Graph, operator: Operator) -> None:
         _fail(where, f"its inputs' shapes do not fit each other: {', '.join(str(t.shape) for t in inputs)}")
     if shape != made.shape:
         _fail(where, f"{made} is stored with shape {made.shape}, it is made with {shape}")
-
-
-def _scaled(tensor: Tensor) -> bool:
-    table = tensor.table["quantization"]
-    return table is not None and table["scale"] is not None and len(table["scale"]) > 0
 
 
 def _calls(where: str, network: Network, graph: Graph, operator: Operator) -> None:
