@@ -28,7 +28,9 @@ class Belief(msgspec.Struct, frozen=True):
     drifts : int
         How often it was found not to hold any more. What came before does not count since.
     usual : float
-        The level around which it used to lie between drifts; `value` where there was none yet.
+        The level around which it used to lie between drifts; the first one, or the prior, where there was none yet.
+    doubted : bool
+        The last sample was far off; it is not believed before another one confirms it.
     """
 
     value: float
@@ -37,6 +39,7 @@ class Belief(msgspec.Struct, frozen=True):
     samples: int
     drifts: int = 0
     usual: float = math.nan
+    doubted: bool = False
 
 
 class Beliefs(msgspec.Struct, frozen=True):

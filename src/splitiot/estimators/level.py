@@ -11,7 +11,7 @@ from splitiot.estimators.cusum import LogCusum
 
 __all__ = ["Level"]
 
-_JUMP: Final = math.log(1.5)
+JUMP: Final = math.log(1.5)
 _FAR: Final = 4.0
 _HELD: Final = 5  # samples that make a level one that held
 _TREND: Final = 0.3  # weight of the newest level in what is usual
@@ -71,10 +71,10 @@ class Level:
         self.drifts = 0
         self.start()
 
-    def start(self, log: float = 0.0) -> None:
-        """Begin at a level, as if there had been no sample."""
+    def start(self, log: float = 0.0, *, held: bool = False) -> None:
+        """Begin at a level, as if there had been no sample, or as if it had `held` for some."""
         self.log = self.usual = log
-        self.samples = 0
+        self.samples = _HELD if held else 0
         self.drift_detected = False
         self._deviation = 0.0
         self._pending: float | None = None
@@ -95,7 +95,7 @@ class Level:
         """
         self.drift_detected = False
         off = log - self.log
-        if abs(off) > max(_JUMP, _FAR * self._deviation):
+        if abs(off) > max(JUMP, _FAR * self._deviation):
             if self._pending is None or (self._pending > 0) != (off > 0):
                 self._pending = off
                 return False
@@ -112,7 +112,7 @@ class Level:
         self.samples += 1
         self.log += off * max(self.alpha, 1 / self.samples)
         self._deviation += self.alpha * (abs(off) - self._deviation)
-        if self.drifts == 0 and self.samples <= _HELD:
+        if self.drifts == 0 and self.samples < _HELD:
             self.usual = self.log
         return True
 
@@ -137,6 +137,11 @@ class Level:
         """Let the present level count for what is usual, if it held."""
         if self.samples >= _HELD:
             self.usual += _TREND * (self.log - self.usual)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the last sample was far off, and no second one has confirmed it yet."""
+        return self._pending is not None
 
     @property
     def spread(self) -> float:

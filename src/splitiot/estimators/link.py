@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from splitiot.estimators._base import Belief, Detector, age, median, usable
 from splitiot.estimators.cusum import LogCusum
-from splitiot.estimators.level import Level
+from splitiot.estimators.level import JUMP, Level
 from splitiot.observation import Observation
 from splitiot.topology import Link
 
@@ -23,6 +23,7 @@ _HORIZON_S: Final = 30.0
 _SLOWEST: Final = 1.0  # bytes/s
 _FASTEST: Final = 1e12
 _ERRORS: Final = 16
+_JUMP: Final = math.exp(JUMP)
 _TINY_S: Final = 1e-9
 _WORST: Final = math.log(1e6)
 
@@ -77,6 +78,7 @@ class LinkEstimator:
 
     __slots__ = (
         "_crossed_s",
+        "_doubted",
         "_down_weight",
         "_errors",
         "_identified",
@@ -114,7 +116,7 @@ class LinkEstimator:
 
     def _begin(self) -> None:
         self._link = self.prior
-        self._identified, self._rtt_spread, self._rate_spread = False, 0.0, 0.0
+        self._identified, self._doubted, self._rtt_spread, self._rate_spread = False, False, 0.0, 0.0
 
     def update(self, observation: Observation, now_s: float, edge_s: float = 0.0) -> None:
         """Take what an exchange or a probe took.
@@ -164,7 +166,11 @@ class LinkEstimator:
         least = rtt_s + _DOMINATED * rtt_s
         self._identified = any(s >= least for _, s, _ in self._rates)
         self._rate_spread = math.inf if self.samples else 0.0
+        self._doubted = False
         if self._identified:
+            _, seconds, size = self._rates[-1]
+            off = (max(seconds - rtt_s, _TINY_S)) * rate / max(size, 1.0)
+            self._doubted = not 1 / _JUMP < off < _JUMP
             self._rate_spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size in self._rates])
 
     def _take_bound(self, seconds: float, size: float) -> None:
@@ -198,6 +204,8 @@ class LinkEstimator:
             if least > self._rate:
                 self._rate = least
                 self._rates.clear()
+            if self._level.samples == 0:  # nothing better is known of what is usual
+                self._level.start(-math.log(self._rate), held=True)
             return
         _push(self._rates, (now_s, seconds, size), _RATES)
         self._level.update(math.log(max(over_s, _TINY_S)) - math.log(max(size, 1.0)))
@@ -268,7 +276,8 @@ class LinkEstimator:
 
     def _rate_belief(self, rate: float, usual: float, now_s: float) -> Belief:
         count = len(self._rates) if self._identified else 0
-        return Belief(rate, self._rate_spread, age(now_s, self._crossed_s), count, self._level.drifts, usual)
+        age_s, drifts = age(now_s, self._crossed_s), self._level.drifts
+        return Belief(rate, self._rate_spread, age_s, count, drifts, usual, self._doubted)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""

@@ -210,10 +210,10 @@ class TierEstimator:
         return max(self.profile.spread, self._level.spread)
 
     def belief(self, now_s: float) -> Belief:
-        """Return the factor with its spread, age, number of samples, drifts and usual level."""
+        """Return the factor with all that is known of how good it is."""
         level = self._level
-        usual = math.exp(level.usual)
-        return Belief(self._value, self.spread, age(now_s, self._last_s), level.samples, level.drifts, usual)
+        age_s, usual = age(now_s, self._last_s), math.exp(level.usual)
+        return Belief(self._value, self.spread, age_s, level.samples, level.drifts, usual, level.doubted)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""

@@ -22,6 +22,7 @@ _NORMAL: Final = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])
 _ALIKE: Final = 0.25  # a row tells of another one what it does not do less than a quarter of
 _DOUBT: Final = 0.2  # how far to believe that the cheapest test did not tell all
 _NOTES: Final = "stale_probe"
+_NONE: Final = {"missed": 0.0, "tried": 0.0, "waited": 0.0}
 _DEVICE, _EDGE, _LINK = COLUMNS
 
 
@@ -37,7 +38,9 @@ class StaleProbe(Policy):
     probe. So cheap probes are frequent, dear ones rare, and hopeless ones do not occur.
 
     The cheapest row often does little of what is in doubt (a last step, a few bytes). A fifth of the loss is therefore
-    saved for the row that would be the best one: it is tried itself when that has reached its cost.
+    saved for the row that would be the best one: it is tried itself when that has reached its cost, and after `every`
+    requests at the latest. A probe that brings a surprise is repeated once, at once: estimators do not believe a single
+    sample that is far off.
 
     Parameters
     ----------
@@ -48,6 +51,8 @@ class StaleProbe(Policy):
         How far edge and link may then change: sigma of the logarithm, of factor, bandwidth and round trip.
     device_width : float
         How far the device's factor may change. It is less than the others', since it is not shared with anybody.
+    every : int
+        After so many requests without a measurement one is made, whatever it costs, if anything may be gained by it.
 
     Notes
     -----
@@ -60,12 +65,15 @@ class StaleProbe(Policy):
     lasts_s: float = field(default=300.0, converter=float)
     width: float = field(default=1.0, converter=float)
     device_width: float = field(default=0.5, converter=float)
+    every: int = 250
 
     def __attrs_post_init__(self) -> None:
         for name in ("lasts_s", "width", "device_width"):
             value: float = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a finite number above 0, got {value}")
+        if self.every < 1:
+            raise ValueError(f"every must be >= 1, got {self.every}")
 
     def decide(self, context: Context) -> Decision:
         inner = self.policy.decide(context)
@@ -74,31 +82,40 @@ class StaleProbe(Policy):
             return inner
         notes: dict[str, float] | None = context.memory.get(_NOTES)
         if notes is None:
-            notes = context.memory[_NOTES] = {"began_s": context.now_s, "missed": 0.0, "tried": 0.0}
+            notes = context.memory[_NOTES] = {"began_s": context.now_s, "again": -1.0, **_NONE}
+        if notes["again"] >= 0:
+            row = int(notes["again"])
+            notes["again"] = -1.0
+            if (beliefs.device.doubted or beliefs.edge.doubted or beliefs.up_bytes_per_s.doubted) and row != inner.row:
+                if context.allows(row):
+                    return _probe(inner, row, "to confirm what the last one told")
         costs, objective = context.costs, inner.objective or context.objective
         terms = costs.terms
         does = terms[inner.row].tolist()
         stale = tuple([column for column in COLUMNS if does[column] <= 0])
         found = self._missed(context, beliefs, stale, inner.row, objective, notes) if stale else None
         if found is None:  # nothing to gain
-            notes["missed"] = notes["tried"] = 0.0
+            notes |= _NONE
             return inner
         missed, challenger = found
         notes["missed"] += missed
         notes["tried"] += _DOUBT * missed
+        notes["waited"] += 1
         values = costs.values(objective)
         more = values - values[inner.row]
-        if more[challenger] <= notes["tried"]:
-            notes["missed"] = notes["tried"] = 0.0
-            return Decision(challenger, "a probe: may have become the best", True, inner.propensity, inner.objective)
+        if more[challenger] <= notes["tried"] or notes["waited"] >= self.every:
+            notes |= _NONE
+            notes["again"] = float(challenger)
+            return _probe(inner, challenger, "may have become the best")
         tells = context.mask & (terms[:, stale] > 0).all(axis=1)
         cheapest = int(np.where(tells, more, math.inf).argmin())
         if more[cheapest] <= notes["missed"] and tells[cheapest]:
-            notes["missed"] = 0.0
             if (terms[cheapest, :3] >= _ALIKE * terms[challenger, :3]).all():
-                notes["tried"] = 0.0
-            why = f"a probe: {' and '.join(GROUPS[COLUMNS.index(column)] for column in stale)} not measured for long"
-            return Decision(cheapest, why, True, inner.propensity, inner.objective)
+                notes |= _NONE
+            notes["missed"] = 0.0
+            notes["again"] = float(cheapest)
+            words = " and ".join(GROUPS[COLUMNS.index(column)] for column in stale)
+            return _probe(inner, cheapest, f"{words} not measured for long")
         return inner
 
     def _missed(
@@ -136,6 +153,10 @@ class StaleProbe(Policy):
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)
+
+
+def _probe(inner: Decision, row: int, why: str) -> Decision:
+    return Decision(row, f"a probe: {why}", True, inner.propensity, inner.objective)
 
 
 @functools.lru_cache(maxsize=64)
