@@ -291,7 +291,7 @@ class Device:
         if cut:
             self._pump(session.rest(now_s, float(plan.costs.device_s[plan.row])))
         try:
-            head, head_s = self._runner.run(0, cut, payload, "device")
+            head, head_s, steps_s = self._runner.run_timed(0, cut, payload, "device")
         except Exception as error:
             return _ended(plan, _step_error(error), Observation(plan_id=plan.id, cut=cut), clock() - begun_s)
         try:
@@ -303,6 +303,7 @@ class Device:
                 deadline_s=math.inf if deadline_s is None else begun_s + deadline_s,
                 patience_s=self._patience_s,
                 head_s=head_s,
+                head_steps_s=steps_s,
                 finish_s=self._finish_s(cut),
                 telemetry=telemetry,
             )
@@ -322,11 +323,11 @@ class Device:
         clock = self._clock
         self._pump(self._session.rest(clock()))
         try:
-            result, seconds = self._runner.run(0, plan.cut, payload, "device")
+            result, seconds, steps_s = self._runner.run_timed(0, plan.cut, payload, "device")
         except Exception as error:
             return _ended(plan, _step_error(error), Observation(plan_id=plan.id, cut=plan.cut), clock() - begun_s)
         sent, kept = self._pipeline.divide(plan.cut, result)
-        seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=seconds)
+        seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=seconds, head_steps_s=steps_s)
         now_s = clock()
         self._pump(self._session.ran_alone(seen))
         if deadline_s is not None and now_s - begun_s > deadline_s:
@@ -394,12 +395,13 @@ class Device:
     def _finish(self, effect: RunLocal) -> list[DeviceEffect]:
         result: Any
         seconds = 0.0
+        steps_s: tuple[float, ...] = ()
         try:
-            result, seconds = self._runner.run(effect.start, effect.stop, effect.payload, "device")
+            result, seconds, steps_s = self._runner.run_timed(effect.start, effect.stop, effect.payload, "device")
         except Exception as error:
             result = error
         arrived = self._arrived(0.0)  # an answer that came meanwhile was first
-        return [*(arrived or ()), *self._session.local_done(effect.sequence, result, seconds, self._clock())]
+        return [*(arrived or ()), *self._session.local_done(effect.sequence, result, seconds, self._clock(), steps_s)]
 
     def _arrived(self, timeout_s: float) -> list[DeviceEffect] | None:
         """Take in one frame; None when there was none."""

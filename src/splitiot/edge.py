@@ -259,6 +259,7 @@ class EdgeService:
         clock = self.clock
         began_s = clock()
         compute_s = encode_s = 0.0
+        steps_s: tuple[float, ...] = ()
         ended: BaseException | None = None
         result: Any = job.late(began_s)
         if result is None:
@@ -266,7 +267,7 @@ class EdgeService:
                 runner = self._runner(job.pipeline)
                 if job.reset:
                     runner.reset(job.owner)
-                result, compute_s = runner.run(job.start, job.stop, job.payload, job.owner)
+                result, compute_s, steps_s = runner.run_timed(job.start, job.stop, job.payload, job.owner)
                 ran_s = clock()
                 if job.pipeline.sink == "device":
                     result = wire.pack(result)
@@ -286,6 +287,7 @@ class EdgeService:
             decode_s=decode_s,
             compute_s=compute_s,
             encode_s=encode_s,
+            steps_s=steps_s,
         )
         with self._lock:
             effects = self._session.complete(job, result, clock(), times)

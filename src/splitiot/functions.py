@@ -166,14 +166,23 @@ class _TaskPart(Part):
         return _TaskExecutable(self._functions)
 
 
+def _nothing() -> None:
+    pass
+
+
 class _TaskExecutable:
     def __init__(self, functions: Sequence[Function]) -> None:
         self._functions = functions
         self.nbytes = sys.getsizeof(functions)
 
     def __call__(self, payload: Payload, /) -> Payload:
+        return self.stepwise(payload, _nothing)
+
+    def stepwise(self, payload: Payload, lap: Callable[[], object]) -> Payload:
+        """Run once, and call `lap` behind each step."""
         for function in self._functions:
             payload = function(payload)
+            lap()
             if hasattr(payload, "__await__"):
                 if hasattr(payload, "close"):
                     payload.close()  # never awaited, as we know

@@ -253,7 +253,11 @@ class RuntimeInfo:
 
 
 class Executable(Protocol):
-    """An opened part. Not thread-safe: one thread at a time."""
+    """An opened part. Not thread-safe: one thread at a time.
+
+    One that runs its steps one by one may have a method ``stepwise(payload, lap)`` as well: it runs once, and calls
+    ``lap()`` behind each step, so that they can be timed singly.
+    """
 
     @property
     def nbytes(self) -> int:

@@ -106,6 +106,16 @@ class Runner:
     def run(self, start: int, stop: int, payload: Payload, owner: Hashable = None) -> tuple[Payload, float]:
         """Run steps [start, stop).
 
+        See `run_timed`, of which it gives the first two.
+        """
+        result, seconds, _ = self.run_timed(start, stop, payload, owner)
+        return result, seconds
+
+    def run_timed(
+        self, start: int, stop: int, payload: Payload, owner: Hashable = None
+    ) -> tuple[Payload, float, tuple[float, ...]]:
+        """Run steps [start, stop), and time each one if they run one by one.
+
         Parameters
         ----------
         start, stop : int
@@ -120,6 +130,8 @@ class Runner:
         result : Payload
         seconds : float
             The run alone: without opening the part, or waiting for the owner's run before.
+        steps_s : tuple of float
+            Those of each step, where they run one by one (tasks do, networks do not); else empty.
 
         Raises
         ------
@@ -143,11 +155,8 @@ class Runner:
             executable = idle.pop()  # pop, append and the note of use are atomic: this path takes no lock
         except IndexError:
             executable = self._open(start, stop)
-        clock = self._clock
         try:
-            began = clock()
-            result = executable(payload)
-            seconds = clock() - began
+            result, seconds, steps_s = self._timed(executable, payload)
         except LocalProtocolError:  # the payload did not fit: nothing has run
             idle.append(executable)
             self._tidy(executable)
@@ -159,7 +168,18 @@ class Runner:
         idle.append(executable)
         if self._held > self.max_bytes or self._closed:
             self._tidy(executable)
-        return result, seconds
+        return result, seconds, steps_s
+
+    def _timed(self, executable: Executable, payload: Payload) -> tuple[Payload, float, tuple[float, ...]]:
+        clock = self._clock
+        stepwise = getattr(executable, "stepwise", None)
+        if stepwise is None:
+            began = clock()
+            result = executable(payload)
+            return result, clock() - began, ()
+        times = [clock()]
+        result = stepwise(payload, lambda: times.append(clock()))
+        return result, clock() - times[0], tuple([after - before for before, after in itertools.pairwise(times)])
 
     def run_steps(self, payload: Payload) -> tuple[Payload, list[tuple[int, int, float]]]:
         """Run the whole pipeline from legal cut to legal cut, and time each piece.
@@ -308,7 +328,9 @@ class Runner:
                     continue
         return None
 
-    def _run_stateful(self, key: tuple[int, int], payload: Payload, owner: Hashable) -> tuple[Payload, float]:
+    def _run_stateful(
+        self, key: tuple[int, int], payload: Payload, owner: Hashable
+    ) -> tuple[Payload, float, tuple[float, ...]]:
         while True:
             with self._lock:
                 state = self._states.get(owner)
@@ -322,22 +344,20 @@ class Runner:
 
     def _run_owned(
         self, key: tuple[int, int], payload: Payload, owner: Hashable, state: _State
-    ) -> tuple[Payload, float]:
+    ) -> tuple[Payload, float, tuple[float, ...]]:
         if state.lost is not None:
             raise StateLost(f"the state of {owner!r} {state.lost}: start again with reset()")
         executable = state.executables.get(key)
         if executable is None:
             executable = self._open_owned(key, owner, state)
         try:
-            began = self._clock()
-            result = executable(payload)
-            seconds = self._clock() - began
+            timed = self._timed(executable, payload)
         except BaseException:
             self._lose(state, "is in doubt after a run that failed")
             raise
         if self._held > self.max_bytes:
             self._evict()
-        return result, seconds
+        return timed
 
     def _open_owned(self, key: tuple[int, int], owner: Hashable, state: _State) -> Executable:
         start, stop = key

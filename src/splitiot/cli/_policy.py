@@ -6,11 +6,11 @@ from typing import Any
 
 from splitiot.cli._out import Unusable
 from splitiot.cli._target import load_object
-from splitiot.policies import Fixed, LeastLatency, Policy
+from splitiot.policies import Fixed, LeastLatency, Policy, adaptive
 
 __all__ = ["POLICY", "load_policy"]
 
-POLICY = "least-latency, the name of an installed one, or package.module:CLASS or file.py:CLASS"
+POLICY = "adaptive, least-latency, the name of an installed one, or package.module:CLASS or file.py:CLASS"
 _GROUP = "splitiot.policies"
 
 
@@ -20,7 +20,7 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
     Parameters
     ----------
     text : str
-        ``least-latency``, ``local`` (where `n` is given), an entry point of the group ``splitiot.policies``, or
+        ``adaptive``, ``least-latency``, ``local`` (where `n` is given), an entry point of the group ``splitiot.policies``, or
         where a class or a ready policy is.
     n : int, optional
         The number of steps.
@@ -35,6 +35,8 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
     >>> load_policy("least-latency"), load_policy("local", n=7)
     (LeastLatency(), Fixed(cut=7))
     """
+    if text == "adaptive":
+        return adaptive()
     if text == "least-latency":
         return LeastLatency()
     if text == "local" and n is not None:
@@ -50,7 +52,7 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
                 return _ready(point.load(), text)
             except (ImportError, AttributeError) as error:
                 raise Unusable(f"policy {text} ({point.value}) can't be loaded: {error}") from error
-    names = ["least-latency", *(["local"] if n is not None else []), *sorted(found.names)]
+    names = ["adaptive", "least-latency", *(["local"] if n is not None else []), *sorted(found.names)]
     raise Unusable(f"there is no policy {text!r}: give one of {', '.join(names)}, or package.module:CLASS")
 
 

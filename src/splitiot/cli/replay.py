@@ -39,7 +39,7 @@ _COLUMNS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``splitiot replay``."""
     parser.add_argument("trace", metavar="FILE", help="a log, made with run --trace")
-    words = f"{POLICY}, or local; may be given several times (default: least-latency)"
+    words = f"{POLICY}, or local; may be given several times (default: adaptive)"
     parser.add_argument("--policy", metavar="NAME", action="append", default=[], help=words)
     parser.add_argument("--objective", choices=_OBJECTIVES, help="what to make small (default: what the log did)")
     parser.add_argument("--window", type=at_least(0), default=3, metavar="N", help="plans until hindsight (default: 3)")
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise Unusable(f"there is no file {arguments.trace}") from error
     n = trace.header.n
     scores: dict[str, Score] = {}
-    for name in arguments.policy or ["least-latency"]:
+    for name in arguments.policy or ["adaptive"]:
         scores[name] = replay(
             trace,
             functools.partial(load_policy, name, n=n),

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     edge.add_argument("--edge", metavar="URL", required=True, help='its address, or "none": all runs here')
     add_edge_arguments(edge)
     cut = parser.add_argument_group("the cut")
-    cut.add_argument("--policy", metavar="NAME", help=f"{POLICY}, or local (default: least-latency)")
+    cut.add_argument("--policy", metavar="NAME", help=f"{POLICY}, or local (default: adaptive)")
     cut.add_argument("--cut", type=int, metavar="K", help="always this many steps here")
     cut.add_argument("--follow", action="store_true", help="take what the edge plans (serve --policy)")
     cut.add_argument("--profile", metavar="FILE", help="what it costs here, made with plan --save-profile")
@@ -128,7 +128,7 @@ def _policy(arguments: argparse.Namespace, target: Target) -> Policy:
 
     if arguments.cut is not None:
         return Fixed(legal_cut(target, arguments.cut))
-    name = arguments.policy or "least-latency"
+    name = arguments.policy or "adaptive"
     if name == "local":
         legal_cut(target, target.pipeline.n)
     return load_policy(name, n=target.pipeline.n)

@@ -55,6 +55,7 @@ class Level:
         "_part",
         "_pending",
         "_strange",
+        "_told",
         "alpha",
         "drift_detected",
         "drifts",
@@ -81,7 +82,7 @@ class Level:
         self._watch(None)
 
     def _watch(self, part: object) -> None:
-        self._detector, self._part, self._strange = self._make(), part, 0
+        self._detector, self._part, self._strange, self._told = self._make(), part, 0, False
 
     def update(self, log: float, part: object = None) -> bool:
         """Take a sample's logarithm; say whether it was believed.
@@ -124,7 +125,8 @@ class Level:
             self._watch(part)
         self._strange = 0
         self._detector.update(math.exp(log))
-        return self._detector.drift_detected
+        before, self._told = self._told, self._detector.drift_detected
+        return self._told and not before  # some detectors tell for as long as it lasts
 
     def _drift(self) -> None:
         if self.samples == 0:  # this is where it begins
@@ -161,7 +163,7 @@ class Level:
         keep = getattr(self._detector, "snapshot", None)
         if keep is not None:
             part = list(self._part) if isinstance(self._part, tuple) else self._part
-            state |= {"detector": keep(), "part": part, "strange": self._strange}
+            state |= {"detector": keep(), "part": part, "strange": self._strange, "told": self._told}
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -177,4 +179,4 @@ class Level:
             take(state["detector"])
             part = state["part"]
             self._part = tuple(part) if isinstance(part, list) else part
-            self._strange = int(state["strange"])
+            self._strange, self._told = int(state["strange"]), bool(state["told"])

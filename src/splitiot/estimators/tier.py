@@ -155,8 +155,11 @@ class TierEstimator:
 
     def _refine(self, steps: Sequence[float], start: int, stop: int, ratio: float) -> None:
         """Take the seconds of single steps, in a part that was `ratio` (a logarithm) slower than expected."""
+        if len(steps) != stop - start:
+            self.refused += 1
+            return
         seconds = np.array(steps, dtype=np.float64)
-        if len(seconds) != stop - start or not (seconds > 0).all() or not np.isfinite(seconds).all():
+        if not (seconds > 0).all() or not np.isfinite(seconds).all():
             self.refused += 1
             return
         if self._counts is None:

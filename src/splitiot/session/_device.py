@@ -50,6 +50,7 @@ class _Pending(msgspec.Struct, eq=False):
     head_s: float | None
     nbytes: int
     local: Literal["", "hedge", "fallback"] = ""
+    head_steps_s: tuple[float, ...] = ()
     told: tuple[Observation, ...] = ()
     answered: bool = False
     resent: bool = False
@@ -236,6 +237,7 @@ class DeviceSession:
         deadline_s: float,
         begun_s: float | None = None,
         head_s: float | None = None,
+        head_steps_s: tuple[float, ...] = (),
         finish_s: float | None = None,
         patience_s: float = math.inf,
         telemetry: Mapping[str, float] | None = None,
@@ -251,6 +253,8 @@ class DeviceSession:
             Clock readings; `begun_s` is when the request began (the head ran in between). `deadline_s` may be inf.
         head_s : float, optional
             Compute seconds of the head.
+        head_steps_s : tuple of float
+            Those of its steps, where they run one by one.
         finish_s : float, optional
             What the remaining part would take here, at worst; None where the device does not have it.
         patience_s : float
@@ -322,6 +326,7 @@ class DeviceSession:
             hedge_s=hedge_s,
             can_finish=can_finish,
             head_s=head_s,
+            head_steps_s=head_steps_s,
             nbytes=len(frame),
             told=told,
         )
@@ -408,7 +413,12 @@ class DeviceSession:
         return effects
 
     def local_done(
-        self, sequence: int, result: Payload | Exception, seconds: float, now_s: float
+        self,
+        sequence: int,
+        result: Payload | Exception,
+        seconds: float,
+        now_s: float,
+        steps_s: tuple[float, ...] = (),
     ) -> list[DeviceEffect]:
         """A `RunLocal` ended, with what the part gave or what it raised."""
         pending = self._pending.get(sequence)
@@ -421,9 +431,9 @@ class DeviceSession:
             return self._end(sequence, pending, None, error, pending.local, now_s)
         if now_s > pending.deadline_s:
             late = DeadlineExceeded(f"finished locally {now_s - pending.deadline_s:.3f} s after the deadline")
-            return self._end(sequence, pending, None, late, pending.local, now_s, local_s=seconds)
+            return self._end(sequence, pending, None, late, pending.local, now_s, local_s=seconds, steps_s=steps_s)
         value = self._pipeline.join(pending.kept, result)
-        return self._end(sequence, pending, value, None, pending.local, now_s, local_s=seconds)
+        return self._end(sequence, pending, value, None, pending.local, now_s, local_s=seconds, steps_s=steps_s)
 
     # inside
 
@@ -496,11 +506,12 @@ class DeviceSession:
         *,
         seen: Observation | None = None,
         local_s: float | None = None,
+        steps_s: tuple[float, ...] = (),
         exact: bool = True,
     ) -> list[DeviceEffect]:
         self._retire(sequence, pending)
         if seen is None:
-            seen = self._measured(pending, now_s, local_s=local_s)
+            seen = self._measured(pending, now_s, local_s=local_s, steps_s=steps_s)
         outcome = Outcome(
             value=value,
             error=error,
@@ -532,12 +543,15 @@ class DeviceSession:
         reply: wire.Reply | None = None,
         nbytes: int = 0,
         local_s: float | None = None,
+        steps_s: tuple[float, ...] = (),
     ) -> Observation:
         seen = Observation(
             plan_id=pending.plan.id,
             cut=pending.plan.cut,
             head_s=pending.head_s,
+            head_steps_s=pending.head_steps_s,
             local_s=local_s,
+            local_steps_s=steps_s,
             sent_bytes=pending.nbytes,
             retransmitted=pending.resent,
         )
@@ -547,6 +561,7 @@ class DeviceSession:
             plan_id=seen.plan_id,
             cut=seen.cut,
             head_s=seen.head_s,
+            head_steps_s=seen.head_steps_s,
             tail_s=reply.times.compute_s,
             edge=reply.times,
             round_trip_s=now_s - pending.sent_s,

@@ -180,7 +180,7 @@ class EdgeSession:
         times = times or EdgeTimes()
         self._job_s += 0.2 * (times.compute_s - self._job_s)
         residence_s = now_s - job.received_s
-        stamped = EdgeTimes(times.queue_s, times.decode_s, times.compute_s, times.encode_s, residence_s)
+        stamped = msgspec.structs.replace(times, residence_s=residence_s)
         try:
             frame = self._reply_frame(job, flight.request, peer, result, now_s, stamped)
         except Exception as error:  # whatever it is, those who wait must hear of it
