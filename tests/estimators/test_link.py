@@ -243,3 +243,92 @@ def test_it_stays_a_link_and_small(samples: list[tuple[float, int, bool]]) -> No
     state = estimator.snapshot()
     assert len(state["rtts"]) <= 3
     assert len(state["rates"]) <= 3
+
+
+def test_bandwidth_that_the_round_trip_hides_is_not_identified() -> None:
+    link = Link(rtt_s=0.1, up_bytes_per_s=1e8, down_bytes_per_s=1e8)
+    world = World(LinkEstimator(Link(0.1, 1e5, 1e5)))
+    for _ in range(4):
+        world.exchange(link, 20_000)
+    estimator = world.estimator
+    belief = estimator.up_belief(world.now_s)
+    assert not estimator.identified
+    assert (belief.samples, belief.spread) == (0, math.inf)
+    assert belief.value == pytest.approx(20_200 / 0.025, rel=0.01)  # at least that
+    assert belief.age_s == 0.0  # it was looked at, all the same
+    world.exchange(link, 10_000_000)
+    assert estimator.identified
+    assert estimator.up_belief(world.now_s).samples == 1
+    assert estimator.get().up_bytes_per_s == pytest.approx(1e8, rel=0.01)
+
+
+def test_the_pessimistic_link() -> None:
+    link = Link.from_mbit_per_s(2, rtt_s=0.02)
+    world = World(LinkEstimator(PRIOR), noise=0.2, seed=3)
+    assert world.estimator.pessimistic() == PRIOR
+    took = []
+    for _ in range(40):
+        world.exchange(link, 100_000)
+    for _ in range(200):
+        took.append(world.seconds(link, 100_000, 200))
+    believed, worse = world.estimator.get(), world.estimator.pessimistic(0.9)
+    assert worse.rtt_s >= believed.rtt_s
+    assert worse.up_bytes_per_s <= believed.up_bytes_per_s
+    share = np.mean([seconds <= worse.transfer_s(100_000, 200) for seconds in took])
+    assert 0.75 <= share <= 1.0
+    assert world.estimator.pessimistic(0.0).transfer_s(1e5) <= world.estimator.pessimistic(1.0).transfer_s(1e5)
+    with pytest.raises(ValueError, match="quantile"):
+        world.estimator.pessimistic(1.5)
+
+
+def test_a_change_is_told_and_what_was_usual_stays_known() -> None:
+    fast, slow = Link.from_mbit_per_s(20, rtt_s=0.01), Link.from_mbit_per_s(1, rtt_s=0.01)
+    world = World(LinkEstimator(PRIOR), noise=0.03, seed=1)
+    for _ in range(20):
+        world.exchange(fast, 150_000)
+    told = 0
+    for _ in range(4):
+        world.exchange(slow, 150_000)
+        told += world.estimator.drift_detected
+    belief = world.estimator.up_belief(world.now_s)
+    assert (told, belief.drifts) == (1, 1)
+    assert belief.usual == pytest.approx(fast.up_bytes_per_s, rel=0.15)
+    assert belief.value == pytest.approx(slow.up_bytes_per_s, rel=0.15)
+    down = world.estimator.down_belief(world.now_s)
+    assert (down.value, down.usual) == (belief.value, belief.usual)  # the prior says both ways alike
+
+
+def test_a_surprise_is_doubted_until_it_comes_again() -> None:
+    fast, slow = Link.from_mbit_per_s(20, rtt_s=0.01), Link.from_mbit_per_s(1, rtt_s=0.01)
+    world = World(LinkEstimator(PRIOR))
+    for _ in range(5):
+        world.exchange(fast, 150_000)
+    assert not world.estimator.up_belief(0.0).doubted
+    world.exchange(slow, 150_000)
+    assert world.estimator.up_belief(0.0).doubted
+    world.exchange(slow, 150_000)
+    assert not world.estimator.up_belief(0.0).doubted
+
+
+def test_a_small_exchange_leads_out_of_a_stall() -> None:
+    """A bound had made the bandwidth tiny; a few bytes that come back at once prove that it is more."""
+    estimator = LinkEstimator(PRIOR)
+    estimator.update(
+        Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=4000, censored=True), now_s=0.0
+    )
+    assert estimator.get().up_bytes_per_s == pytest.approx(800, rel=0.01)
+    assert estimator.up_belief(0.0).usual == pytest.approx(PRIOR.up_bytes_per_s)
+    estimator.update(Observation(plan_id=0, cut=0, probe=True, round_trip_s=0.012, sent_bytes=100), now_s=1.0)
+    assert estimator.get().up_bytes_per_s > 100 / 0.0121
+
+
+def test_what_is_usual_survives_a_stall_where_nothing_was_identified() -> None:
+    """A dominated exchange says that the prior was right; what comes after a stall does not replace it."""
+    link = Link(rtt_s=0.1, up_bytes_per_s=1e7, down_bytes_per_s=1e7)
+    world = World(LinkEstimator(link))
+    world.exchange(link, 20_000)
+    for _ in range(10):
+        world.exchange(Link(0.1, 1e4, 1e4), 20_000)
+    belief = world.estimator.up_belief(world.now_s)
+    assert belief.value == pytest.approx(1e4, rel=0.1)
+    assert belief.usual > 1e5

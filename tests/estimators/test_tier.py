@@ -151,3 +151,119 @@ def test_waits() -> None:
     again.restore(json.loads(json.dumps(wait.snapshot())))
     assert again.belief(105.0) == wait.belief(105.0)
     assert again.get(0.0) == 0.0  # the clock of another boot
+
+
+# steps that are timed one by one
+
+
+def timed(start: int, stop: int, steps: list[float], **more: object) -> Observation:
+    """What a part took, with each of its steps."""
+    if start == 0:
+        return Observation(plan_id=1, cut=stop, head_s=sum(steps), head_steps_s=tuple(steps), **more)  # type: ignore[arg-type]
+    return Observation(plan_id=1, cut=start, local_s=sum(steps), local_steps_s=tuple(steps), **more)  # type: ignore[arg-type]
+
+
+TRUE = [0.15, 0.1, 0.6, 0.3]  # factors 1.5, 0.5, 2, 0.75 of the profile
+
+
+def test_steps_refine_the_profile_wherever_they_ran() -> None:
+    estimator = device()
+    for i in range(12):
+        cut = (4, 2, 3)[i % 3]
+        estimator.update(timed(0, cut, TRUE[:cut]), float(i))
+    got = estimator.heads_s * estimator.get()
+    assert got == pytest.approx([0, *np.cumsum(TRUE)], rel=0.05)
+    assert estimator.tails_s * estimator.get() == pytest.approx([*np.cumsum(TRUE[::-1])[::-1], 0], rel=0.05)
+    plain = device()
+    for i in range(12):
+        plain.update(timed(0, (4, 2, 3)[i % 3], TRUE[: (4, 2, 3)[i % 3]]), float(i))
+    before = estimator.refined
+    estimator.update(Observation(plan_id=1, cut=4, head_s=sum(TRUE)), 20.0)  # not step by step: only the factor
+    assert estimator.refined == before
+
+
+def test_a_slow_down_of_all_is_the_factor_and_not_the_steps() -> None:
+    estimator = device()
+    for i in range(10):
+        estimator.update(timed(0, 4, TRUE), float(i))
+    shares = estimator.heads_s / estimator.heads_s[-1]
+    for i in range(10):
+        estimator.update(timed(0, 4, [3 * s for s in TRUE]), 10.0 + i)
+    assert estimator.heads_s / estimator.heads_s[-1] == pytest.approx(shares)
+    assert (estimator.heads_s * estimator.get())[-1] == pytest.approx(3 * sum(TRUE), rel=0.02)
+
+
+def test_a_spike_of_one_run_does_not_refine() -> None:
+    estimator = device()
+    for i in range(10):
+        estimator.update(timed(0, 4, TRUE), float(i))
+    before = estimator.heads_s.tolist()
+    estimator.update(timed(0, 4, [0.15, 0.1, 9.0, 0.3]), 11.0)
+    assert estimator.heads_s.tolist() == before
+
+
+@pytest.mark.parametrize("steps", [(0.1,), (0.1, math.nan, 0.3, 0.4), (0.1, -1.0, 0.3, 0.4), (0.1, 0.0, 0.3, 0.4)])
+def test_impossible_steps_are_refused_and_the_whole_is_taken(steps: tuple[float, ...]) -> None:
+    estimator = device()
+    estimator.update(Observation(plan_id=1, cut=4, head_s=1.2, head_steps_s=steps), 0.0)
+    assert (estimator.refused, estimator.samples) == (1, 1)
+    assert estimator.heads_s is PROFILE.heads_s
+
+
+def test_the_edges_steps() -> None:
+    edge = TierEstimator(PROFILE, Tier.EDGE)
+    for i in range(5):
+        edge.update(Observation(plan_id=i, cut=2, edge=EdgeTimes(compute_s=0.9, steps_s=(0.6, 0.3))), float(i))
+    assert (edge.tails_s * edge.get())[2:] == pytest.approx([0.9, 0.3, 0.0])
+
+
+def test_steps_that_the_profile_takes_for_nothing() -> None:
+    estimator = TierEstimator(TierProfile.from_steps("ab", [0.1, 0.0, 0.3]), Tier.DEVICE)
+    for i in range(5):
+        estimator.update(Observation(plan_id=i, cut=3, head_s=0.5, head_steps_s=(0.1, 0.1, 0.3)), float(i))
+    assert np.isfinite(estimator.heads_s).all()
+
+
+def test_curves_stay_curves() -> None:
+    """Tails hold start-ups and copies that no step has: what is taken off them never makes them negative."""
+    profile = TierProfile("ab", [0, 0.1, 0.2], [0.05, 0.01, 0.0])
+    estimator = TierEstimator(profile, Tier.DEVICE)
+    for i in range(20):
+        estimator.update(Observation(plan_id=i, cut=2, head_s=0.2, head_steps_s=(0.01, 0.19)), float(i))
+    for curve in (estimator.heads_s, estimator.tails_s[::-1]):
+        assert (curve >= 0).all()
+        assert (np.diff(curve) >= 0).all()
+
+
+def test_refined_state_goes_on_where_it_was() -> None:
+    one, other = device(), device()
+    for i in range(7):
+        one.update(timed(0, 3, TRUE[:3]), float(i))
+    other.restore(json.loads(json.dumps(one.snapshot())))
+    assert other.heads_s.tolist() == one.heads_s.tolist()
+    for estimator in (one, other):
+        estimator.update(timed(2, 4, TRUE[2:]), 9.0)
+    assert other.snapshot() == one.snapshot()
+    assert other.tails_s.tolist() == one.tails_s.tolist()
+
+
+def test_another_profile_forgets_the_steps() -> None:
+    estimator = device()
+    estimator.update(timed(0, 4, TRUE), 0.0)
+    estimator.set_profile(PROFILE.scaled(2))
+    assert estimator.heads_s.tolist() == PROFILE.scaled(2).heads_s.tolist()
+
+
+def test_drifts_and_what_is_usual_are_told() -> None:
+    estimator = device()
+    for i in range(20):
+        estimator.update(head(3, 1.0), float(i))
+    estimator.update(head(3, 3.0), 20.0)
+    assert estimator.belief(20.0).doubted
+    assert not estimator.drift_detected
+    estimator.update(head(3, 3.0), 21.0)
+    belief = estimator.belief(21.0)
+    assert estimator.drift_detected
+    assert (belief.drifts, belief.samples, belief.doubted) == (1, 2, False)
+    assert belief.value == pytest.approx(3.0, rel=0.05)
+    assert belief.usual == pytest.approx(1.0, rel=0.05)

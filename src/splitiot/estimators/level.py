@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from splitiot.estimators._base import Detector
+from splitiot.estimators._base import Detector, median
 from splitiot.estimators.cusum import LogCusum
 
 __all__ = ["Level"]
@@ -14,6 +15,7 @@ __all__ = ["Level"]
 JUMP: Final = math.log(1.5)
 _FAR: Final = 4.0
 _HELD: Final = 5  # samples that make a level one that held
+_TELLING: Final = 3  # samples that it takes to tell a drift
 _TREND: Final = 0.3  # weight of the newest level in what is usual
 
 
@@ -24,7 +26,7 @@ class Level:
     sample that is off by more than half, or by more than four times the usual deviation, changes nothing until a second
     one in a row confirms it on the same side: then the level jumps to the nearer of both. So a single hiccup (a cold
     start, a context switch) is ignored, and a real change is followed after two samples. Smaller changes are told by a
-    drift detector; then the samples before no longer count.
+    drift detector; then the level is the median of the last three, and what was before no longer counts.
 
     Parameters
     ----------
@@ -54,6 +56,7 @@ class Level:
         "_make",
         "_part",
         "_pending",
+        "_recent",
         "_strange",
         "_told",
         "alpha",
@@ -79,6 +82,7 @@ class Level:
         self.drift_detected = False
         self._deviation = 0.0
         self._pending: float | None = None
+        self._recent: deque[float] = deque(maxlen=_TELLING)
         self._watch(None)
 
     def _watch(self, part: object) -> None:
@@ -101,17 +105,20 @@ class Level:
                 self._pending = off
                 return False
             self._drift()
+            self._recent.clear()
             self.log += math.copysign(min(abs(off), abs(self._pending)), off)
             self.samples = 2
             self._pending = None
             self._watch(part)
             return True
         self._pending = None
+        self._recent.append(log)
         if self._tells(log, part):
             self._drift()
-            self.samples = 1
-        self.samples += 1
-        self.log += off * max(self.alpha, 1 / self.samples)
+            self.log, self.samples = median(self._recent), len(self._recent)
+        else:
+            self.samples += 1
+            self.log += off * max(self.alpha, 1 / self.samples)
         self._deviation += self.alpha * (abs(off) - self._deviation)
         if self.drifts == 0 and self.samples < _HELD:
             self.usual = self.log
@@ -157,6 +164,7 @@ class Level:
             "usual": self.usual,
             "deviation": self._deviation,
             "pending": self._pending,
+            "recent": list(self._recent),
             "samples": self.samples,
             "drifts": self.drifts,
         }
@@ -171,6 +179,7 @@ class Level:
         self.log, self.usual = float(state["log"]), float(state["usual"])
         self._deviation = float(state["deviation"])
         self._pending = None if state["pending"] is None else float(state["pending"])
+        self._recent = deque(map(float, state["recent"]), maxlen=_TELLING)
         self.samples, self.drifts = int(state["samples"]), int(state["drifts"])
         self.drift_detected = False
         self._watch(None)

@@ -185,8 +185,9 @@ class TierEstimator:
         heads_s, tails_s = self.profile.heads_s.copy(), self.profile.tails_s.copy()
         heads_s[1:] += np.cumsum(more)
         tails_s[:-1] += np.cumsum(more[::-1])[::-1]
-        # start-ups and copies are no steps: where a tail's share of them makes it less than nothing, it is nothing
-        self._take_curves(heads_s, np.maximum(tails_s, 0.0))
+        # a profile's tails are no sums of steps (start-ups, copies): what is taken off them must leave a curve
+        tails_s = np.maximum.accumulate(np.maximum(tails_s, 0.0)[::-1])[::-1]
+        self._take_curves(heads_s, tails_s)
 
     def get(self) -> float:
         """Return the factor: how many times slower than the (refined) profile."""
