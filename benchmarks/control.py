@@ -162,9 +162,7 @@ def plot(runs: Sequence[Run], agents: Sequence[str], path: Path) -> None:
             axes.scatter(values, heights, s=14, color=colours[server], alpha=0.8, linewidths=0, label=label)
         middle = float(np.median(list(found.values())))
         axes.plot([middle, middle], [place - 0.32, place + 0.32], color="black", lw=1.5)
-        axes.annotate(
-            f"{middle:.3f}", (middle, place + 0.33), ha="center", va="bottom", fontsize=8, color="black"
-        )
+        axes.annotate(f"{middle:.3f}", (middle, place + 0.33), ha="center", va="bottom", fontsize=8, color="black")
     axes.set_yticks(range(len(shown)), list(reversed(shown)))
     axes.set_xscale("log")
     ticks = [1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0]
@@ -172,7 +170,9 @@ def plot(runs: Sequence[Run], agents: Sequence[str], path: Path) -> None:
     axes.minorticks_off()
     axes.axvline(1.0, color="grey", lw=0.8)
     axes.axvline(1.05, color="grey", lw=0.6, ls=":")
-    axes.set_xlabel("time of all requests over an oracle's (less is better); a dot is a network, the line is the median")
+    axes.set_xlabel(
+        "time of all requests over an oracle's (less is better); a dot is a network, the line is the median"
+    )
     axes.set_ylim(-0.6, len(shown) - 0.2)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
     for side in ("top", "right"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from splitiot.errors import CutError, LocalProtocolError, NotCuttable, Overloaded
+from splitiot.functions import task, tasks
 from splitiot.pipeline import (
     NOTHING,
     UNTYPED,
@@ -25,6 +26,7 @@ from splitiot.pipeline import (
     TensorSpec,
 )
 from splitiot.runner import Runner
+from tests.pipelines import SizedPipeline
 
 WAIT_S = 20.0
 
@@ -487,3 +489,27 @@ def test_many_threads_parts_and_too_little_memory() -> None:
             in_threads(6, work)
             assert runner.nbytes == 10 * len(pipeline.open_now) == 10 * runner.opened <= 40
         assert pipeline.open_now == []
+
+
+def test_steps_that_run_one_by_one_are_timed_singly() -> None:
+    now = [0.0]
+
+    def takes(seconds: float) -> Any:
+        def step(x: int) -> int:
+            now[0] += seconds
+            return x + 1
+
+        return step
+
+    pipeline = tasks([task(takes(s), name=f"{s}") for s in (0.1, 0.2, 0.4)])
+    with Runner(pipeline, clock=lambda: now[0]) as runner:
+        result, seconds, steps = runner.run_timed(0, 3, 0)
+        assert result == 3
+        assert seconds == pytest.approx(0.7)
+        assert steps == pytest.approx((0.1, 0.2, 0.4))
+        assert runner.run_timed(1, 2, 0)[2] == pytest.approx((0.2,))
+        assert runner.run_timed(2, 2, 5)[2] == ()
+        assert runner.run(1, 3, 0) == (2, pytest.approx(0.6))
+    other = SizedPipeline([4, 4, 4])  # as a network: one piece, whatever it holds
+    with Runner(other) as runner:
+        assert runner.run_timed(0, 2, other.bind(other.sample()))[2] == ()

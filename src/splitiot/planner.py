@@ -186,7 +186,7 @@ class Planner:
         allowed = self._allowed.get(edge_up)
         if allowed is None:
             allowed = self._mask(edge_up)
-        self._now_s = now_s
+        self._now_s = now_s = float(now_s)
         context = Context(
             self._believed(allowed, now_s),
             random=self._random,
@@ -247,6 +247,7 @@ class Planner:
         deadline_s, telemetry
             For a decision of its own; see `decide`.
         """
+        now_s = float(now_s)
         row = self._table.row_of(cut)
         allowed = self._allowed.get(True) or self._mask(True)
         if row is None or not allowed.mask[row]:
@@ -319,6 +320,7 @@ class Planner:
         Each kind of number (head, tail, local, exchange, lower bound) of a plan is taken once; unknown plans
         teach as well. Probes of the link have no plan: all of them are taken.
         """
+        now_s = float(now_s)
         for observation in observations:
             if self._estimators.update(observation, now_s):
                 self.policy.learn(observation, self._memory)

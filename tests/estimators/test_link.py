@@ -313,9 +313,7 @@ def test_a_surprise_is_doubted_until_it_comes_again() -> None:
 def test_a_small_exchange_leads_out_of_a_stall() -> None:
     """A bound had made the bandwidth tiny; a few bytes that come back at once prove that it is more."""
     estimator = LinkEstimator(PRIOR)
-    estimator.update(
-        Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=4000, censored=True), now_s=0.0
-    )
+    estimator.update(Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=4000, censored=True), now_s=0.0)
     assert estimator.get().up_bytes_per_s == pytest.approx(800, rel=0.01)
     assert estimator.up_belief(0.0).usual == pytest.approx(PRIOR.up_bytes_per_s)
     estimator.update(Observation(plan_id=0, cut=0, probe=True, round_trip_s=0.012, sent_bytes=100), now_s=1.0)

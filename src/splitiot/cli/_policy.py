@@ -20,8 +20,8 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
     Parameters
     ----------
     text : str
-        ``adaptive``, ``least-latency``, ``local`` (where `n` is given), an entry point of the group ``splitiot.policies``, or
-        where a class or a ready policy is.
+        ``adaptive``, ``least-latency``, ``local`` (where `n` is given), an entry point of the group
+        ``splitiot.policies``, or where a class or a ready policy is.
     n : int, optional
         The number of steps.
 

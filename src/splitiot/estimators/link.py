@@ -138,7 +138,8 @@ class LinkEstimator:
                 seconds = observation.round_trip_s
             else:
                 return
-        size = observation.sent_bytes + self._down_weight * observation.received_bytes
+        seconds = float(seconds)  # numpy's would not go into a snapshot
+        size = float(observation.sent_bytes + self._down_weight * observation.received_bytes)
         if observation.censored and seconds <= 0 and not observation.retransmitted:
             return  # a lower bound of nothing is no mistake
         whole = (observation.round_trip_s, 0.0 if observation.edge is None else observation.edge.residence_s)

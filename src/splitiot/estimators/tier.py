@@ -293,7 +293,7 @@ class WaitEstimator:
         self.samples += 1
         self._last_s = now_s
         self._window = [w * fade for w in self._window[1:]]
-        self._window.append(wait_s)
+        self._window.append(float(wait_s))
         self._median = median(self._window)
 
     def get(self, now_s: float) -> float:

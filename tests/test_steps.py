@@ -1,0 +1,80 @@
+"""Seconds of single steps, all the way: measured on both sides, sent, and learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+import splitiot as si
+from splitiot.observation import Observation
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def increment(x: int) -> int:
+    return x + 1
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+SIZES = {"sent_bytes": [8.0, 8.0, 8.0, 0.0], "returned_bytes": [8.0, 8.0, 8.0, 0.0]}
+
+
+def answer(service: si.EdgeService) -> Callable[[bytes], bytes]:
+    return lambda frame: service.handle(frame, peer="me")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_both_sides_tell_what_each_step_took(cut: int) -> None:
+    pipeline = si.tasks([double, increment, square])
+    profile = si.TierProfile.from_steps(pipeline.digest, [0.01, 0.02, 0.03], **SIZES)
+    with (
+        si.EdgeService([pipeline], profiles=[profile]) as service,
+        si.Device(pipeline, si.InMemory(answer(service)), policy=si.Fixed(cut), profile=profile) as device,
+    ):
+        outcomes = [device.run(5) for _ in range(4)]
+        assert [outcome.unwrap() for outcome in outcomes] == [121] * 4
+        seen = outcomes[-1].observation
+        assert seen is not None
+        assert len(seen.head_steps_s) == cut
+        assert sum(seen.head_steps_s) == pytest.approx(seen.head_s or 0.0, rel=0.5, abs=1e-5)
+        if cut < 3:
+            assert seen.edge is not None
+            assert len(seen.edge.steps_s) == 3 - cut
+            assert sum(seen.edge.steps_s) <= seen.edge.compute_s
+        # the planner uses the refined seconds: its beliefs times its curves are what was measured, not the profile
+        costs = device.planner.costs
+        row = costs.at_cut(cut)
+        if cut:
+            assert costs.device_s[row] < 0.001
+        if cut < 3:
+            assert costs.edge_s[row] < 0.001
+
+
+def test_a_finish_on_the_device_tells_its_steps_too() -> None:
+    pipeline = si.tasks([double, increment, square])
+    profile = si.TierProfile.from_steps(pipeline.digest, [0.01, 0.02, 0.03], **SIZES)
+    broken = False
+
+    class Wire(si.InMemory):
+        def send(self, frame: bytes, *, timeout_s: float) -> None:
+            if broken:
+                raise si.errors.TransportError("cut")
+            super().send(frame, timeout_s=timeout_s)
+
+    with (
+        si.EdgeService([pipeline], profiles=[profile]) as service,
+        si.Device(pipeline, Wire(answer(service)), policy=si.Fixed(1), profile=profile) as device,
+    ):
+        assert device.run(5).source == "edge"
+        broken = True
+        outcome = device.run(5)
+        assert (outcome.value, outcome.source) == (121, "fallback")
+        seen = outcome.observation
+        assert isinstance(seen, Observation)
+        assert (len(seen.head_steps_s), len(seen.local_steps_s)) == (1, 2)
