@@ -89,14 +89,14 @@ class JointEstimator:
         vector = self._vector
         wait_s = self.wait.get(now_s)
         if vector is None or vector[5] != wait_s:
-            link = self.link.get()
+            up, down, rtt_s = self.link.costs()
             vector = self._vector = np.array(
                 (
                     self.device.get(),
                     self.edge.get(),
-                    1.0 / link.up_bytes_per_s,
-                    1.0 / link.down_bytes_per_s,
-                    link.rtt_s,
+                    up,
+                    down,
+                    rtt_s,
                     wait_s,
                 )
             )

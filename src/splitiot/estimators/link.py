@@ -78,18 +78,15 @@ class LinkEstimator:
 
     __slots__ = (
         "_crossed_s",
-        "_doubted",
         "_down_weight",
         "_errors",
-        "_identified",
         "_level",
         "_link",
+        "_quality",
         "_rate",
-        "_rate_spread",
         "_rates",
         "_rtt_level",
         "_rtt_s",
-        "_rtt_spread",
         "_rtts",
         "prior",
         "refused",
@@ -115,8 +112,8 @@ class LinkEstimator:
         self._begin()
 
     def _begin(self) -> None:
-        self._link = self.prior
-        self._identified, self._doubted, self._rtt_spread, self._rate_spread = False, False, 0.0, 0.0
+        self._link: Link | None = self.prior
+        self._quality: tuple[bool, bool, float, float] | None = None
 
     def update(self, observation: Observation, now_s: float, edge_s: float = 0.0) -> None:
         """Take what an exchange or a probe took.
@@ -156,23 +153,27 @@ class LinkEstimator:
             self._take_rtt(now_s, seconds, size)
         else:
             self._take_exchange(now_s, seconds, size)
-        self._sum_up()
+        self._changed()
 
-    def _sum_up(self) -> None:
-        """Make what is read."""
-        rtt_s = self._rtt_s
-        rate = min(max(self._rate, _SLOWEST), _FASTEST)
-        self._link = Link(rtt_s, rate, rate / self._down_weight)
-        self._rtt_spread = _spread([s for _, s, _ in self._rtts])
-        least = rtt_s + _DOMINATED * rtt_s
-        self._identified = any(s >= least for _, s, _ in self._rates)
-        self._rate_spread = math.inf if self.samples else 0.0
-        self._doubted = False
-        if self._identified:
-            _, seconds, size = self._rates[-1]
-            off = (max(seconds - rtt_s, _TINY_S)) * rate / max(size, 1.0)
-            self._doubted = not 1 / _JUMP < off < _JUMP
-            self._rate_spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size in self._rates])
+    def _changed(self) -> None:
+        """What is read is made when it is read: most of it rarely is."""
+        self._link = None
+        self._quality = None
+
+    def _judged(self) -> tuple[bool, bool, float, float]:
+        """Whether the bandwidth is identified, whether its last sample is doubted; spreads of bandwidth and rtt."""
+        if self._quality is None:
+            rtt_s = self._rtt_s
+            least = rtt_s + _DOMINATED * rtt_s
+            doubted, spread = False, math.inf if self.samples else 0.0
+            identified = any([s >= least for _, s, _ in self._rates])
+            if identified:
+                _, seconds, size = self._rates[-1]
+                off = max(seconds - rtt_s, _TINY_S) * self._rate / max(size, 1.0)
+                doubted = not 1 / _JUMP < off < _JUMP
+                spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size in self._rates])
+            self._quality = identified, doubted, spread, _spread([s for _, s, _ in self._rtts])
+        return self._quality
 
     def _take_bound(self, seconds: float, size: float) -> None:
         over_s = seconds - self._rtt_s
@@ -229,7 +230,21 @@ class LinkEstimator:
 
     def get(self) -> Link:
         """Return the link as it is believed to be."""
+        if self._link is None:
+            up, down = self._rates_now()
+            self._link = Link(self._rtt_s, up, down)
         return self._link
+
+    def costs(self) -> tuple[float, float, float]:
+        """Return seconds a byte up, seconds a byte down, and the round trip: what `Costs` takes."""
+        if self._link is None:
+            up, down = self._rates_now()
+            return 1.0 / up, 1.0 / down, self._rtt_s
+        return 1.0 / self._link.up_bytes_per_s, 1.0 / self._link.down_bytes_per_s, self._link.rtt_s
+
+    def _rates_now(self) -> tuple[float, float]:
+        up = min(max(self._rate, _SLOWEST), _FASTEST)
+        return up, up / self._down_weight
 
     def pessimistic(self, quantile: float = 0.9) -> Link:
         """Return a link so bad that of the last 16 exchanges this share took no longer than it says.
@@ -241,7 +256,7 @@ class LinkEstimator:
         """
         if not 0 <= quantile <= 1:
             raise ValueError(f"a quantile lies in 0..1, got {quantile}")
-        link, errors = self._link, sorted(self._errors)
+        link, errors = self.get(), sorted(self._errors)
         if not errors:
             return link
         worse = math.exp(min(max(0.0, errors[math.ceil(quantile * (len(errors) - 1))]), _WORST))
@@ -250,7 +265,7 @@ class LinkEstimator:
     @property
     def identified(self) -> bool:
         """Whether some of the last samples tell the bandwidth; else it is the prior, or a bound that some gave."""
-        return self._identified
+        return self._judged()[0]
 
     @property
     def drift_detected(self) -> bool:
@@ -261,24 +276,24 @@ class LinkEstimator:
         """Return the round-trip time in seconds."""
         level, rtts = self._rtt_level, self._rtts
         age_s = age(now_s, rtts[-1][0]) if rtts else math.inf
-        return Belief(self._rtt_s, self._rtt_spread, age_s, len(rtts), level.drifts, math.exp(level.usual))
+        return Belief(self._rtt_s, self._judged()[3], age_s, len(rtts), level.drifts, math.exp(level.usual))
 
     def up_belief(self, now_s: float) -> Belief:
         """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age.
 
         Where the samples do not identify it there are 0, and the spread is inf.
         """
-        return self._rate_belief(self._link.up_bytes_per_s, math.exp(-self._level.usual), now_s)
+        return self._rate_belief(self.get().up_bytes_per_s, math.exp(-self._level.usual), now_s)
 
     def down_belief(self, now_s: float) -> Belief:
         """Return the bandwidth from the edge in bytes/s."""
         usual = math.exp(-self._level.usual) / self._down_weight
-        return self._rate_belief(self._link.down_bytes_per_s, usual, now_s)
+        return self._rate_belief(self.get().down_bytes_per_s, usual, now_s)
 
     def _rate_belief(self, rate: float, usual: float, now_s: float) -> Belief:
-        count = len(self._rates) if self._identified else 0
-        age_s, drifts = age(now_s, self._crossed_s), self._level.drifts
-        return Belief(rate, self._rate_spread, age_s, count, drifts, usual, self._doubted)
+        identified, doubted, spread, _ = self._judged()
+        count = len(self._rates) if identified else 0
+        return Belief(rate, spread, age(now_s, self._crossed_s), count, self._level.drifts, usual, doubted)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
@@ -306,7 +321,7 @@ class LinkEstimator:
         self._rtt_level.restore(state["rtt_level"])
         self.samples, self.refused = int(state["samples"]), int(state["refused"])
         if self.samples or self._rate < self.prior.up_bytes_per_s:
-            self._sum_up()
+            self._changed()
         else:
             self._begin()
 
@@ -314,12 +329,13 @@ class LinkEstimator:
 def _push(window: list[tuple[float, float, float]], sample: tuple[float, float, float], most: int) -> None:
     """Append, and drop what is too old (or from another clock) or too many."""
     now_s = sample[0]
-    window[:] = [s for s in window if age(now_s, s[0]) <= _HORIZON_S][1 - most :]
+    if window and not (now_s - _HORIZON_S <= window[0][0] and window[-1][0] <= now_s):
+        window[:] = [s for s in window if age(now_s, s[0]) <= _HORIZON_S]
     window.append(sample)
+    del window[:-most]
 
 
 def _spread(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    middle = median(values)
-    return (max(values) - min(values)) / (2 * middle) if middle > 0 else 0.0
+    """Half of the range over its middle: for up to three values."""
+    most, least = max(values, default=0.0), min(values, default=0.0)
+    return (most - least) / (most + least) if most > least else 0.0

@@ -79,6 +79,7 @@ class Context:
     __slots__ = (
         "_beliefs",
         "_random",
+        "_read",
         "costs",
         "deadline_s",
         "incumbent",
@@ -110,6 +111,7 @@ class Context:
         self.memory = {} if memory is None else memory
         self._random = random
         self._beliefs = beliefs
+        self._read: Beliefs | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -123,8 +125,10 @@ class Context:
 
     @property
     def beliefs(self) -> Beliefs | None:
-        """How good the estimates are: values, spreads, ages and numbers of samples."""
-        return None if self._beliefs is None else self._beliefs(self.now_s)
+        """How good the estimates are: values, spreads, ages, numbers of samples, drifts."""
+        if self._read is None and self._beliefs is not None:
+            self._read = self._beliefs(self.now_s)
+        return self._read
 
     @property
     def local_row(self) -> int | None:

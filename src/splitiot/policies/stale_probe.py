@@ -107,7 +107,9 @@ class StaleProbe(Policy):
             notes |= _NONE
             notes["again"] = float(challenger)
             return _probe(inner, challenger, "may have become the best")
-        tells = context.mask & (terms[:, stale] > 0).all(axis=1)
+        tells = context.mask
+        for column in stale:
+            tells = tells & (terms[:, column] > 0)
         cheapest = int(np.where(tells, more, math.inf).argmin())
         if more[cheapest] <= notes["missed"] and tells[cheapest]:
             if (terms[cheapest, :3] >= _ALIKE * terms[challenger, :3]).all():
@@ -143,7 +145,7 @@ class StaleProbe(Policy):
             rtt_s = min(rtt_s, b.rtt_s.usual)
         draws = _spread(tuple(sigmas)) * (device, edge, up, down, rtt_s, wait_s)
         values = context.costs.under(draws, objective)
-        gain = float(values[:, row].sum() - values.min(axis=1).sum()) / len(_NORMAL)
+        gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
         if not 0 < gain < math.inf:
             return None
         if context.now_s < notes["began_s"]:  # another clock
