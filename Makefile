@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs bench bench-profile bench-drift clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs bench bench-control bench-profile bench-drift clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -88,6 +88,10 @@ docs: $(STAMPS)/docs  ## Build the documentation into build/site
 
 bench: $(STAMPS)/wheel  ## Measure, and print one table
 	$(BIN)/python benchmarks/run.py
+
+bench-control: $(STAMPS)/wheel  ## Compare policies while everything changes (15 to 20 minutes; SEEDS=2 for a quick look)
+	$(BIN)/python benchmarks/control.py --seeds $(or $(SEEDS),12) --plot build/control.png
+	$(BIN)/python benchmarks/decision_cost.py
 
 bench-profile: $(STAMPS)/wheel  ## Measure how well a profile tells what every head takes (2 to 4 minutes)
 	$(BIN)/python benchmarks/profile_accuracy.py

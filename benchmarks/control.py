@@ -117,7 +117,7 @@ def table(runs: Sequence[Run], agents: Sequence[str], title: str) -> list[str]:
         ranges = []
         for server in SERVERS:
             of = [value for (_, where), value in found.items() if where == server]
-            ranges.append(f"{min(of):.3f} - {max(of):.3f}")
+            ranges.append(f"{min(of):.3f} - {max(of):.3f}" if of else "-")
         requests = len(own)
         oracle_s = sum(one.oracle_s for one in own)
         lines.append(

@@ -1,0 +1,114 @@
+"""The benchmark of policies measures what it says: its worlds, its oracle, and the rules that it compares with."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Any:
+    """The three modules of the benchmark, as its own command imports them."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return [importlib.import_module(name) for name in ("regimes", "agents", "control")]
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_oracle_pays_the_least_of_all_who_do_not_know_the_noise(bench: Any, apart: bool) -> None:
+    regimes, _, _ = bench
+    world = regimes.World("resnet50", "edge", 3, regimes.Scenario(requests=1200, every=100, apart=apart))
+    cuts, paid = world.oracle
+    noiseless = np.ones_like(world.noise)
+    world.noise = noiseless
+    for number in range(0, 1200, 37):
+        every = [sum(world.seconds(number, cut)) for cut in range(world.n + 1)]
+        assert cuts[number] == int(np.argmin(every))
+    assert len(paid) == 1200
+    assert len(set(cuts.tolist())) > 1
+    moments = [np.flatnonzero(np.diff(world.regime[:, i])) for i in range(3)]
+    together = all(np.array_equal(moments[0], other) for other in moments[1:])
+    assert together != apart
+
+
+def test_the_oracle_pays_the_same_noise(bench: Any) -> None:
+    regimes, _, _ = bench
+    world = regimes.World("vgg16", "cloud", 1, regimes.Scenario(requests=400))
+    cuts, paid = world.oracle
+    assert paid[17] == pytest.approx(sum(world.seconds(17, int(cuts[17]))))
+    assert world.noise.std() > 0.04
+    assert 0.5 < (world.noise > 1.5).any(axis=1).sum() / (0.02 * 400) < 2.0
+
+
+def test_parts_are_sums_of_their_steps(bench: Any) -> None:
+    regimes, _, _ = bench
+    world = regimes.World("mobilenet", "edge", 0, regimes.Scenario(requests=800))
+    for number, cut in ((0, 0), (399, 40), (400, world.n), (799, 91)):
+        head, tail = world.steps(number, cut)
+        device_s, server_s, network_s = world.seconds(number, cut)
+        assert sum(head) == pytest.approx(device_s)
+        assert sum(tail) == pytest.approx(server_s)
+        assert (network_s == 0.0) == (cut == world.n)
+
+
+def test_sciots_rule_is_the_loop(bench: Any) -> None:
+    """Against all sums by brute force; all on the edge is not among its candidates."""
+    regimes, agents, _ = bench
+    world = regimes.World("xception", "edge", 0, regimes.Scenario(requests=100))
+    plain, added = agents.SciotRule(world, local=0.0), agents.SciotRule(world, local=0.0, all_edge=True)
+    chance = np.random.default_rng(0)
+    for number in range(60):
+        for agent in (plain, added):
+            agent.device = chance.lognormal(-3, 1, world.n).tolist()
+            agent.edge = chance.lognormal(-5, 1, world.n).tolist()
+            agent.speed = float(chance.lognormal(13, 2))
+            sums = {
+                cut: sum(agent.device[:cut]) + agent.sizes[cut] / agent.speed + sum(agent.edge[cut:])
+                for cut in range(0 if agent is added else 1, world.n + 1)
+            }
+            assert agent.choose(0.0) == min(sums, key=lambda cut: (sums[cut], -cut))
+            agent.learn(number, 5, world.seconds(number, 5), 0.0)
+            assert agent.speed == pytest.approx(world.sent[5] / world.seconds(number, 5)[2])
+
+
+def test_a_short_run_is_told_right(bench: Any) -> None:
+    """The default is near the oracle, SCIoT's rule far from it, and the figures add up."""
+    regimes, _, control = bench
+    scenario = regimes.Scenario(requests=1200, every=200)
+    runs = [control.run((name, "resnet101", "edge", 1, scenario)) for name in ("splitiot's default", "SCIoT's rule")]
+    ours, theirs = (one.seconds / one.oracle_s for one in runs)
+    assert 1.0 <= ours < 1.1 < theirs
+    assert runs[0] == control.run(("splitiot's default", "resnet101", "edge", 1, scenario))
+    text = "\n".join(control.table(runs, ["splitiot's default", "SCIoT's rule"], "title"))
+    assert f"{ours:.3f}" in text
+    assert f"{theirs:.3f}" in text
+    assert len(control.targets(runs)) == 3
+
+
+def test_halves_share_nothing(bench: Any) -> None:
+    regimes, _, _ = bench
+    (names, seeds), (others, rest) = regimes.halves(regimes.networks(), 12)
+    assert not set(names) & set(others)
+    assert not set(seeds) & set(rest)
+    assert len(names) == len(others) == 9
+
+
+def test_a_picture_comes_out(bench: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib (the extra 'plot') is not installed")
+    regimes, _, control = bench
+    runs = [
+        control.run(("LeastLatency", name, server, 0, regimes.Scenario(requests=50)))
+        for name in ("vgg16", "vgg19")
+        for server in ("edge", "cloud")
+    ]
+    control.plot(runs, ["LeastLatency"], tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
