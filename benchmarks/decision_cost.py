@@ -1,8 +1,8 @@
 """What one decision and what it learns from cost, part by part: ``python benchmarks/decision_cost.py``.
 
 59 steps, an exchange observed for each decision, everything in one process. Each figure is the median of blocks of
-calls; the blocks of all rows take turns, so that all see the same machine. SCIoT's own bookkeeping (59 moving averages a
-side, its loop over all layers, no logging), written anew, stands beside it.
+calls; the blocks of all rows take turns, so that all see the same machine. SCIoT's own bookkeeping (moving averages of
+58 layers on each side, its loop over all of them, no logging), written anew, stands beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from agents import SciotRule
 from regimes import Scenario, World
+
 from splitiot import EdgeTimes, LeastLatency, Link, Observation, Planner, TierProfile, Topology, task, tasks
 from splitiot.estimators import JointEstimator, LogCusum, VarianceDetector
 from splitiot.policies import LocalMode, Policy, StaleProbe, adaptive

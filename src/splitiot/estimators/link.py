@@ -166,7 +166,7 @@ class LinkEstimator:
             rtt_s = self._rtt_s
             least = rtt_s + _DOMINATED * rtt_s
             doubted, spread = False, math.inf if self.samples else 0.0
-            identified = any([s >= least for _, s, _ in self._rates])
+            identified = any(s >= least for _, s, _ in self._rates)
             if identified:
                 _, seconds, size = self._rates[-1]
                 off = max(seconds - rtt_s, _TINY_S) * self._rate / max(size, 1.0)
