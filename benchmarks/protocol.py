@@ -19,6 +19,7 @@ from splitiot import (
     EdgeTimes,
     Fixed,
     HttpTransport,
+    LeastLatency,
     Link,
     Observation,
     Planner,
@@ -162,7 +163,9 @@ def decide(learn: bool) -> Row:
     sent = [*(random.random(STEPS) * 1e5).tolist(), 0.0]
     sizes = {"sent_bytes": sent, "returned_bytes": [100.0] * STEPS + [0.0]}
     tiers = [TierProfile.from_steps(pipeline.digest, seconds, **sizes) for seconds in (device_s, edge_s)]
-    planner = Planner(pipeline, Topology(tiers=tiers, links=[Link.from_mbit_per_s(10, rtt_s=0.02)]))
+    link = Link.from_mbit_per_s(10, rtt_s=0.02)
+    # what the loop does: the default policy weighs probes as well, see decision_cost.py
+    planner = Planner(pipeline, Topology(tiers=tiers, links=[link]), LeastLatency())
     now_s = 0.0
     planner.decide(now_s)
 
