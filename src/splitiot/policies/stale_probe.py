@@ -86,9 +86,9 @@ class StaleProbe(Policy):
         if notes["again"] >= 0:
             row = int(notes["again"])
             notes["again"] = -1.0
-            if (beliefs.device.doubted or beliefs.edge.doubted or beliefs.up_bytes_per_s.doubted) and row != inner.row:
-                if context.allows(row):
-                    return _probe(inner, row, "to confirm what the last one told")
+            doubted = beliefs.device.doubted or beliefs.edge.doubted or beliefs.up_bytes_per_s.doubted
+            if doubted and row != inner.row and context.allows(row):
+                return _probe(inner, row, "to confirm what the last one told")
         costs, objective = context.costs, inner.objective or context.objective
         terms = costs.terms
         does = terms[inner.row].tolist()
