@@ -17,7 +17,6 @@ from splitiot.cost import AtMost, StepsOnDevice
 from splitiot.device import Device
 from splitiot.edge import EdgeService
 from splitiot.errors import TransportError
-from splitiot.estimators import JointEstimator, VarianceDetector
 from splitiot.functions import TaskPipeline, task, tasks
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline
@@ -336,10 +335,8 @@ def test_another_device_s_link_changes_nothing(name: str) -> None:
     both = House(POLICIES[name], {"camera": changing, "window": throttled})
     alone.run(100)
     both.run(100)
-    assert {o.plan.cut for o in both.outcomes["window"]} != {o.plan.cut for o in alone.outcomes["camera"]} or (
-        both.calls["window"].plans[-1].costs.latency_s.tolist()
-        != both.calls["camera"].plans[-1].costs.latency_s.tolist()
-    )
+    others = both.calls["window"].plans[-1], both.calls["camera"].plans[-1]
+    assert others[0].costs.latency_s.tolist() != others[1].costs.latency_s.tolist()  # so there is something to mix up
 
     def bits(house: House) -> list[Any]:
         device = [(chosen(o.plan), o.plan.costs.latency_s.tolist(), o.observation) for o in house.outcomes["camera"]]
