@@ -170,9 +170,7 @@ def plot(runs: Sequence[Run], agents: Sequence[str], path: Path) -> None:
     axes.minorticks_off()
     axes.axvline(1.0, color="grey", lw=0.8)
     axes.axvline(1.05, color="grey", lw=0.6, ls=":")
-    axes.set_xlabel(
-        "time of all requests over an oracle's (less is better); a dot is a network, the line is the median"
-    )
+    axes.set_xlabel("time of all requests over an oracle's (less is better); a dot is a network, a line the median")
     axes.set_ylim(-0.6, len(shown) - 0.2)
     axes.legend(loc="lower right", frameon=False, fontsize=9)
     for side in ("top", "right"):

@@ -29,7 +29,7 @@ from splitiot.errors import (
 from splitiot.functions import task, tasks
 from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
-from splitiot.policies import Best, Fixed, Policy
+from splitiot.policies import Best, Context, Decision, Fixed, Policy
 from splitiot.runner import Runner
 from splitiot.transports import InMemory, RoundTrip
 from tests.pipelines import SizedPipeline
@@ -607,6 +607,21 @@ def test_a_senseless_plan_of_the_edge_is_not_followed(cuts: tuple[int, ...]) -> 
             assert (outcome.value, outcome.plan.cut) == (39, 2)  # type: ignore[union-attr]
 
 
+def test_what_the_caller_tells_reaches_the_own_policy_where_the_edge_s_plan_is_no_good() -> None:
+    asked: list[Any] = []
+
+    class Ask(Policy):
+        def decide(self, context: Context) -> Decision:
+            asked.append((context.deadline_s, dict(context.telemetry)))
+            return context.best()
+
+    b = Bench(policy=Ask(), follow=True)
+    with b.device as device:
+        device._proposed = (wire.NextPlacement(plan_id=9, cuts=(99,)), b.clock() + 5)
+        device.run(20, deadline_s=0.5, telemetry={"battery": 0.4})
+    assert asked == [(0.5, {"battery": 0.4})]
+
+
 def test_a_probe_that_the_edge_proposed_is_made_once() -> None:
     b = Bench(policy=2, follow=True)
     with b.device as device:
@@ -615,6 +630,23 @@ def test_a_probe_that_the_edge_proposed_is_made_once() -> None:
         outcome = device.run(20)
         assert (outcome.plan.cut, outcome.plan.probe) == (3, True)  # type: ignore[union-attr]
         assert device.run(20).plan.cut == 2  # type: ignore[union-attr]
+
+
+def test_the_edge_s_plan_moves_with_a_stateful_pipeline() -> None:
+    pipeline = Remembering()
+    b = Bench(pipeline, 2, follow=True)
+    b.service = EdgeService([pipeline], clock=b.clock, profiles=[profile_of(pipeline, 1e-6)], policy=Best())
+    with b.device as device:
+        for cut in (2, 1, 0):
+            device.planner.policy = Fixed(cut)
+            outcomes = [device.run(x) for x in (3, 1, 4)]
+            assert [o.unwrap() for o in outcomes] == sums([3, 1, 4])
+            assert [(o.plan.cut, o.plan.why) for o in outcomes if o.plan] == [
+                (cut, f"fixed at cut {cut}"),  # nobody but the device can begin
+                (cut, "least latency_s"),
+                (cut, "least latency_s"),
+            ]
+            device.reset()
 
 
 # stateful pipelines

@@ -108,6 +108,20 @@ def test_examples_in_one_process(name: str, tmp_path: Path) -> None:
         assert ran.stdout == "41.0 from the edge\n"
 
 
+def test_example_of_a_policy(tmp_path: Path) -> None:
+    path = ROOT / "examples" / "custom_policy.py"
+    ran = python(str(path), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    _, *lines = ran.stdout.splitlines()
+    assert len(lines) == 14
+    cuts = [int(line.split()[3]) for line in lines]
+    assert cuts == [0] * 6 + [1] * 6 + [0] * 2  # two slow requests tell of the slow link, then the battery is low
+    assert [line.split(maxsplit=4)[4] for line in lines] == ["least latency_s"] * 12 + ["battery low"] * 2
+    policy = re.search(r"^@frozen\nclass KeepBattery.*?\n\n\n", path.read_text(), flags=re.S | re.M)
+    assert policy
+    assert len([line for line in policy[0].splitlines() if line.strip()]) < 15
+
+
 @pytest.mark.extra("litert")
 @pytest.mark.extra("http")
 @pytest.mark.extra("vision")

@@ -67,7 +67,7 @@ class Device:
         The same as on the edge.
     transport : Transport
     policy : Policy, optional
-        How to choose; the least expected latency unless given.
+        How to choose; `adaptive()` unless given.
     profile : TierProfile, optional
         What the pipeline costs here. Unless given, it is read from the cache, or measured on `sample`, or on the first
         request's value (which takes a second or two, once a machine, runtime and pipeline).
@@ -93,7 +93,7 @@ class Device:
     cache : bool or path
         Where own profiles are kept; True is the user's cache folder.
     planner : Planner, optional
-        One of your own, instead of `policy`, `profile` and `link`.
+        One of your own, instead of `policy`, `profile` and `link`: for other estimators, an objective, a seed.
     recorder : Recorder, optional
         Is told each plan and observation of the planner that the device makes: `splitiot.sim.TraceWriter` logs them.
         Give it to a planner of your own yourself.
@@ -250,6 +250,8 @@ class Device:
         with self._lock:
             self._runner.reset("device")
             self._session.reset()
+            self._session.take_next()
+            self._proposed = (None, 0.0)  # it kept to the old cut
             if self._planner is not None:
                 self._planner.reset()
 
@@ -359,6 +361,8 @@ class Device:
                 why=proposal.why,
                 probe=proposal.probe,
                 propensity=proposal.propensity,
+                deadline_s=deadline_s,
+                telemetry=telemetry,
             )
         return self.planner.decide(now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=up)
 

@@ -18,7 +18,7 @@ from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
-from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, Run, Send
+from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Run, Send
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class EdgeService:
         Needs profiles.
     link : Link, optional
         What those planners believe of the link at first.
+    make_planner : callable, optional
+        Makes those planners, instead of `policy` and `link`: for other estimators, an objective, a seed. It takes the
+        pipeline, the device's profile and the edge's.
     on_result : callable, optional
         Takes (peer, value): results of pipelines with ``sink="edge"``.
     inline_s : float
@@ -85,6 +88,7 @@ class EdgeService:
         profiles: Iterable[TierProfile] = (),
         policy: Policy | None = None,
         link: Link | None = None,
+        make_planner: MakePlanner | None = None,
         on_result: Callable[[str, Any], None] | None = None,
         inline_s: float = 0.002,
         workers: int = 2,
@@ -99,16 +103,20 @@ class EdgeService:
             raise ValueError(f"max_owners must be >= 1, got {max_owners}")
         self._runtime, self._max_owners = runtime, max_owners
         self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: where results are wanted changes parts
+        if make_planner is not None and (policy is not None or link is not None):
+            raise ValueError("make_planner says how to plan: leave policy and link out")
 
-        def make_planner(pipeline: Pipeline, device: TierProfile, edge: TierProfile) -> Planner:
+        def usual(pipeline: Pipeline, device: TierProfile, edge: TierProfile) -> Planner:
             return Planner(pipeline, Topology(tiers=[device, edge], links=[link or _DEFAULT_LINK]), policy)
 
+        if policy is not None:
+            make_planner = usual
         self._session = EdgeSession(
             served,
             boot=int.from_bytes(os.urandom(8), "little") >> 1,
             runtimes={p.digest: p.runtime_info(runtime) for p in served},
             profiles={p.digest: p for p in profiles},
-            make_planner=None if policy is None else make_planner,
+            make_planner=make_planner,
             max_frame_bytes=max_frame_bytes,
             max_in_flight=max_in_flight,
         )

@@ -105,9 +105,7 @@ class Boundary:
     fingerprint: str = field(init=False, repr=False)
     """16 hexadecimal digits over the names, types and shapes, in order."""
 
-    _expected: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] | None = field(
-        init=False, repr=False, eq=False
-    )
+    _expected: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] | None = field(init=False, repr=False, eq=False)
 
     @_expected.default
     def _lay_out(self) -> tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...] | None:

@@ -241,7 +241,9 @@ class Planner:
         now_s : float
         cut : int
         plan_id : int
-            The other planner's; this one's own ids go on behind it.
+            The other planner's; this one's own ids go on behind it. Where this planner has used it already (a proposal
+            that is followed twice, or that came late), the plan gets an id of its own: of each plan an observation
+            counts only once.
         why, probe, propensity
             See `Decision`.
         deadline_s, telemetry
@@ -253,7 +255,9 @@ class Planner:
         if row is None or not allowed.mask[row]:
             return self.decide(now_s, deadline_s=deadline_s, telemetry=telemetry)
         self._now_s = now_s
-        self._pass(plan_id)
+        if not self._next_id <= plan_id < MAX_ID:
+            plan_id = self._next_id
+        self.number_behind(plan_id)
         decision = Decision(row, why, probe, propensity)
         self._note(decision)
         plan = Plan(plan_id, decision, self._believed(allowed, now_s), self.objective)
@@ -268,8 +272,8 @@ class Planner:
             self._fixed = decision.row
             self._allowed.clear()
 
-    def _pass(self, plan_id: int) -> None:
-        """Number own plans behind a foreign one, as Lamport's clocks do: so ids hardly ever clash."""
+    def number_behind(self, plan_id: int) -> None:
+        """Number the next plans behind one of another planner, as Lamport's clocks do: so ids hardly ever clash."""
         if self._next_id <= plan_id < MAX_ID:
             self._next_id = plan_id + 1
 
@@ -325,7 +329,7 @@ class Planner:
             if self._estimators.update(observation, now_s):
                 self.policy.learn(observation, self._memory)
                 if not observation.probe:
-                    self._pass(observation.plan_id)
+                    self.number_behind(observation.plan_id)
             if self._recorder is not None:
                 self._recorder.observed(observation, now_s)
         self._now_s = max(self._now_s, now_s)

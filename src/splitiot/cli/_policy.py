@@ -21,7 +21,7 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
     ----------
     text : str
         ``adaptive``, ``least-latency``, ``local`` (where `n` is given), an entry point of the group
-        ``splitiot.policies``, or where a class or a ready policy is.
+        ``splitiot.policies``, or where a class or a ready policy is. Our own names come first.
     n : int, optional
         The number of steps.
 
@@ -50,9 +50,12 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
         if point.name == text:
             try:
                 return _ready(point.load(), text)
-            except (ImportError, AttributeError) as error:
-                raise Unusable(f"policy {text} ({point.value}) can't be loaded: {error}") from error
-    names = ["adaptive", "least-latency", *(["local"] if n is not None else []), *sorted(found.names)]
+            except Unusable:
+                raise
+            except Exception as error:  # whatever that package raises when it is imported
+                raise Unusable(f"policy {text} ({point.value}) can't be loaded: {error!r}") from error
+    own = ["adaptive", "least-latency", *(["local"] if n is not None else [])]
+    names = [*own, *sorted(found.names - set(own))]
     raise Unusable(f"there is no policy {text!r}: give one of {', '.join(names)}, or package.module:CLASS")
 
 

@@ -404,6 +404,11 @@ class EdgeSession:
         if planner is None:
             return None
         try:
+            planner.number_behind(request.plan_id)
+            if planner.pipeline.stateful:  # it is bound where the device has cut, until that resets
+                if request.reset:
+                    planner.reset()
+                planner.adopt(now_s, request.start, plan_id=request.plan_id, why="the device's planner")
             plan = planner.decide(now_s, deadline_s=request.deadline_s, telemetry=wire.finite(request.telemetry))
         except Exception:  # nothing is allowed, or a policy's bug: the result goes out all the same
             self.counters.planner_errors += 1
