@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitiot import errors, samples, sim, vision
     from splitiot.adapters.http import HttpTransport
-    from splitiot.cost import Costs, costs
+    from splitiot.cost import AtMost, Costs, StepsOnDevice, costs
     from splitiot.device import Device
     from splitiot.edge import EdgeService
     from splitiot.errors import SplitiotError
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AtMost",
     "Best",
     "Boundary",
     "Bundle",
@@ -89,6 +90,7 @@ __all__ = [
     "SplitiotError",
     "StaleProbe",
     "Step",
+    "StepsOnDevice",
     "Tier",
     "TierProfile",
     "Topology",
@@ -114,7 +116,7 @@ __all__ = [
 
 _HOMES = {
     "adapters.http": ("HttpTransport",),
-    "cost": ("Costs", "costs"),
+    "cost": ("AtMost", "Costs", "StepsOnDevice", "costs"),
     "device": ("Device",),
     "edge": ("EdgeService",),
     "errors": ("SplitiotError",),

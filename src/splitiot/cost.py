@@ -32,6 +32,7 @@ __all__ = [
     "Power",
     "StepsOnDevice",
     "costs",
+    "met",
     "most_local",
     "name_of",
 ]
@@ -448,6 +449,14 @@ class StepsOnDevice:
 
     def __str__(self) -> str:
         return f"{self.least} steps or more on the device"
+
+
+def met(constraints: Iterable[Constraint], costs: Costs) -> NDArray[np.bool_]:
+    """Return the allowed rows that meet all constraints, shape (rows,)."""
+    mask = costs.mask
+    for constraint in constraints:
+        mask = mask & constraint(costs)
+    return mask
 
 
 def most_local(costs: Costs) -> Floats:

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from attrs import evolve
 
 from splitiot._log import logger
+from splitiot.cost import Constraint
 from splitiot.errors import (
     DeadlineExceeded,
     EdgeUnavailable,
@@ -88,6 +89,8 @@ class Device:
         can't, gives it up.
     connect_s : float
         How long to wait for the edge at the start. Without it the device begins alone.
+    subject_to : constraint, or iterable of them
+        What every placement must have, such as ``StepsOnDevice(1)``: the raw input never leaves the device.
     follow : bool
         Use the placements that the edge's planner proposes, while they are valid.
     cache : bool or path
@@ -122,6 +125,7 @@ class Device:
         deadline_s: float | None = None,
         patience_s: float = 5.0,
         connect_s: float = 2.0,
+        subject_to: Iterable[Constraint] | Constraint = (),
         follow: bool = False,
         cache: bool | str | os.PathLike[str] = True,
         planner: Planner | None = None,
@@ -147,6 +151,9 @@ class Device:
         self._deadline_s, self._patience_s = deadline_s, patience_s
         self._connect_s, self._follow = connect_s, follow
         self._cache = cache
+        self._subject_to = (subject_to,) if callable(subject_to) else tuple(subject_to)
+        if self._subject_to and planner is not None:
+            raise ValueError("a planner of your own has its own constraints: Planner(..., subject_to=...)")
         self._planner, self._recorder = planner, recorder
         if planner is not None:
             self._restrict(planner)
@@ -452,7 +459,9 @@ class Device:
             self._session.profile = own
         # until the edge tells its profile, it is believed to be as fast as the device: the first answers correct that
         topology = Topology(tiers=[own, evolve(own)], links=[self._link])
-        self._planner = Planner(self._pipeline, topology, self._policy, recorder=self._recorder)
+        self._planner = Planner(
+            self._pipeline, topology, self._policy, recorder=self._recorder, subject_to=self._subject_to
+        )
         self._restrict(self._planner)
         self._use_edge_profile(self._planner)
         self._planner.observe(*self._early, now_s=self._clock())

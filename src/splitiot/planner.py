@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from attrs import evolve
 
-from splitiot.cost import Costs, Objective, Power, costs
+from splitiot.cost import Constraint, Costs, Objective, Power, costs, met
 from splitiot.errors import CutError, Infeasible, ProfileError
 from splitiot.estimators import Beliefs, JointEstimator
 from splitiot.estimators.seen import MAX_ID
@@ -88,6 +88,9 @@ class Planner:
         The parts that the device has; all unless given.
     power : Power, optional
         For ``energy_j``.
+    subject_to : constraint, or iterable of them
+        `AtMost`, `StepsOnDevice`, or a callable that takes the `Costs` and gives one bool a row: no placement without
+        them is ever chosen, and no policy sees one. (The wishes of `Best` give way where nothing meets them.)
     estimators : callable
         Makes what learns, from the tiers' profiles and the prior link: `JointEstimator`, or one with other settings:
         ``functools.partial(JointEstimator, alpha=0.1, detector=VarianceDetector)``.
@@ -125,6 +128,7 @@ class Planner:
         seed: int = 0,
         parts: Iterable[tuple[int, int]] | None = None,
         power: Power | None = None,
+        subject_to: Iterable[Constraint] | Constraint = (),
         estimators: Estimators = JointEstimator,
         recorder: Recorder | None = None,
     ) -> None:
@@ -135,6 +139,7 @@ class Planner:
         self._power = power
         self._parts = None if parts is None else tuple(parts)
         self._cuts: frozenset[int] | None = None
+        self._subject_to = (subject_to,) if callable(subject_to) else tuple(subject_to)
         self._make_estimators = estimators
         self._estimators = estimators(topology.tiers, topology.links[0])
         self._seed = seed
@@ -183,12 +188,10 @@ class Planner:
         CutError
             By `Fixed`: that cut is not legal.
         """
-        allowed = self._allowed.get(edge_up)
-        if allowed is None:
-            allowed = self._mask(edge_up)
         self._now_s = now_s = float(now_s)
+        allowed = self._rows(edge_up, now_s)
         context = Context(
-            self._believed(allowed, now_s),
+            allowed,
             random=self._random,
             now_s=now_s,
             objective=self.objective,
@@ -209,10 +212,22 @@ class Planner:
         plan_id = self._next_id
         self._next_id = plan_id + 1
         objective = self.objective if decision.objective is None else decision.objective
-        plan = Plan(plan_id, decision, context.costs, objective)
+        plan = Plan(plan_id, decision, allowed, objective)
         if self._recorder is not None:
             self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=edge_up)
         return plan
+
+    def _rows(self, edge_up: bool, now_s: float) -> Costs:
+        """Return what is allowed, under what is believed now."""
+        allowed = self._allowed.get(edge_up) or self._mask(edge_up)
+        rows = self._believed(allowed, now_s)
+        if not self._subject_to:
+            return rows
+        mask = met(self._subject_to, rows)
+        if not mask.any():
+            words = " and ".join(map(str, self._subject_to))
+            raise Infeasible(f"of {int(rows.mask.sum())} placements that are allowed now none has {words}")
+        return rows.masked(mask)
 
     def _believed(self, rows: Costs, now_s: float) -> Costs:
         estimators = self._estimators
@@ -251,7 +266,7 @@ class Planner:
         """
         now_s = float(now_s)
         row = self._table.row_of(cut)
-        allowed = self._allowed.get(True) or self._mask(True)
+        allowed = self._rows(True, now_s)
         if row is None or not allowed.mask[row]:
             return self.decide(now_s, deadline_s=deadline_s, telemetry=telemetry)
         self._now_s = now_s
@@ -260,7 +275,7 @@ class Planner:
         self.number_behind(plan_id)
         decision = Decision(row, why, probe, propensity)
         self._note(decision)
-        plan = Plan(plan_id, decision, self._believed(allowed, now_s), self.objective)
+        plan = Plan(plan_id, decision, allowed, self.objective)
         if self._recorder is not None:
             self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry)
         return plan

@@ -36,12 +36,12 @@ def solve(
     power : Power, optional
         For ``energy_j``.
     subject_to : constraint, or iterable of them
-        `AtMost`, `StepsOnDevice`, or a callable; see `Best`.
+        `AtMost`, `StepsOnDevice`, or a callable; see `Planner`.
 
     Raises
     ------
     Infeasible
-        No placement is allowed.
+        No placement is allowed, or none meets the constraints.
     ProfileError, ValueError
         See `costs`.
 
@@ -66,5 +66,7 @@ def solve(
       below       0.01819 Mbit/s up: all local is best
       do not split: all on the edge is best
     """
-    policy = Best(objective, subject_to=subject_to)
-    return Planner(pipeline, topology, policy, objective=objective, parts=parts, power=power).decide(0.0)
+    planner = Planner(
+        pipeline, topology, Best(objective), objective=objective, parts=parts, power=power, subject_to=subject_to
+    )
+    return planner.decide(0.0)

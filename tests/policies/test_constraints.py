@@ -10,12 +10,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import splitiot as si
 from splitiot.cost import AtMost, Costs, StepsOnDevice, most_local
 from splitiot.errors import Infeasible
-from splitiot.policies import Best, Context, Deadline, LeastEnergy, LeastLatency
+from splitiot.planner import Planner
+from splitiot.policies import (
+    Best,
+    Context,
+    Deadline,
+    Fixed,
+    Hysteresis,
+    LeastEnergy,
+    LeastLatency,
+    LinearBandit,
+    LocalMode,
+    Policy,
+    RetestOnDrift,
+    StaleProbe,
+    adaptive,
+)
 from splitiot.solver import solve
 from splitiot.topology import Link, Topology
 from tests.policies.test_policies import table
+from tests.policies.test_wrappers import Place
 
 
 def shown(of: Costs, **more: Any) -> Context:
@@ -85,7 +102,8 @@ def test_solve_takes_constraints() -> None:
     assert solve(profile, topology).cut == 0
     plan = solve(profile, topology, subject_to=StepsOnDevice(1))
     assert plan.cut == 1
-    assert "1 steps or more on the device" in plan.why
+    with pytest.raises(Infeasible, match=r"none has sent_bytes <= 10 and 1 steps or more on the device"):
+        solve(profile, topology, parts=[(0, 1)], subject_to=[AtMost("sent_bytes", 10), StepsOnDevice(1)])
 
 
 def test_the_most_local_within_the_deadline() -> None:
@@ -151,3 +169,59 @@ def test_other_curves_change_the_seconds_and_nothing_else() -> None:
     assert (other.terms @ other.beliefs).tolist() == other.latency_s.tolist()
     with pytest.raises(ValueError, match="read-only"):
         other.terms[0, 0] = 1.0
+
+
+# what must never happen, probes included
+
+
+@pytest.mark.parametrize(
+    "policy", [adaptive(), LocalMode(LeastLatency(), 0.2), LinearBandit(every=5), Fixed(0)], ids=str
+)
+def test_a_planners_constraints_hold_for_every_policy(policy: Policy) -> None:
+    """The raw input never leaves the device, whatever the policy would like to learn."""
+    for mbit_per_s in (0.5, 50.0):
+        place = Place(policy, mbit_per_s=mbit_per_s)
+        place.planner = Planner(
+            place.pipeline, place.planner.topology, policy, subject_to=[StepsOnDevice(1), AtMost("sent_bytes", 50_000)]
+        )
+        place.run(200)
+        place.link = Link.from_mbit_per_s(20.0, rtt_s=0.02)
+        place.run(200)
+        assert set(place.cuts) <= {2, 3}
+        adopted = place.planner.adopt(place.now_s, 0, plan_id=10_000)
+        assert adopted.cut in (2, 3)
+
+
+@pytest.mark.parametrize("wish", [StepsOnDevice(2), AtMost("sent_bytes", 50_000)])
+def test_no_probe_of_a_wrapper_is_against_the_wish(wish: Any) -> None:
+    inner = LeastLatency(subject_to=wish)
+    wrappers = RetestOnDrift(StaleProbe(Hysteresis(LocalMode(inner, 0.1), 0.1), every=10), tests=3, limit=100.0)
+    place = Place(wrappers, mbit_per_s=1.0).run(150)
+    place.slow[1] = 30.0
+    place.run(100)
+    place.slow[1] = 1.0
+    place.run(100)
+    assert any(place.probes)
+    assert set(place.cuts) <= {2, 3}
+
+
+def test_a_wish_that_nothing_meets_gives_way_and_a_constraint_does_not() -> None:
+    place = Place(LeastLatency(subject_to=AtMost("latency_s", 1e-6)))
+    assert place.planner.decide(0.0).why.startswith("nothing has latency_s <= 1e-06")
+    strict = Planner(place.pipeline, place.planner.topology, subject_to=AtMost("latency_s", 1e-6))
+    with pytest.raises(Infeasible, match="of 4 placements"):
+        strict.decide(0.0)
+
+
+def test_a_devices_constraints() -> None:
+    pipeline = si.tasks([str.strip, str.upper, len])
+    sizes = {"sent_bytes": [9.0, 9.0, 9.0, 0.0], "returned_bytes": [1.0, 1.0, 1.0, 0.0]}
+    profile = si.TierProfile.from_steps(pipeline.digest, [1.0, 1.0, 1.0], **sizes)
+    service = si.EdgeService([pipeline], profiles=[profile.scaled(0.001)])
+    transport = si.InMemory(lambda frame: service.handle(frame, peer="me"))
+    with si.Device(pipeline, transport, profile=profile, subject_to=StepsOnDevice(2)) as device:
+        outcome = device.run(" ab ")
+    assert outcome.plan is not None
+    assert (outcome.value, outcome.plan.cut) == (2, 2)
+    with pytest.raises(ValueError, match="subject_to"):
+        si.Device(pipeline, transport, planner=device.planner, subject_to=StepsOnDevice(2))

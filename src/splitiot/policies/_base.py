@@ -189,5 +189,12 @@ class Policy(abc.ABC):
     def decide(self, context: Context) -> Decision:
         """Choose one of the rows that ``context.mask`` allows."""
 
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        """Return the rows that this policy would choose at all: ``context.mask``, unless it has wishes of its own.
+
+        Wrappers pass it on, and make no probe of another row.
+        """
+        return context.mask
+
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:  # noqa: B027 (may be left out)
         """Take notes of what a run measured. Wrappers pass it on."""

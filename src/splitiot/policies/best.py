@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
-from splitiot.cost import Constraint, Objective, name_of
+from splitiot.cost import Constraint, Objective, met, name_of
 from splitiot.policies._base import Context, Decision, Policy
 
 __all__ = ["Best", "LeastEnergy", "LeastLatency"]
@@ -20,7 +22,8 @@ def _constraints(values: Iterable[Constraint] | Constraint) -> tuple[Constraint,
 class Best(Policy):
     """Choose the row with the least value of an objective, among those that meet some constraints.
 
-    Where no allowed row meets all of them, the least value of all is taken, and said so.
+    These are wishes: where no allowed row meets all of them, the least value of all is taken, and said so. What must
+    never happen belongs into ``Planner(subject_to=...)`` or ``Device(subject_to=...)``.
 
     Parameters
     ----------
@@ -42,14 +45,16 @@ class Best(Policy):
     def decide(self, context: Context) -> Decision:
         if not self.subject_to:
             return context.best(self.objective)
-        costs, mask = context.costs, context.mask
-        for constraint in self.subject_to:
-            mask = mask & constraint(costs)
+        mask, name = met(self.subject_to, context.costs), name_of(self.objective)
         words = " and ".join(map(str, self.subject_to))
         if not mask.any():
-            return context.best(self.objective, why=f"nothing has {words}: least {name_of(self.objective)} of all")
-        row = costs.masked(mask).best(self.objective)
-        return Decision(row, f"least {name_of(self.objective)} with {words}", objective=self.objective)
+            return context.best(self.objective, why=f"nothing has {words}: least {name} of all")
+        row = context.costs.masked(mask).best(self.objective)
+        return Decision(row, f"least {name} with {words}", objective=self.objective)
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        mask = met(self.subject_to, context.costs) if self.subject_to else context.mask
+        return mask if mask.any() else context.mask
 
     def __repr__(self) -> str:
         words = [repr(self.objective)] if type(self) is Best else []

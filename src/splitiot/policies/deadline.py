@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
-from splitiot.cost import AtMost, Objective, most_local
+from splitiot.cost import AtMost, Objective, met, most_local
 from splitiot.policies._base import Context, Decision
 from splitiot.policies.best import Best
 
@@ -43,11 +45,19 @@ class Deadline(Best):
         deadline_s = self.deadline_s if context.deadline_s is None else context.deadline_s
         if deadline_s is None:
             return Best("latency_s", subject_to=self.subject_to).decide(context)
-        within = AtMost("latency_s", deadline_s * (1 - self.margin))
-        mask = context.mask & within(context.costs)
-        for constraint in self.subject_to:
-            mask &= constraint(context.costs)
+        mask = met([self._within(deadline_s), *self.subject_to], context.costs)
         if not mask.any():
             return Best("latency_s", subject_to=self.subject_to).decide(context)
         row = context.costs.masked(mask).best(most_local)
         return Decision(row, f"the most local within {deadline_s:g} s", objective="latency_s")
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        deadline_s = self.deadline_s if context.deadline_s is None else context.deadline_s
+        if deadline_s is not None:
+            mask = met([self._within(deadline_s), *self.subject_to], context.costs)
+            if mask.any():
+                return mask
+        return Best("latency_s", subject_to=self.subject_to).permits(context)
+
+    def _within(self, deadline_s: float) -> AtMost:
+        return AtMost("latency_s", deadline_s * (1 - self.margin))

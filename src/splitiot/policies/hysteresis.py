@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from attrs import evolve, field, frozen
+from numpy.typing import NDArray
 
 from splitiot.observation import Observation
 from splitiot.policies._base import Context, Decision, Policy
@@ -34,13 +36,16 @@ class Hysteresis(Policy):
 
     def decide(self, context: Context) -> Decision:
         inner, stay = self.policy.decide(context), context.incumbent
-        if inner.probe or stay is None or stay == inner.row or not context.allows(stay):
+        if inner.probe or stay is None or stay == inner.row or not self.permits(context)[stay]:
             return inner
         values = context.costs.values(context.objective if inner.objective is None else inner.objective)
         # negated: a NaN is no reason to stay
         if not values[stay] <= values[inner.row] + self.margin * abs(values[stay]):
             return inner
         return evolve(inner, row=stay, why=f"{inner.why} is better by less than {self.margin:.0%}: stay")
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        return self.policy.permits(context)
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)

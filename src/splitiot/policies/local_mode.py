@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from attrs import evolve, field, frozen
+from numpy.typing import NDArray
 
 from splitiot.observation import Observation
 from splitiot.policies._base import Context, Decision, Policy
@@ -45,7 +47,7 @@ class LocalMode(Policy):
         coin = bool(context.random.random() < self.probability)
         inner = self.policy.decide(context)
         local = context.local_row
-        if local is None or inner.probe:
+        if local is None or inner.probe or not self.permits(context)[local]:
             return inner
         p = self.probability
         if inner.row == local:  # whatever the coin says
@@ -53,6 +55,9 @@ class LocalMode(Policy):
         if coin:
             return Decision(local, "local mode", probe=True, propensity=p)
         return evolve(inner, propensity=(1 - p) * inner.propensity)
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        return self.policy.permits(context)
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)

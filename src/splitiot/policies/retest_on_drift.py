@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
 from splitiot.observation import Observation
 from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Policy
@@ -79,12 +80,15 @@ class RetestOnDrift(Policy):
             wait[group] = 2 ** (self.tests - left[group])
         objective = context.objective if inner.objective is None else inner.objective
         values = context.costs.values(objective)
-        tells = context.mask & (context.costs.terms[:, [COLUMNS[group] for group in due]] > 0).all(axis=1)
+        tells = self.permits(context) & (context.costs.terms[:, [COLUMNS[group] for group in due]] > 0).all(axis=1)
         row = int(np.where(tells, values, math.inf).argmin())
         if not (tells[row] and values[row] <= self.limit * abs(values[inner.row])):
             return inner
         words = " and ".join(GROUPS[group] for group in due)
         return Decision(row, f"a probe: {words} drifted", True, inner.propensity, inner.objective)
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        return self.policy.permits(context)
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)

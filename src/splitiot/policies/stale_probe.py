@@ -10,7 +10,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from splitiot.cost import Objective
+from splitiot.cost import Costs, Objective
 from splitiot.estimators import Beliefs
 from splitiot.observation import Observation
 from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Policy
@@ -87,13 +87,16 @@ class StaleProbe(Policy):
             row = int(notes["again"])
             notes["again"] = -1.0
             doubted = beliefs.device.doubted or beliefs.edge.doubted or beliefs.up_bytes_per_s.doubted
-            if doubted and row != inner.row and context.allows(row):
+            if doubted and row != inner.row and self.permits(context)[row]:
                 return _probe(inner, row, "to confirm what the last one told")
-        costs, objective = context.costs, inner.objective or context.objective
+        permitted, costs = self.permits(context), context.costs
+        if permitted is not context.mask:
+            costs = costs.masked(permitted)
+        objective = inner.objective or context.objective
         terms = costs.terms
         does = terms[inner.row].tolist()
         stale = tuple([column for column in COLUMNS if does[column] <= 0])
-        found = self._missed(context, beliefs, stale, inner.row, objective, notes) if stale else None
+        found = self._missed(context, costs, beliefs, stale, inner.row, objective, notes) if stale else None
         if found is None:  # nothing to gain
             notes |= _NONE
             return inner
@@ -107,7 +110,7 @@ class StaleProbe(Policy):
             notes |= _NONE
             notes["again"] = float(challenger)
             return _probe(inner, challenger, "may have become the best")
-        tells = context.mask
+        tells = permitted
         for column in stale:
             tells = tells & (terms[:, column] > 0)
         cheapest = int(np.where(tells, more, math.inf).argmin())
@@ -123,6 +126,7 @@ class StaleProbe(Policy):
     def _missed(
         self,
         context: Context,
+        costs: Costs,
         beliefs: Beliefs,
         stale: tuple[int, ...],
         row: int,
@@ -130,7 +134,7 @@ class StaleProbe(Policy):
         notes: dict[str, float],
     ) -> tuple[float, int] | None:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
-        device, edge, up, down, rtt_s, wait_s = context.costs.beliefs.tolist()
+        device, edge, up, down, rtt_s, wait_s = costs.beliefs.tolist()
         b, age_s = beliefs, 0.0
         sigmas = [0.0] * 6
         if _DEVICE in stale:
@@ -144,7 +148,7 @@ class StaleProbe(Policy):
             up, down = min(up, 1 / b.up_bytes_per_s.usual), min(down, 1 / b.down_bytes_per_s.usual)
             rtt_s = min(rtt_s, b.rtt_s.usual)
         draws = _spread(tuple(sigmas)) * (device, edge, up, down, rtt_s, wait_s)
-        values = context.costs.under(draws, objective)
+        values = costs.under(draws, objective)
         gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
         if not 0 < gain < math.inf:
             return None
@@ -152,6 +156,9 @@ class StaleProbe(Policy):
             notes["began_s"] = context.now_s
         age_s = min(age_s, context.now_s - notes["began_s"])  # profiles and prior link are as old as that
         return -math.expm1(-age_s / self.lasts_s) * gain, int(values[0].argmin())
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        return self.policy.permits(context)
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)
