@@ -232,6 +232,15 @@ def test_a_dear_test_is_left_out() -> None:
     assert not any(place.probes)
 
 
+def test_a_test_that_is_due_waits_for_a_probe_of_the_own_policy() -> None:
+    place = Place(None)
+    notes = {"drifts": [0, 0, 0], "left": [0, 2, 0], "wait": [0, 1, 0]}
+    decision = RetestOnDrift(Probing(every=1), tests=2).decide(context_of(place, memory={"retest": notes}))
+    assert (decision.why, decision.probe) == ("look", True)
+    again = RetestOnDrift(Probing(every=2), tests=2).decide(context_of(place, memory={"retest": notes, "count": 1}))
+    assert again.why == "look"
+
+
 @pytest.mark.parametrize("options", [{"tests": 0}, {"limit": 0.5}, {"limit": float("nan")}])
 def test_options_of_retests(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
