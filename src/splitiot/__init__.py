@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from splitiot import errors, samples, vision
+    from splitiot import errors, samples, testing, vision
     from splitiot.adapters.http import HttpTransport
     from splitiot.cost import Costs, costs
     from splitiot.device import Device
@@ -90,6 +90,7 @@ __all__ = [
     "solve",
     "task",
     "tasks",
+    "testing",
     "vision",
 ]
 
@@ -119,7 +120,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name in ("errors", "samples", "vision"):
+    if name in ("errors", "samples", "testing", "vision"):
         return import_module(f"splitiot.{name}")
     home = _HOME_OF.get(name)
     if home is None:
