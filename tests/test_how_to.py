@@ -13,6 +13,7 @@ from tests.models.test_foreign import FILES, two_signatures
 from tests.test_readme import ROOT, python
 
 PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
+    "check-your-own": {},
     "write-a-policy": {},
     "state": {"keyword.tflite": networks.svdf, "counter.tflite": networks.counter},
     "unknown-models": {

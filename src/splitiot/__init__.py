@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from splitiot import errors, samples, sim, vision
+    from splitiot import errors, samples, sim, testing, vision
     from splitiot.adapters.http import HttpTransport
     from splitiot.cost import AtMost, Costs, StepsOnDevice, costs
     from splitiot.device import Device
@@ -111,6 +111,7 @@ __all__ = [
     "solve",
     "task",
     "tasks",
+    "testing",
     "vision",
 ]
 
@@ -153,7 +154,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name in ("errors", "samples", "sim", "vision"):
+    if name in ("errors", "samples", "sim", "testing", "vision"):
         return import_module(f"splitiot.{name}")
     home = _HOME_OF.get(name)
     if home is None:

@@ -330,3 +330,23 @@ def test_what_is_usual_survives_a_stall_where_nothing_was_identified() -> None:
     belief = world.estimator.up_belief(world.now_s)
     assert belief.value == pytest.approx(1e4, rel=0.1)
     assert belief.usual > 1e5
+
+
+def test_absurdly_long_exchanges_leave_a_state_that_json_can_hold() -> None:
+    estimator = LinkEstimator(PRIOR)
+    for i, seconds in enumerate([1e300, 1.7e308, 1e300, 0.1, 1e300, 0.01]):
+        seen = Observation(plan_id=0, cut=0, probe=True, round_trip_s=seconds, sent_bytes=10 if i % 2 else 50_000)
+        estimator.update(seen, float(i))
+        state = json.loads(json.dumps(estimator.snapshot(), allow_nan=False))
+        assert state["rate"] >= 1.0  # bytes/s, as `get` says
+
+
+def test_a_drift_is_told_by_one_update_only() -> None:
+    world = World(LinkEstimator(PRIOR))
+    told = False
+    for mbit_per_s in (20, 20, 20, 20, 20, 0.5, 0.5):
+        world.exchange(Link.from_mbit_per_s(mbit_per_s, rtt_s=0.01), 100_000)
+        told = world.estimator.drift_detected
+    assert told
+    world.estimator.update(Observation(plan_id=9, cut=3, head_s=0.1), world.now_s)  # nothing about the link
+    assert not world.estimator.drift_detected

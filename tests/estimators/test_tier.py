@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from splitiot.estimators import TierEstimator, WaitEstimator
+from splitiot.estimators import JointEstimator, TierEstimator, WaitEstimator
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Tier
-from splitiot.topology import TierProfile
+from splitiot.topology import Link, TierProfile
 
 PROFILE = TierProfile.from_steps("ab", [0.1, 0.2, 0.3, 0.4])
 
@@ -267,3 +267,21 @@ def test_drifts_and_what_is_usual_are_told() -> None:
     assert (belief.drifts, belief.samples, belief.doubted) == (1, 2, False)
     assert belief.value == pytest.approx(3.0, rel=0.05)
     assert belief.usual == pytest.approx(1.0, rel=0.05)
+
+
+def test_absurd_steps_are_no_warning() -> None:
+    estimator = device()
+    for i in range(3):
+        seen = Observation(plan_id=i, cut=2, head_s=0.3, head_steps_s=(1.7e308, 0.2))
+        estimator.update(seen, float(i))
+    assert np.isfinite(estimator.heads_s).all()
+
+
+def test_what_it_hands_out_can_not_be_changed() -> None:
+    estimator = device()
+    for i in range(3):
+        estimator.update(Observation(plan_id=i, cut=2, head_s=0.4, head_steps_s=(0.1, 0.3)), float(i))
+    joint = JointEstimator((PROFILE, PROFILE), Link(0.01, 1e6, 1e6))
+    for array in (estimator.heads_s, estimator.tails_s, joint.vector(0.0), *joint.curves):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7.0

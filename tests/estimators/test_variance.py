@@ -120,3 +120,11 @@ def test_the_largest_and_the_smallest_numbers() -> None:
 def test_arguments(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         VarianceDetector(**wrong)
+
+
+def test_a_variation_is_finite_where_squares_are_not() -> None:
+    large, small = VarianceDetector(), VarianceDetector()
+    for i in range(10):
+        large.update(1.7e308 * (i % 2))
+        small.update(1.7 * (i % 2))
+    assert large.get() == pytest.approx(small.get())

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from splitiot.cost import Costs, Power, costs
 from splitiot.errors import CutError, Infeasible
 from splitiot.observation import Observation
-from splitiot.policies import Best, Context, Decision, Fixed, LeastLatency, LocalMode, Policy
+from splitiot.policies import Best, Context, Decision, Fixed, LeastLatency, LinearBandit, LocalMode, Policy
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
 
@@ -150,3 +150,14 @@ def test_context() -> None:
     assert shown.allows(0)
     with pytest.raises(TypeError):
         shown.telemetry["battery"] = 1.0  # type: ignore[index]
+
+
+def test_the_bandit_says_so_where_nothing_is_allowed_and_takes_no_absurd_round_trips() -> None:
+    of, memory, bandit = table(), dict[str, Any](), LinearBandit()
+    with pytest.raises(Infeasible):
+        bandit.decide(context(of.masked(np.zeros(3, bool))))
+    for seconds in (0.1, 1e300, 1.7e308, 0.1):
+        decision = bandit.decide(context(of, memory=memory))
+        cut = int(of.cuts[decision.row])
+        bandit.learn(Observation(plan_id=1, cut=cut, round_trip_s=seconds), memory)
+    assert max(map(abs, memory["linear_bandit"]["target"])) < 10

@@ -85,7 +85,7 @@ class JointEstimator:
         return True
 
     def vector(self, now_s: float) -> NDArray[np.float64]:
-        """Return device factor, edge factor, 1/up, 1/down, rtt_s, wait_s; a new array where they changed."""
+        """Return device and edge factor, 1/up, 1/down, rtt_s, wait_s; read-only, a new array where they changed."""
         vector = self._vector
         wait_s = self.wait.get(now_s)
         if vector is None or vector[5] != wait_s:
@@ -100,6 +100,7 @@ class JointEstimator:
                     wait_s,
                 )
             )
+            vector.flags.writeable = False  # plans keep it
         return vector
 
     @property

@@ -125,6 +125,7 @@ class LinkEstimator:
         edge_s : float
             For a censored observation: seconds that the edge is expected to need.
         """
+        self._level.drift_detected = self._rtt_level.drift_detected = False
         if observation.round_trip_s is None:
             return
         seconds = observation.network_s
@@ -144,7 +145,6 @@ class LinkEstimator:
             self.refused += 1
             return
         self.samples += not observation.censored
-        self._level.drift_detected = self._rtt_level.drift_detected = False
         if seconds > 0 and not observation.censored:
             self._errors.append(math.log(seconds) - math.log(max(self._rtt_s + size / self._rate, _TINY_S)))
         if observation.censored:
@@ -180,7 +180,7 @@ class LinkEstimator:
         if over_s <= 0 or size <= 0 or size / over_s >= self._rate:
             return
         self._level.hold()
-        self._rate = size / over_s
+        self._rate = max(size / over_s, _SLOWEST)
         self._rates.clear()  # what was seen before no longer holds
 
     def _take_rtt(self, now_s: float, seconds: float, size: float) -> None:
@@ -226,7 +226,7 @@ class LinkEstimator:
             if seconds - self._rtt_s >= _DOMINATED * self._rtt_s
         ]
         if slow:
-            self._rate = 1 / max(median(slow), 1 / _FASTEST)
+            self._rate = 1 / min(max(median(slow), 1 / _FASTEST), 1 / _SLOWEST)
 
     def get(self) -> Link:
         """Return the link as it is believed to be."""

@@ -43,7 +43,7 @@ class TierEstimator:
     Attributes
     ----------
     heads_s, tails_s : array of float, shape (n + 1,)
-        The refined profile, at factor 1. A new array where it changes.
+        The refined profile, at factor 1. Read-only, a new array where it changes.
     refined : int
         How often it has changed.
     refused : int
@@ -105,6 +105,7 @@ class TierEstimator:
         self._take_curves(profile.heads_s, profile.tails_s)
 
     def _take_curves(self, heads_s: NDArray[np.float64], tails_s: NDArray[np.float64]) -> None:
+        heads_s.flags.writeable = tails_s.flags.writeable = False
         self.heads_s, self.tails_s = heads_s, tails_s
         self._heads, self._tails = heads_s.tolist(), tails_s.tolist()  # quicker to read one by one
         self.refined += 1
@@ -170,7 +171,7 @@ class TierEstimator:
             np.minimum(self._counts, 1, out=self._counts)
         part = slice(start, stop)
         expected = self._steps_s[part]
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             off = np.log(seconds / expected)
         off -= ratio + self._deviations[part]
         off[~(np.abs(off) < _MAX_LOG)] = 0.0  # a step that the profile says costs nothing

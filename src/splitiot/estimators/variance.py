@@ -77,6 +77,8 @@ class VarianceDetector:
         if mean == math.inf:
             mean = sum([x / n for x in self._last])
         deviation = math.dist(self._last, (mean,) * n) / math.sqrt(n - 1)
+        if deviation == math.inf:  # their squares are too large, their shares are not
+            deviation, mean = math.dist([x / mean for x in self._last], (1.0,) * n) / math.sqrt(n - 1), 1.0
         self._variation = deviation / mean if mean > 0.0 else 0.0
 
     @property

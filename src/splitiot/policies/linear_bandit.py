@@ -17,6 +17,7 @@ __all__ = ["LinearBandit"]
 _NOTES: Final = "linear_bandit"
 _FEATURES: Final = 4  # seconds on the edge, bytes up, bytes down, 1: each over its largest
 _RIDGE: Final = 1e-3
+_LONGEST_S: Final = 1e6  # beyond that it is no round trip, but a wrong clock
 
 
 @frozen
@@ -62,6 +63,7 @@ class LinearBandit(Policy):
 
     def decide(self, context: Context) -> Decision:
         costs = context.costs
+        best = context.best()  # raises where nothing is allowed
         features = costs.terms[:, 1:5]
         features = features / np.maximum(features.max(axis=0), 1e-12)
         notes: dict[str, Any] | None = context.memory.get(_NOTES)
@@ -74,7 +76,6 @@ class LinearBandit(Policy):
         allowed = context.mask
         scale = max(float(np.where(allowed, expected, math.inf).min()), 0.0)
         bound = np.where(allowed, expected - self.alpha * scale * doubt, math.inf)
-        best = context.best()  # raises where nothing is allowed
         row = int(bound.argmin()) if np.isfinite(bound).any() else best.row
         probe = False
         exchanges = costs.exchanges & allowed
@@ -91,7 +92,7 @@ class LinearBandit(Policy):
         if notes is None or o.round_trip_s is None or o.censored or o.retransmitted or o.probe:
             return
         seen = notes["seen"].get(str(o.cut))
-        if seen is None or not 0 <= o.round_trip_s < math.inf:
+        if seen is None or not 0 <= o.round_trip_s < _LONGEST_S:
             return
         x = np.array(seen)
         gram = self.discount * np.array(notes["gram"]) + np.outer(x, x)
