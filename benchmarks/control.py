@@ -165,11 +165,12 @@ def plot(runs: Sequence[Run], agents: Sequence[str], path: Path) -> None:
         axes.annotate(f"{middle:.3f}", (middle, place + 0.33), ha="center", va="bottom", fontsize=8, color="black")
     axes.set_yticks(range(len(shown)), list(reversed(shown)))
     axes.set_xscale("log")
-    ticks = [1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0]
+    ticks = [1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.axvline(1.0, color="grey", lw=0.8)
-    axes.axvline(1.05, color="grey", lw=0.6, ls=":")
+    axes.axvline(CELL, color="grey", lw=0.6, ls=":")
+    axes.annotate(f"{CELL}", (CELL, -0.55), xytext=(3, 0), textcoords="offset points", fontsize=8, color="grey")
     axes.set_xlabel("time of all requests over an oracle's (less is better); a dot is a network, a line the median")
     axes.set_ylim(-0.6, len(shown) - 0.2)
     axes.legend(loc="lower right", frameon=False, fontsize=9)

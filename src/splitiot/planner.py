@@ -200,6 +200,7 @@ class Planner:
             incumbent=self._incumbent,
             memory=self._memory,
             beliefs=self._estimators.beliefs,
+            staleness=self._estimators.staleness,
         )
         decision = self.policy.decide(context)
         row = decision.row

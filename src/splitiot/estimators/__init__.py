@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splitiot.estimators._base import Belief, Beliefs, Detector, Scalar
+from splitiot.estimators._base import Belief, Beliefs, Detector, Scalar, Staleness
 from splitiot.estimators.cascade import VarianceCascade
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.ema import Ema
@@ -20,6 +20,7 @@ __all__ = [
     "LinkEstimator",
     "LogCusum",
     "Scalar",
+    "Staleness",
     "TierEstimator",
     "VarianceCascade",
     "VarianceDetector",

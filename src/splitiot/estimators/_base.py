@@ -10,7 +10,7 @@ import msgspec
 
 from splitiot.observation import Observation
 
-__all__ = ["Belief", "Beliefs", "Detector", "Estimator", "Scalar", "age", "median", "usable"]
+__all__ = ["Belief", "Beliefs", "Detector", "Estimator", "Scalar", "Staleness", "age", "median", "usable"]
 
 
 class Belief(msgspec.Struct, frozen=True):
@@ -60,6 +60,39 @@ class Beliefs(msgspec.Struct, frozen=True):
     up_bytes_per_s: Belief
     down_bytes_per_s: Belief
     wait_s: Belief
+
+
+class Staleness(msgspec.Struct, frozen=True):
+    """Of `Beliefs` what tells whether something should be measured again: read at every decision, so made quickly.
+
+    Parameters
+    ----------
+    ages_s : (float, float, float)
+        Seconds since the device, the edge, and the link with bytes enough to tell its bandwidth were measured.
+    drifts : (int, int, int)
+        How often each was found not to be as before; the link's are those of bandwidth and round trip.
+    usual : tuple of 5 float
+        Factors of device and edge, seconds a byte up and down, and the round trip, as they usually are.
+    doubted : bool
+        A last sample was far off and waits to be confirmed.
+    """
+
+    ages_s: tuple[float, float, float]
+    drifts: tuple[int, int, int]
+    usual: tuple[float, float, float, float, float]
+    doubted: bool
+
+    @classmethod
+    def of(cls, beliefs: Beliefs) -> Staleness:
+        """Take it from all beliefs."""
+        b = beliefs
+        up, down = b.up_bytes_per_s, b.down_bytes_per_s
+        return cls(
+            (b.device.age_s, b.edge.age_s, up.age_s),
+            (b.device.drifts, b.edge.drifts, up.drifts + b.rtt_s.drifts),
+            (b.device.usual, b.edge.usual, 1.0 / up.usual, 1.0 / down.usual, b.rtt_s.usual),
+            b.device.doubted or b.edge.doubted or up.doubted,
+        )
 
 
 @runtime_checkable

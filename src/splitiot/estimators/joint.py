@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import Beliefs, Detector
+from splitiot.estimators._base import Beliefs, Detector, Staleness
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.link import LinkEstimator
 from splitiot.estimators.seen import Kind, Seen
@@ -112,6 +112,18 @@ class JointEstimator:
     def refined(self) -> int:
         """How often `curves` have changed."""
         return self.device.refined + self.edge.refined
+
+    def staleness(self, now_s: float) -> Staleness:
+        """Return what tells whether something should be measured again."""
+        device_age_s, device_drifts, device, device_doubted = self.device.staleness(now_s)
+        edge_age_s, edge_drifts, edge, edge_doubted = self.edge.staleness(now_s)
+        link_age_s, link_drifts, link, link_doubted = self.link.staleness(now_s)
+        return Staleness(
+            (device_age_s, edge_age_s, link_age_s),
+            (device_drifts, edge_drifts, link_drifts),
+            (device, edge, *link),
+            device_doubted or edge_doubted or link_doubted,
+        )
 
     def beliefs(self, now_s: float) -> Beliefs:
         """Return all beliefs with their spreads, ages and numbers of samples."""

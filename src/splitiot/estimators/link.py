@@ -165,14 +165,11 @@ class LinkEstimator:
         if self._quality is None:
             rtt_s = self._rtt_s
             least = rtt_s + _DOMINATED * rtt_s
-            doubted, spread = False, math.inf if self.samples else 0.0
+            spread = math.inf if self.samples else 0.0
             identified = any(s >= least for _, s, _ in self._rates)
             if identified:
-                _, seconds, size = self._rates[-1]
-                off = max(seconds - rtt_s, _TINY_S) * self._rate / max(size, 1.0)
-                doubted = not 1 / _JUMP < off < _JUMP
                 spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size in self._rates])
-            self._quality = identified, doubted, spread, _spread([s for _, s, _ in self._rtts])
+            self._quality = identified, self._doubts(), spread, _spread([s for _, s, _ in self._rtts])
         return self._quality
 
     def _take_bound(self, seconds: float, size: float) -> None:
@@ -271,6 +268,23 @@ class LinkEstimator:
     def drift_detected(self) -> bool:
         """Whether the last update told of a drift, of the bandwidth or of the round trip."""
         return self._level.drift_detected or self._rtt_level.drift_detected
+
+    def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool]:
+        """Return age, drifts, what is usual as `costs` has it, and whether the last sample is doubted."""
+        level, rtt_level = self._level, self._rtt_level
+        up = math.exp(level.usual)
+        usual = (up, up * self._down_weight, math.exp(rtt_level.usual))
+        return age(now_s, self._crossed_s), level.drifts + rtt_level.drifts, usual, self._doubts()
+
+    def _doubts(self) -> bool:
+        """Whether the last sample that tells a bandwidth tells quite another one."""
+        if not self._rates:
+            return False
+        _, seconds, size = self._rates[-1]
+        over_s = seconds - self._rtt_s
+        if over_s < _DOMINATED * self._rtt_s or not over_s > 0:
+            return False
+        return not 1 / _JUMP < over_s * self._rate / max(size, 1.0) < _JUMP
 
     def rtt_belief(self, now_s: float) -> Belief:
         """Return the round-trip time in seconds."""

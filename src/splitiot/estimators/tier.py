@@ -214,6 +214,11 @@ class TierEstimator:
         """Relative spread of one run around the estimate, like one sigma; at least the profile's own."""
         return max(self.profile.spread, self._level.spread)
 
+    def staleness(self, now_s: float) -> tuple[float, int, float, bool]:
+        """Return age, drifts, what is usual, and whether the last sample is doubted; see `Staleness`."""
+        level = self._level
+        return age(now_s, self._last_s), level.drifts, math.exp(level.usual), level.doubted
+
     def belief(self, now_s: float) -> Belief:
         """Return the factor with all that is known of how good it is."""
         level = self._level

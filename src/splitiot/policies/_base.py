@@ -12,7 +12,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from splitiot.cost import Costs, Objective, name_of
-from splitiot.estimators import Beliefs
+from splitiot.estimators import Beliefs, Staleness
 from splitiot.observation import Observation
 
 if TYPE_CHECKING:
@@ -72,14 +72,16 @@ class Context:
         What policies remember about this device: plain data (it is stored as JSON), one key a policy.
     random : callable
         Gives the generator, which is part of the planner's state.
-    beliefs : callable, optional
-        Gives the beliefs.
+    beliefs, staleness : callable, optional
+        Give the beliefs, and what tells whether something should be measured again.
     """
 
     __slots__ = (
         "_beliefs",
         "_random",
         "_read",
+        "_read_staleness",
+        "_staleness",
         "costs",
         "deadline_s",
         "incumbent",
@@ -101,6 +103,7 @@ class Context:
         incumbent: int | None = None,
         memory: dict[str, Any] | None = None,
         beliefs: Callable[[float], Beliefs] | None = None,
+        staleness: Callable[[float], Staleness] | None = None,
     ) -> None:
         self.costs = costs
         self.now_s = now_s
@@ -111,7 +114,9 @@ class Context:
         self.memory = {} if memory is None else memory
         self._random = random
         self._beliefs = beliefs
+        self._staleness = staleness
         self._read: Beliefs | None = None
+        self._read_staleness: Staleness | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -129,6 +134,16 @@ class Context:
         if self._read is None and self._beliefs is not None:
             self._read = self._beliefs(self.now_s)
         return self._read
+
+    @property
+    def staleness(self) -> Staleness | None:
+        """Of the beliefs what tells whether something should be measured again; quicker to read than all of them."""
+        if self._read_staleness is None:
+            if self._staleness is not None:
+                self._read_staleness = self._staleness(self.now_s)
+            elif self.beliefs is not None:
+                self._read_staleness = Staleness.of(self.beliefs)
+        return self._read_staleness
 
     @property
     def local_row(self) -> int | None:

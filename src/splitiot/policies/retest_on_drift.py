@@ -45,10 +45,10 @@ class RetestOnDrift(Policy):
             raise ValueError(f"limit must be >= 1, got {self.limit}")
 
     def decide(self, context: Context) -> Decision:
-        inner, b = self.policy.decide(context), context.beliefs
-        if b is None:
+        inner, signs = self.policy.decide(context), context.staleness
+        if signs is None:
             return inner
-        drifts = [b.device.drifts, b.edge.drifts, b.up_bytes_per_s.drifts + b.rtt_s.drifts]
+        drifts = list(signs.drifts)
         notes: dict[str, list[int]] | None = context.memory.get(_NOTES)
         if notes is None:
             context.memory[_NOTES] = {"drifts": drifts, "left": [0, 0, 0], "wait": [0, 0, 0]}

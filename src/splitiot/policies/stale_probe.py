@@ -11,7 +11,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from splitiot.cost import Costs, Objective
-from splitiot.estimators import Beliefs
+from splitiot.estimators import Staleness
 from splitiot.observation import Observation
 from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Policy
 
@@ -77,8 +77,8 @@ class StaleProbe(Policy):
 
     def decide(self, context: Context) -> Decision:
         inner = self.policy.decide(context)
-        beliefs = context.beliefs
-        if inner.probe or beliefs is None:
+        signs = context.staleness
+        if inner.probe or signs is None:
             return inner
         notes: dict[str, float] | None = context.memory.get(_NOTES)
         if notes is None:
@@ -86,8 +86,7 @@ class StaleProbe(Policy):
         if notes["again"] >= 0:
             row = int(notes["again"])
             notes["again"] = -1.0
-            doubted = beliefs.device.doubted or beliefs.edge.doubted or beliefs.up_bytes_per_s.doubted
-            if doubted and row != inner.row and self.permits(context)[row]:
+            if signs.doubted and row != inner.row and self.permits(context)[row]:
                 return _probe(inner, row, "to confirm what the last one told")
         permitted, costs = self.permits(context), context.costs
         if permitted is not context.mask:
@@ -96,7 +95,7 @@ class StaleProbe(Policy):
         terms = costs.terms
         does = terms[inner.row].tolist()
         stale = tuple([column for column in COLUMNS if does[column] <= 0])
-        found = self._missed(context, costs, beliefs, stale, inner.row, objective, notes) if stale else None
+        found = self._missed(context, costs, signs, stale, inner.row, objective, notes) if stale else None
         if found is None:  # nothing to gain
             notes |= _NONE
             return inner
@@ -127,7 +126,7 @@ class StaleProbe(Policy):
         self,
         context: Context,
         costs: Costs,
-        beliefs: Beliefs,
+        signs: Staleness,
         stale: tuple[int, ...],
         row: int,
         objective: Objective,
@@ -135,18 +134,17 @@ class StaleProbe(Policy):
     ) -> tuple[float, int] | None:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
         device, edge, up, down, rtt_s, wait_s = costs.beliefs.tolist()
-        b, age_s = beliefs, 0.0
+        usual, age_s = signs.usual, 0.0
         sigmas = [0.0] * 6
         if _DEVICE in stale:
-            age_s, device = b.device.age_s, min(device, b.device.usual)
+            age_s, device = signs.ages_s[0], min(device, usual[0])
             sigmas[0] = self.device_width
         if _EDGE in stale:
-            age_s, edge = max(age_s, b.edge.age_s), min(edge, b.edge.usual)
+            age_s, edge = max(age_s, signs.ages_s[1]), min(edge, usual[1])
             sigmas[1] = self.width
         if _LINK in stale:
-            age_s, sigmas[2:5] = max(age_s, b.up_bytes_per_s.age_s), [self.width] * 3
-            up, down = min(up, 1 / b.up_bytes_per_s.usual), min(down, 1 / b.down_bytes_per_s.usual)
-            rtt_s = min(rtt_s, b.rtt_s.usual)
+            age_s, sigmas[2:5] = max(age_s, signs.ages_s[2]), [self.width] * 3
+            up, down, rtt_s = min(up, usual[2]), min(down, usual[3]), min(rtt_s, usual[4])
         draws = _spread(tuple(sigmas)) * (device, edge, up, down, rtt_s, wait_s)
         values = costs.under(draws, objective)
         gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
