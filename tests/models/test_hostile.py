@@ -7,7 +7,6 @@ were accepted.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +22,7 @@ from splitiot.models.tflite.table import Table
 from splitiot.models.tflite.writer import write_model
 from tests import networks
 from tests.networks import Net
+from tests.share import FULL
 from tools import fuzz_models
 
 MODELS = {f.__name__: f for f in (
@@ -35,8 +35,7 @@ def models() -> dict[str, bytes]:
     return {name: make() for name, make in MODELS.items()}
 
 
-# the same code runs in every environment: all of them in the main one, a tenth in the others
-SHARE = 1 if "litert" in os.environ.get("SPLITIOT_TEST_EXTRAS", "litert").split(",") else 10
+SHARE = 1 if FULL else 10
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from splitiot.planner import Planner
 from splitiot.policies import LeastLatency, Policy
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
+from tests.share import FULL
 
 PATIENCE_S = 5.0
 BOUND = 300  # requests, from when the link is well until one is offloaded as a matter of course
@@ -69,8 +69,7 @@ def resumes_after(seed: int, policy: Policy | None = None) -> float:
     return math.inf
 
 
-# the same code runs in every environment: all seeds in the main one, a tenth in the others
-SEEDS = 1000 if "litert" in os.environ.get("SPLITIOT_TEST_EXTRAS", "litert").split(",") else 100
+SEEDS = 1000 if FULL else 100
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, SEEDS // 4))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 
-from splitiot.estimators import Detector, Ema, LogCusum, Scalar, VarianceDetector
+from splitiot.estimators import Detector, Ema, JointEstimator, LogCusum, Scalar, VarianceDetector
+from splitiot.observation import Observation
+from splitiot.topology import Link, TierProfile
 
 drift = pytest.importorskip("river.drift", reason="needs River (make test-river)")
 stats = pytest.importorskip("river.stats", reason="needs River (make test-river)")
@@ -100,3 +103,20 @@ def test_the_same_average_is_the_same_number() -> None:
 def test_what_is_none_is_none() -> None:
     assert not isinstance(stats.Mean(), Detector)
     assert not isinstance(drift.ADWIN(), Scalar)
+
+
+@pytest.mark.parametrize("name", ["LogCusum", "ADWIN", "PageHinkley"])
+def test_a_planner_learns_with_it(name: str) -> None:
+    """A step of 1.4, too small for a jump, makes a tier's samples from before count no more."""
+    profile = TierProfile.from_steps("ab", [0.1, 0.2])
+    make = DETECTORS[name]
+    joint = JointEstimator([profile, profile], Link.from_mbit_per_s(10, rtt_s=0.01), detector=make)
+    for i, factor in enumerate([*stream(1.0, each=120), *stream(1.4, each=60)]):
+        joint.update(Observation(plan_id=i + 1, cut=2, head_s=0.3 * factor), now_s=float(i))
+    belief = joint.device.belief(180.0)
+    assert belief.drifts == 1
+    assert belief.samples < 100
+    assert belief.value == pytest.approx(1.4, rel=0.05)
+    other = JointEstimator([profile, profile], Link.from_mbit_per_s(10, rtt_s=0.01), detector=make)
+    other.restore(json.loads(json.dumps(joint.snapshot())))  # a detector without a snapshot begins anew
+    assert other.device.get() == joint.device.get()

@@ -21,6 +21,7 @@ from splitiot.estimators import (
 from splitiot.pipeline import Tier
 from splitiot.testing import estimator_checks, scalar_checks, topology
 from splitiot.testing.estimators import check_memory_stays_bounded
+from tests.share import FULL
 
 DEVICE, EDGE = topology().tiers
 (LINK,) = topology().links
@@ -65,5 +66,5 @@ def test_scalars(check: Callable[..., None], name: str) -> None:
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_estimators(check: Callable[..., None], name: str) -> None:
     few = check is check_memory_stays_bounded and " " in name  # its plain sister runs the full number
-    more: dict[str, Any] = {"updates": 10_000} if few else {}
+    more: dict[str, Any] = {"updates": 10_000} if few or not FULL else {}
     check(ESTIMATORS[name], **more)

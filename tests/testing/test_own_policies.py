@@ -28,6 +28,7 @@ from splitiot.policies import (
 )
 from splitiot.testing import policy_checks, wrapper_checks
 from splitiot.testing.policies import check_memory_stays_bounded
+from tests.share import FULL
 
 
 @define
@@ -88,7 +89,7 @@ LONGEST = {"Best", "LinearBandit", "adaptive"}
 @pytest.mark.parametrize("name", [*SINGLE, *COMPOSED])
 def test_policies(check: Callable[..., None], name: str) -> None:
     few = check is check_memory_stays_bounded and name not in LONGEST
-    more: dict[str, Any] = {"updates": 10_000} if few else {}
+    more: dict[str, Any] = {"updates": 10_000} if few or not FULL else {}
     check((SINGLE | COMPOSED)[name], **more)
 
 
