@@ -65,6 +65,7 @@ def test_scalars(check: Callable[..., None], name: str) -> None:
 @pytest.mark.parametrize("check", estimator_checks)
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_estimators(check: Callable[..., None], name: str) -> None:
-    few = check is check_memory_stays_bounded and " " in name  # its plain sister runs the full number
-    more: dict[str, Any] = {"updates": 10_000} if few or not FULL else {}
+    # its plain sister runs the full number
+    few = check is check_memory_stays_bounded and (" " in name or not FULL)
+    more: dict[str, Any] = {"updates": 10_000} if few else {}
     check(ESTIMATORS[name], **more)
