@@ -116,6 +116,8 @@ class Runner:
     ) -> tuple[Payload, float, tuple[float, ...]]:
         """Run steps [start, stop), and time each one if they run one by one.
 
+        It is what `Device` and `EdgeService` call: a runner of your own overrides this one, and `run` follows.
+
         Parameters
         ----------
         start, stop : int

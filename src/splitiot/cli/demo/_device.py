@@ -41,14 +41,16 @@ class SlowRunner(Runner):
         """Say how slow."""
         self._own, self._factor, self._random = own, factor, random.Random(seed)
 
-    def run(self, start: int, stop: int, payload: Payload, owner: Hashable = None) -> tuple[Payload, float]:
+    def run_timed(
+        self, start: int, stop: int, payload: Payload, owner: Hashable = None
+    ) -> tuple[Payload, float, tuple[float, ...]]:
         """Run, then wait."""
-        result, seconds = super().run(start, stop, payload, owner)
+        result, seconds, _ = super().run_timed(start, stop, payload, owner)
         if self._own is None:
-            return result, seconds
+            return result, seconds, ()
         played_s = self._own.part_s(start, stop) * self._factor * self._random.gauss(1.0, 0.03)
         time.sleep(max(0.0, played_s - seconds))
-        return result, max(played_s, seconds)
+        return result, max(played_s, seconds), ()
 
 
 def main() -> None:
