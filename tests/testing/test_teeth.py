@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from attrs import define, evolve, field, frozen
+from numpy.typing import NDArray
 
 from splitiot.estimators import Belief, Ema, WaitEstimator
 from splitiot.observation import Observation
@@ -316,6 +317,9 @@ class Wrapper(Policy):
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)
 
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        return self.policy.permits(context)
+
 
 class HidesProbes(Wrapper):
     def decide(self, context: Context) -> Decision:
@@ -357,6 +361,17 @@ class TeachesElsewhere(Wrapper):
         self.policy.learn(observation, memory.setdefault("mine", {}))
 
 
+class Lax(Wrapper):
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        return context.mask
+
+
+class Curious(Wrapper):
+    def decide(self, context: Context) -> Decision:
+        row = int(np.flatnonzero(context.mask)[-1])
+        return Decision(row, "curious", probe=True)
+
+
 class Forgets(Wrapper):
     def decide(self, context: Context) -> Decision:
         context.memory.clear()
@@ -370,6 +385,8 @@ WRAPPERS: list[tuple[Callable[..., None], Callable[[Policy], Policy], str]] = [
     (for_wrappers.check_passes_lessons_on, Deaf, "did not pass on"),
     (for_wrappers.check_passes_lessons_on, Echo, "passed on more than once"),
     (for_wrappers.check_passes_lessons_on, TeachesElsewhere, "another memory than it decides with"),
+    (for_wrappers.check_permits_no_more_than_the_inner, Lax, r"permits row \d+, which the wrapped policy does not"),
+    (for_wrappers.check_permits_no_more_than_the_inner, Curious, r"chose row \d+ \(curious\), which the wrapped"),
     (for_wrappers.check_leaves_the_inner_memory_alone, Forgets, "changed what the wrapped policy keeps"),
 ]
 

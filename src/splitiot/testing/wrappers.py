@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
+from numpy.typing import NDArray
 
 from splitiot.cost import Costs
 from splitiot.observation import Observation
@@ -108,11 +109,35 @@ def check_does_not_latch_onto_probes(wrap: Wrap) -> None:
                     )
 
 
+def check_permits_no_more_than_the_inner(wrap: Wrap) -> None:
+    """Neither its choices nor what it permits go beyond what the wrapped policy permits: that may be private."""
+    picky = _Picky()
+    policy = wrap(picky)
+    for world in worlds():
+        memory: dict[str, Any] = {}
+        for i in range(_CONTEXTS):
+            now = context(world, i, memory)
+            permitted = picky.permits(now)
+            more = np.flatnonzero(policy.permits(now) & ~permitted)
+            if len(more):
+                raise AssertionError(
+                    f"{name_of(policy)} permits row {more[0]}, which the wrapped policy does not: let permits() return "
+                    f"the wrapped policy's ({shown(now)})"
+                )
+            got = _decide(policy, now)
+            if not permitted[got.row]:
+                raise AssertionError(
+                    f"{name_of(policy)} chose row {got.row} ({got.why}), which the wrapped policy does not permit: "
+                    f"choose among self.policy.permits(context) ({shown(now)})"
+                )
+
+
 wrapper_checks: Final[tuple[Callable[[Wrap], None], ...]] = (
     check_passes_probes_through,
     check_does_not_latch_onto_probes,
     check_passes_lessons_on,
     check_leaves_the_inner_memory_alone,
+    check_permits_no_more_than_the_inner,
 )
 """All of them, to parametrize a test with. Run `policy_checks` too: ``check(lambda: Mine(si.Best()))``."""
 
@@ -124,6 +149,19 @@ class _Prober(Policy):
     def decide(self, context: Context) -> Decision:
         rows = np.flatnonzero(context.mask)
         return Decision(int(rows[len(rows) // 2]), "look", probe=True, propensity=0.25)
+
+
+@frozen
+class _Picky(Policy):
+    """Wants every second row only."""
+
+    def decide(self, context: Context) -> Decision:
+        return Decision(context.costs.masked(self.permits(context)).best(), "picky")
+
+    def permits(self, context: Context) -> NDArray[np.bool_]:
+        permitted = np.zeros(len(context.mask), dtype=np.bool_)
+        permitted[np.flatnonzero(context.mask)[::2]] = True
+        return permitted
 
 
 @frozen(eq=False)
