@@ -285,3 +285,20 @@ def test_what_it_hands_out_can_not_be_changed() -> None:
     for array in (estimator.heads_s, estimator.tails_s, joint.vector(0.0), *joint.curves):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 7.0
+
+
+def test_after_a_drift_the_steps_are_learnt_as_quickly_as_at_first() -> None:
+    """What 40 runs said of the steps before counts no more than the first run behind it."""
+
+    def learnt(runs: int) -> list[float]:
+        estimator = device()
+        for i in range(40):
+            estimator.update(timed(0, 4, [0.1, 0.2, 0.3, 0.4]), float(i))
+        slow = [s * 3 for s in TRUE]
+        for i in range(runs):
+            estimator.update(timed(0, 4, slow), 40.0 + i)
+        return [float(h) for h in estimator.heads_s * estimator.get() / np.cumsum([0, *slow]).clip(1e-9)]
+
+    # the first is only a surprise; the second makes half of the way in logarithms, the third two thirds, ...
+    shares = learnt(5)[1:]
+    assert max(abs(np.log(shares))) < 0.5 * max(abs(np.log(learnt(2)[1:])))
