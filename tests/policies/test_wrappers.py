@@ -329,3 +329,17 @@ def test_other_objectives_are_probed_for_too() -> None:
 def test_the_default_is_the_adaptive_one() -> None:
     assert Place(None).planner.policy == adaptive("latency_s")
     assert evolve(adaptive(), tests=2) != adaptive()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_staleness_is_what_the_beliefs_say(seed: int) -> None:
+    """Made quickly from the estimators, or from beliefs where a context has nothing else: the same."""
+    place = Place(StaleProbe(LeastLatency()), mbit_per_s=0.5, seed=seed)
+    for factor in (1.0, 4.0, 1.0):
+        place.slow[1] = factor
+        place.run(7)
+        quick = place.planner._estimators.staleness(place.now_s)
+        slow = context_of(place, now_s=place.now_s).staleness
+        assert slow is not None
+        assert (quick.ages_s, quick.drifts, quick.doubted) == (slow.ages_s, slow.drifts, slow.doubted)
+        assert quick.usual == pytest.approx(slow.usual)
