@@ -78,3 +78,30 @@ def test_a_finish_on_the_device_tells_its_steps_too() -> None:
         seen = outcome.observation
         assert isinstance(seen, Observation)
         assert (len(seen.head_steps_s), len(seen.local_steps_s)) == (1, 2)
+
+
+def test_a_planner_knows_cuts_that_it_never_tried() -> None:
+    """Steps that were timed on a whole run tell what each head takes: the profile was wrong about their shares."""
+    pipeline = si.tasks([double, increment, square])
+    profile = si.TierProfile.from_steps(pipeline.digest, [0.1, 0.1, 0.1], **SIZES)
+    link = si.Link.from_mbit_per_s(10, rtt_s=0.01)
+    planner = si.Planner(pipeline, si.Topology([profile, profile], [link]), si.LeastLatency())
+    steps, tail = (0.05, 0.4, 0.15), (0.2, 0.02, 0.08)
+    for number in range(10):
+        plan = planner.decide(float(number))
+        planner.observe(
+            Observation(plan_id=plan.id, cut=3, head_s=sum(steps), head_steps_s=steps),
+            Observation(
+                plan_id=1000 + plan.id,
+                cut=0,
+                edge=si.EdgeTimes(compute_s=sum(tail), residence_s=sum(tail), steps_s=tail),
+                round_trip_s=sum(tail) + 0.01,
+                sent_bytes=8,
+            ),
+            now_s=number + 0.5,
+        )
+    costs = planner.decide(20.0).costs
+    assert costs.device_s == pytest.approx([0.0, 0.05, 0.45, 0.6], rel=0.02)
+    assert costs.edge_s == pytest.approx([0.3, 0.1, 0.08, 0.0], rel=0.02)
+    assert planner.costs.device_s == pytest.approx(costs.device_s)
+    assert planner.finish_s(1) == pytest.approx(0.55, rel=0.02)

@@ -350,3 +350,28 @@ def test_a_drift_is_told_by_one_update_only() -> None:
     assert told
     world.estimator.update(Observation(plan_id=9, cut=3, head_s=0.1), world.now_s)  # nothing about the link
     assert not world.estimator.drift_detected
+
+
+def test_after_a_drift_only_the_last_two_samples_count() -> None:
+    fast, slow = Link.from_mbit_per_s(20, rtt_s=0.01), Link.from_mbit_per_s(2, rtt_s=0.01)
+    world = World(LinkEstimator(PRIOR))
+    for _ in range(10):
+        world.exchange(fast, 150_000)
+    world.exchange(slow, 150_000)
+    world.exchange(slow, 150_000)
+    assert world.estimator.drift_detected
+    assert world.estimator.up_belief(world.now_s).samples == 2
+    assert world.estimator.get().up_bytes_per_s == pytest.approx(slow.up_bytes_per_s, rel=0.02)
+
+
+def test_a_bound_ends_a_level_that_held() -> None:
+    """What was usual before goes into what is usual, though no exchange told of the end."""
+    world = World(LinkEstimator(PRIOR))
+    for mbit in (20, 5):
+        for _ in range(8):
+            world.exchange(Link.from_mbit_per_s(mbit, rtt_s=0.01), 150_000)
+    before = world.estimator.up_belief(world.now_s).usual
+    assert before == pytest.approx(20 * 125e3, rel=0.1)
+    stalled = Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=150_000, censored=True)
+    world.estimator.update(stalled, world.now_s)
+    assert world.estimator.up_belief(world.now_s).usual == pytest.approx(before**0.7 * (5 * 125e3) ** 0.3, rel=0.1)
