@@ -105,3 +105,21 @@ def test_a_planner_knows_cuts_that_it_never_tried() -> None:
     assert costs.edge_s == pytest.approx([0.3, 0.1, 0.08, 0.0], rel=0.02)
     assert planner.costs.device_s == pytest.approx(costs.device_s)
     assert planner.finish_s(1) == pytest.approx(0.55, rel=0.02)
+
+
+def test_a_better_profile_of_one_side_forgets_nothing_of_the_other() -> None:
+    """The edge's profile comes with its welcome, when the device may have timed its steps already."""
+    pipeline = si.tasks([double, increment, square])
+    profile = si.TierProfile.from_steps(pipeline.digest, [0.1, 0.1, 0.1], **SIZES)
+    link = si.Link.from_mbit_per_s(10, rtt_s=0.01)
+    planner = si.Planner(pipeline, si.Topology([profile, profile], [link]), si.LeastLatency())
+    steps = (0.05, 0.4, 0.15)
+    for number in range(5):
+        seen = Observation(plan_id=number + 1, cut=3, head_s=sum(steps), head_steps_s=steps)
+        planner.observe(seen, now_s=float(number))
+    planner.set_profile(1, profile.scaled(0.5))
+    costs = planner.decide(6.0).costs
+    assert costs.device_s == pytest.approx([0.0, 0.05, 0.45, 0.6], rel=0.02)
+    assert costs.edge_s == pytest.approx([0.15, 0.1, 0.05, 0.0])
+    planner.set_profile(0, profile)
+    assert planner.decide(7.0).costs.device_s == pytest.approx([0.0, 0.1, 0.2, 0.3])

@@ -156,7 +156,6 @@ class Planner:
 
     def _rebuild(self) -> None:
         self._table = costs(self.pipeline, self.topology, parts=self._parts, power=self._power)
-        self._refined = self._estimators.refined
         self._allowed: dict[bool, Costs] = {}
 
     # deciding -----------------------------------------------------------------------------------------------
@@ -231,10 +230,11 @@ class Planner:
         return rows.masked(mask)
 
     def _believed(self, rows: Costs, now_s: float) -> Costs:
-        estimators = self._estimators
-        if estimators.refined != self._refined:
-            rows = rows.with_curves(*estimators.curves)
-        return rows.with_beliefs(estimators.vector(now_s))
+        heads_s, tails_s = self._estimators.curves
+        device, edge = self.topology.tiers
+        if heads_s is not device.heads_s or tails_s is not edge.tails_s:  # steps were timed singly
+            rows = rows.with_curves(heads_s, tails_s)
+        return rows.with_beliefs(self._estimators.vector(now_s))
 
     def adopt(
         self,
@@ -368,7 +368,6 @@ class Planner:
             self._rebuild()
             raise
         self._estimators.set_profile(tier_index, profile)
-        self._refined = self._estimators.refined
         if self._recorder is not None:
             self._recorder.profiled(tier_index, profile)
 

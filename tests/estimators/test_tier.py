@@ -177,9 +177,9 @@ def test_steps_refine_the_profile_wherever_they_ran() -> None:
     plain = device()
     for i in range(12):
         plain.update(timed(0, (4, 2, 3)[i % 3], TRUE[: (4, 2, 3)[i % 3]]), float(i))
-    before = estimator.refined
+    before = estimator.heads_s
     estimator.update(Observation(plan_id=1, cut=4, head_s=sum(TRUE)), 20.0)  # not step by step: only the factor
-    assert estimator.refined == before
+    assert estimator.heads_s is before
 
 
 def test_a_slow_down_of_all_is_the_factor_and_not_the_steps() -> None:

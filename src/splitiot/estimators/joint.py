@@ -108,11 +108,6 @@ class JointEstimator:
         """Seconds of heads on the device and of tails on the edge at factor 1, shape (n + 1,) each."""
         return self.device.heads_s, self.edge.tails_s
 
-    @property
-    def refined(self) -> int:
-        """How often `curves` have changed."""
-        return self.device.refined + self.edge.refined
-
     def staleness(self, now_s: float) -> Staleness:
         """Return what tells whether something should be measured again."""
         device_age_s, device_drifts, device, device_doubted = self.device.staleness(now_s)

@@ -44,8 +44,6 @@ class TierEstimator:
     ----------
     heads_s, tails_s : array of float, shape (n + 1,)
         The refined profile, at factor 1. Read-only, a new array where it changes.
-    refined : int
-        How often it has changed.
     refused : int
         Numbers that were not finite, negative, impossible, or not as many as steps.
 
@@ -74,7 +72,6 @@ class TierEstimator:
         "_value",
         "heads_s",
         "profile",
-        "refined",
         "refused",
         "tails_s",
     )
@@ -92,7 +89,7 @@ class TierEstimator:
     ) -> None:
         self._tier = tier
         self._level = Level(alpha, detector)
-        self.refused = self.refined = 0
+        self.refused = 0
         self.set_profile(profile)
 
     def set_profile(self, profile: TierProfile) -> None:
@@ -108,7 +105,6 @@ class TierEstimator:
         heads_s.flags.writeable = tails_s.flags.writeable = False
         self.heads_s, self.tails_s = heads_s, tails_s
         self._heads, self._tails = heads_s.tolist(), tails_s.tolist()  # quicker to read one by one
-        self.refined += 1
 
     def update(self, observation: Observation, now_s: float) -> None:
         """Take the seconds of this tier from an observation, if it has any."""
