@@ -1,0 +1,547 @@
+"""A device: the real Core over a simulated transport, with one compute lane, as `Device.map` has it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from attrs import field, frozen
+
+from splitiot.device._core import Begun, Core, Head, ended
+from splitiot.device._profile_cache import ProfileCache
+from splitiot.errors import Dropped, RemoteError, StepError, TransportError
+from splitiot.pipeline import Pipeline, Tier
+from splitiot.plan import Outcome
+from splitiot.planner import Planner
+from splitiot.policies import Policy
+from splitiot.session import DeviceEffect, DeviceSession, Done, RunLocal, Send
+from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
+from splitiot.testing.simulation._heap import TICK_S, Chance
+from splitiot.testing.simulation._network import Line
+from splitiot.testing.simulation._oracles import Counted, message_in
+from splitiot.testing.simulation._work import Memory, Work, same, value_of
+from splitiot.topology import Link, Topology
+from splitiot.transports import Transport
+
+if TYPE_CHECKING:
+    from splitiot.testing.simulation._world import World
+
+__all__ = ["DEVICE_BASE_S", "DeviceMachine", "Role", "SimulatedTransport"]
+
+DEVICE_BASE_S = 1000.0
+_POLL_S = 0.125  # an idle owner looks in so often
+_MARGIN_S = 0.005
+_REQUEST = 3
+
+
+@frozen(kw_only=True, eq=False)
+class Role:
+    """What one device of a simulation is.
+
+    Parameters
+    ----------
+    name : str
+    salt : int
+        Stands in each of its values.
+    work : Work
+    window : int
+        Requests at once.
+    deadlines_s : tuple of float or None
+        One of them is each request's.
+    patience_s : float
+    parts : tuple of (int, int), optional
+        The only ones that it has.
+    exact, follow : bool
+        See `splitiot.Device`.
+    policy : Policy
+    """
+
+    name: str
+    salt: int
+    work: Work
+    policy: Policy = field(repr=False)
+    window: int = 1
+    deadlines_s: tuple[float | None, ...] = (None,)
+    patience_s: float = 2.0
+    parts: tuple[tuple[int, int], ...] | None = None
+    exact: bool = False
+    follow: bool = False
+
+
+class SimulatedTransport(Transport):
+    """Carries frames over the simulated network. Waiting takes no time: there is something, or there is not."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self.inbox: deque[bytes | TransportError] = deque()
+
+    def send(self, frame: bytes, *, timeout_s: float) -> None:
+        self._send(frame)
+
+    def receive(self, *, timeout_s: float) -> bytes | None:
+        if not self.inbox:
+            return None
+        found = self.inbox.popleft()
+        if isinstance(found, TransportError):
+            raise found
+        return found
+
+
+class _Request(msgspec.Struct, eq=False):
+    number: int
+    value: Any
+    begun_s: float  # on the heap's clock
+    deadline_s: float | None
+    expected: Any = None
+    sequence: int = 0
+    boot: int = 0
+    can_finish: bool = False
+    finish_s: float = 0.0  # what the rest takes here at worst, the wait for the lane included
+    fits: bool = False
+    asked_s: float | None = None  # when a local finish was asked for
+    finished_s: float | None = None
+    waited_s: float = 0.0
+    over: bool = False
+
+
+class _Core(Core):
+    """Tells its machine of each effect."""
+
+    machine: DeviceMachine
+
+    def pump(self, effects: Sequence[DeviceEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Done):
+                self.machine.done(effect.sequence)
+            elif isinstance(effect, RunLocal):
+                self.machine.asked(effect.sequence)
+        super().pump(effects)
+
+
+class DeviceMachine:
+    """Where a device lives, and who owns it: takes requests, uses its one lane, and checks how each request ends."""
+
+    def __init__(self, world: World, role: Role, line: Line, chance: Chance) -> None:
+        self.world, self.role, self.line, self._chance = world, role, line, chance
+        self.skew_s = 0.0
+        self.traps: Callable[[int], int] = lambda n: 0
+        self.life = 0
+        self.alive = False
+        self.core: _Core | None = None
+        self.resumed_s: float | None = None
+        self.requests = self.answered = self.sent = self.resent = 0
+        self._number = 0
+        self._stored: bytes | None = None
+        self._empty()
+
+    def _empty(self) -> None:
+        self._source: deque[_Request] = deque()
+        self._waiting: deque[_Request] = deque()
+        self._pending: dict[int, _Request] = {}
+        self._done: set[int] = set()
+        self._ids: set[tuple[int, int]] = set()
+        self._lane: object | None = None
+        self._held: Callable[[], None] | None = None
+        self._wake_s = math.inf
+        self._taken = self._ended = self._begun = 0
+        self._needs_reset = False
+        self._memory = Memory()
+
+    @property
+    def now_s(self) -> float:
+        """On its own monotonic clock."""
+        return self.world.heap.now_s + DEVICE_BASE_S + self.skew_s
+
+    # life
+
+    def start(self, keeps: bool = False) -> None:
+        """Come up, with what was stored of the planner, or without."""
+        if self.alive:
+            return
+        world, role, pipeline = self.world, self.role, self.role.work.pipeline
+        self.alive = True
+        self.life += 1
+        self._empty()
+        boot = self._chance.bits(62) + 1
+        self.inner = SimulatedTransport(self._sent)
+        transport = self.inner if world.wrap is None else world.wrap(self.inner)
+        profile = role.work.profile
+        session = DeviceSession(
+            pipeline, boot=boot, runtime=RUNTIME, profile=profile, parts=role.parts, exact=role.exact, max_pending=8
+        )
+        self._boot = boot
+        seconds = role.work.seconds
+        runner = VirtualRunner(pipeline, lambda start, stop: self._pace(seconds[start:stop]))
+        link = Link.from_mbit_per_s(10, rtt_s=0.02)
+        planner = Planner(
+            pipeline,
+            Topology(tiers=[profile, profile], links=[link]),
+            role.policy,
+            estimators=lambda profiles, link: Counted(world, role.name, profiles, link),
+        )
+        if keeps and self._stored is not None:
+            planner.restore(msgspec.json.decode(self._stored))
+        self.core = _Core(
+            pipeline,
+            transport,
+            session,
+            runner,
+            RUNTIME,
+            clock=lambda: self.now_s,
+            policy=None,
+            link=link,
+            subject_to=(),
+            parts=None if role.parts is None else frozenset(role.parts),
+            planner=planner,
+            recorder=None,
+            cache=ProfileCache(False),
+            patience_s=role.patience_s,
+            follow=role.follow,
+        )
+        self.core.machine = self
+        world.say(role.name, f"starts (boot {boot % 10000})")
+        self._poll(self.life)
+
+    def crash(self) -> None:
+        """Go down with all that is under way."""
+        if not self.alive:
+            return
+        assert self.core is not None
+        self.world.say(self.role.name, f"dies with {len(self._pending) + len(self._waiting)} requests")
+        self.alive = False
+        self.life += 1
+        if self.core.planner is not None:
+            self._stored = msgspec.json.encode(self.core.planner.snapshot())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self.alive or not (self._pending or self._waiting or self._source or self._lane)
+
+    def _poll(self, life: int) -> None:
+        if life != self.life:
+            return
+        self._turn()
+        self._check_bounds()
+        self.world.heap.at(self.world.heap.now_s + _POLL_S, self._poll, life)
+
+    # the source
+
+    def arrive(self) -> None:
+        """Somebody wants something."""
+        if not self.alive:
+            return
+        self._number += 1
+        self.requests += 1
+        n = self.role.work.pipeline.n
+        trap = 0 if self.role.work.memory_at is not None else self.traps(n)
+        value = value_of(self.role.salt, self._number, trap)
+        self._source.append(_Request(self._number, value, 0.0, self._chance.pick(self.role.deadlines_s)))
+        self._feed()
+
+    def _feed(self) -> None:
+        while self._source and self._taken - self._ended < self.role.window and not self._needs_reset:
+            request = self._source.popleft()
+            request.begun_s = self.world.heap.now_s
+            self._taken += 1
+            self._waiting.append(request)
+        self._work()
+
+    # the lane
+
+    def _work(self) -> None:
+        while self._lane is None and self.alive:
+            core = self.core
+            assert core is not None
+            if core.finishes:
+                self._finish(core.finishes.popleft())
+            elif self._waiting and self._begun - self._ended < self.role.window:
+                self._begun += 1
+                self._begin(self._waiting.popleft())
+            else:
+                if self._needs_reset and self._taken == self._ended:
+                    self._reset()
+                return
+
+    def _reset(self) -> None:
+        assert self.core is not None
+        self._needs_reset = False
+        self.world.say(self.role.name, "resets")
+        self.core.reset()
+        self._memory = Memory()
+        self._feed()
+
+    def _finish(self, effect: RunLocal) -> None:
+        core, heap = self.core, self.world.heap
+        assert core is not None
+        request = self._pending.get(effect.sequence)
+        if request is not None and request.asked_s is not None:
+            request.waited_s = heap.now_s - request.asked_s
+        result, seconds, steps_s = core.finish(effect)
+        self._lane = effect
+
+        def over(life: int) -> None:
+            if life != self.life:
+                return
+            self._lane = None
+            if request is not None:
+                request.finished_s = heap.now_s
+            core.pump(core.finished(effect, result, seconds, steps_s))
+            self._turn()
+
+        heap.at(heap.now_s + seconds, over, self.life)
+
+    def _begin(self, request: _Request) -> None:
+        core, heap, work = self.core, self.world.heap, self.role.work
+        assert core is not None
+        offset_s = self.now_s - heap.now_s
+        begun = core.begin(
+            work.pipeline.bind(request.value), request.begun_s + offset_s, request.deadline_s, self.world.telemetry
+        )
+        if isinstance(begun, Outcome):
+            self.world.say(self.role.name, f"request {request.number} can't begin")
+            self._ends(request, begun)
+            return
+        self.world.planned(self.role.name, begun.plan)
+        self.world.say(self.role.name, f"request {request.number} at cut {begun.cut}: {begun.plan.why}")
+        head = core.head(begun)
+        if work.memory_at is not None:
+            if work.pipeline.stateful:
+                request.expected = work.result(request.value, self._memory)
+        elif request.expected is None:
+            request.expected = self._expected(request)
+        if begun.cut == work.pipeline.n and work.pipeline.sink == "device":
+            self._foresee(request, begun, 0, 0.0)
+        self._lane = request
+
+        def over(life: int) -> None:
+            if life == self.life:
+                self._submit(request, begun, head)
+
+        heap.at(heap.now_s + (head.seconds if isinstance(head, Head) else 0.0), over, self.life)
+
+    def _expected(self, request: _Request) -> Any:
+        try:
+            return self.role.work.result(request.value)
+        except Exception:  # the step that was told to
+            return StepError
+
+    def _submit(self, request: _Request, begun: Begun, head: Head | Exception) -> None:
+        core = self.core
+        assert core is not None
+        if core.pipeline.remembers_from(begun.cut) and self._pending:  # the edge takes one at a time, in order
+            self._held = lambda: self._submit(request, begun, head)
+            return
+        planner = core.planner
+        assert planner is not None
+        lane_s = 0.0
+        if self.role.window > 1:
+            lane_s = planner.finish_s(0) - planner.finish_s(begun.cut)
+        if begun.cut < core.pipeline.n:
+            self._foresee(request, begun, begun.cut, lane_s)
+        self._lane = None
+        request.boot = self._boot
+        self._submitting: _Request | None = request
+        number = core.submit(begun, head, lane_s)
+        self._submitting = None
+        if isinstance(number, Outcome):
+            self._ends(request, number)
+        else:
+            request.sequence = number
+            self._pending[number] = request
+            if any(effect.sequence == number for effect in core.finishes):
+                request.asked_s = self.world.heap.now_s
+        self._turn()
+
+    def _foresee(self, request: _Request, begun: Begun, cut: int, lane_s: float) -> None:
+        """Work out, without asking the session, whether the rest can be done here in time."""
+        core, pipeline = self.core, self.role.work.pipeline
+        assert core is not None and core.planner is not None
+        request.can_finish = (
+            pipeline.sink == "device"
+            and (cut == 0 == request.sequence or not pipeline.remembers_from(cut) or begun.cut == pipeline.n)
+            and pipeline.runs_on(Tier.DEVICE, cut, pipeline.n)
+            and (self.role.parts is None or (cut, pipeline.n) in self.role.parts or begun.cut == pipeline.n)
+        )
+        if begun.cut < pipeline.n and pipeline.remembers_from(cut):
+            request.can_finish = False
+        if not request.can_finish:
+            return
+        request.finish_s = core.planner.finish_s(cut) + lane_s
+        if request.deadline_s is not None:
+            latest_s = request.begun_s + request.deadline_s - request.finish_s - _MARGIN_S
+            request.fits = self.world.heap.now_s + 2 * TICK_S < latest_s
+
+    # the link
+
+    def _sent(self, frame: bytes) -> None:
+        request = message_in(frame, _REQUEST)
+        if request is not None:
+            key = (request.boot, request.sequence)
+            if key in self._ids:
+                self.resent += 1
+            self._ids.add(key)
+            self.sent += 1
+            self.world.say(self.role.name, f"sends {request.sequence}, attempt {request.attempt}")
+            self.world.overhear(frame)
+        self.world.network.up(self.line, frame)
+
+    def hears(self, frame: bytes | TransportError) -> None:
+        """Something came, or news of a loss."""
+        if not self.alive:
+            return
+        self.inner.inbox.append(frame)
+        self._listen()
+        self._turn()
+
+    def _listen(self) -> None:
+        core = self.core
+        assert core is not None
+        while (found := core.receive(0.0)) is not None:
+            core.pump(core.took(found))
+
+    def _turn(self) -> None:
+        """Look after what is due, and what has ended."""
+        core, heap = self.core, self.world.heap
+        if not self.alive:
+            return
+        assert core is not None
+        if self.world.wrap is not None:
+            self._listen()
+        core.pump(core.session.tick(self.now_s))
+        for number in [number for number in core.done if number in self._pending]:
+            self._ends(self._pending.pop(number), core.take(number))
+        if self._held is not None and not self._pending:
+            held, self._held = self._held, None
+            held()
+            return
+        wake_s = core.session.wake_s()
+        if wake_s is not None:
+            due_s = heap.now_s + max(0.0, wake_s - self.now_s) + TICK_S
+            if not heap.now_s < self._wake_s <= due_s:
+                self._wake_s = due_s
+                heap.at(due_s, self._woken, self.life)
+        self._feed()
+
+    def _woken(self, life: int) -> None:
+        if life == self.life:
+            self._turn()
+
+    # what the effects say
+
+    def done(self, sequence: int) -> None:
+        """A request has ended in the session."""
+        if sequence in self._done:
+            self.world.violated("two outcomes", f"request {sequence} ended twice", self.role.name)
+        self._done.add(sequence)
+
+    def asked(self, sequence: int) -> None:
+        """The session wants a local finish."""
+        request = self._pending.get(sequence)
+        self.world.say(self.role.name, f"finishes {sequence} here")
+        if request is not None:
+            request.asked_s = self.world.heap.now_s
+
+    # the end of a request
+
+    def _ends(self, request: _Request, outcome: Outcome) -> None:
+        world, heap = self.world, self.world.heap
+        latency_s = heap.now_s - request.begun_s
+        self._ended += 1
+        self.answered += 1
+        if request.over:
+            world.violated("two outcomes", f"request {request.number} ended twice", self.role.name)
+        request.over = True
+        said = "a value" if outcome.ok else f"{type(outcome.error).__name__}: {outcome.error}"
+        world.say(self.role.name, f"request {request.number} ({request.sequence}) ends: {outcome.source}, {said}")
+        world.counts[outcome.source if outcome.ok else type(outcome.error).__name__] += 1
+        if abs(outcome.latency_s - latency_s) > 1e-6:
+            words = f"request {request.number} took {latency_s:.6f} s, the outcome says {outcome.latency_s:.6f}"
+            world.violated("wrong latency", words, self.role.name)
+        if outcome.ok:
+            self._check_value(request, outcome, latency_s)
+        elif not isinstance(outcome.error, Dropped | StepError):
+            self._check_failure(request, outcome)
+        if outcome.ok and outcome.source == "edge" and self.resumed_s is None and heap.now_s >= world.heal_s:
+            self.resumed_s = heap.now_s
+        if not outcome.ok and self.role.work.pipeline.remembers and outcome.source == "none":
+            self._needs_reset = self._needs_reset or self._wants_reset(outcome)
+
+    def _wants_reset(self, outcome: Outcome) -> bool:
+        lost = isinstance(outcome.error, RemoteError) and outcome.error.code in ("state-lost", "bad-order")
+        return lost or (self.role.work.pipeline.stateful and self._chance.hit(0.5))
+
+    def _check_value(self, request: _Request, outcome: Outcome, latency_s: float) -> None:
+        world, work, name = self.world, self.role.work, self.role.name
+        if request.deadline_s is not None and latency_s > request.deadline_s + TICK_S:
+            words = f"request {request.number} got its value {latency_s - request.deadline_s:.6f} s after its deadline"
+            world.violated("late value", words, name)
+        from_edge = outcome.source == "edge"
+        key = (self.line.name, request.boot, request.sequence)
+        got, wanted = outcome.value, request.expected
+        if from_edge:
+            given = world.given.get(key, [])
+            flavours = [flavour for value, flavour in given if work.pipeline.sink == "edge" or same(value, got)]
+            if not flavours:
+                world.violated("wrong value", f"request {request.number} got what the edge did not give", name)
+            elif all(flavours) and (outcome.exact or self.role.exact):
+                world.violated("not exact", f"request {request.number} is of another runtime, and must not be", name)
+            if work.pipeline.sink == "edge":
+                got, wanted = (given[-1][0] if given else None), request.expected
+            if work.memory_at is not None and not work.pipeline.stateful:
+                wanted = given[-1][0] if given else None  # it depends on what else came: the edge's oracle knows
+            if any(flavours):
+                wanted = got  # that of another runtime, which was checked where it was made
+        if not same(got, wanted):
+            salt = got[0] if isinstance(got, tuple) else None
+            whose = "" if salt == self.role.salt else ", which is another device's"
+            words = f"request {request.number} ({outcome.source}) got {got!r:.50}, not {wanted!r:.50}{whose}"
+            world.violated("leak" if whose else "wrong value", words, name)
+
+    def _check_failure(self, request: _Request, outcome: Outcome) -> None:
+        world, name = self.world, self.role.name
+        if not request.can_finish or request.expected is StepError:
+            return
+        if request.deadline_s is None:
+            words = f"request {request.number} has no deadline and could finish here: {outcome.error!r:.200}"
+            world.violated("no value", words, name)
+            return
+        if not request.fits:
+            world.counts["did not fit"] += 1
+            return
+        if request.asked_s is None or request.finished_s is None:
+            if request.waited_s > request.finish_s:
+                world.counts["lane was taken"] += 1
+                return
+            if request.asked_s is None and outcome.plan is not None and outcome.plan.cut < self.role.work.pipeline.n:
+                words = f"request {request.number} could have finished here in time: {outcome.error!r:.200}"
+                world.violated("no value", words, name)
+            return
+        latest_s = request.begun_s + request.deadline_s - request.finish_s - _MARGIN_S
+        took_s = request.finished_s - request.asked_s
+        if request.asked_s > latest_s + 2 * TICK_S:
+            words = f"request {request.number} was finished here {request.asked_s - latest_s:.6f} s too late"
+            world.violated("late finish", words, name)
+        elif took_s <= request.finish_s:
+            words = f"request {request.number} finished here in {took_s:.3f} s, and failed: {outcome.error!r:.200}"
+            world.violated("no value", words, name)
+        elif request.waited_s > 0:
+            world.counts["lane was taken"] += 1
+        else:
+            world.counts["slower than believed"] += 1
+
+    def _check_bounds(self) -> None:
+        core, name = self.core, self.role.name
+        assert core is not None
+        for what, size, most in self.world.bounds_of_device(core, self.role.window):
+            if size > most:
+                self.world.violated("unbounded", f"{what}: {size}, more than {most}", name)
+
+    def _pace(self, seconds: tuple[float, ...]) -> list[float]:
+        chance, factor = self._chance, self.world.devices_slower
+        return [second * factor * chance.between(0.92, 1.08) for second in seconds]
+
+

@@ -1,0 +1,210 @@
+"""What must be true whatever goes wrong: models beside the real thing that know the right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+
+from splitiot import wire
+from splitiot.errors import ProtocolError
+from splitiot.estimators import JointEstimator, TierEstimator
+from splitiot.estimators.link import LinkEstimator
+from splitiot.observation import Observation
+from splitiot.pipeline import Tier
+from splitiot.session import Forget, Job
+from splitiot.testing.simulation._work import Memory, Work, flavoured, same, value_of
+from splitiot.topology import Link, TierProfile
+
+if TYPE_CHECKING:
+    from splitiot.testing.simulation._world import World
+
+__all__ = ["HOSTILE", "Counted", "EdgeMemory", "message_in"]
+
+HOSTILE = "hostile"
+_REQUEST, _REPLY = 3, 4
+
+
+def message_in(frame: bytes, kind: int) -> Any:
+    """Return the message in a frame if it is of this kind, None otherwise."""
+    if len(frame) < 16 or frame[3] != kind:
+        return None
+    try:
+        return wire.decode(frame)[0]
+    except ProtocolError:
+        return None
+
+
+class EdgeMemory:
+    """Knows what one life of an edge was asked, has run and has answered; and what that must have given."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._works: dict[str, Work] = {}
+        self.start(0, {})
+
+    def start(self, flavour: int, limits: dict[str, int]) -> None:
+        """Another edge, which knows nothing."""
+        self.flavour = flavour
+        self._max_answers = limits.get("max_answers", 1024)
+        self._heard_expires_s: float | None = None
+        self._expires_s: dict[tuple[str, int, int], float | None] = {}
+        self._answers: dict[tuple[str, int, int], tuple[int, bytes]] = {}
+        self._given = 0
+        self._running: dict[tuple[str, str], tuple[str, int, int]] = {}
+        self._memories: dict[tuple[str, str], Memory] = {}
+
+    def serve(self, works: Sequence[Work]) -> None:
+        """Know what is served."""
+        self._works = {work.pipeline.digest: work for work in works}
+
+    def heard(self, name: str, frame: bytes, now_s: float) -> None:
+        """A frame came."""
+        self._heard_expires_s = None
+        request = message_in(frame, _REQUEST)
+        if request is not None and request.deadline_s is not None:
+            self._heard_expires_s = now_s + request.deadline_s
+
+    def accepted(self, job: Job, now_s: float) -> None:
+        """The session wants a job to run."""
+        key = job.key
+        if key in self._expires_s and not self._forgotten(key):
+            self._world.violated("executed twice", f"the edge runs {_id(key)} once more", key[0])
+        self._expires_s[key] = self._heard_expires_s
+        if job.owner is not None:
+            other = self._running.get((job.digest, job.owner))
+            if other is not None:
+                self._world.violated("two at once", f"{_id(key)} runs beside {_id(other)} on one state", key[0])
+            self._running[job.digest, job.owner] = key
+
+    def _forgotten(self, key: tuple[str, int, int]) -> bool:
+        answer = self._answers.get(key)
+        return answer is not None and self._given - answer[0] >= self._max_answers
+
+    def ran(self, job: Job, now_s: float) -> None:
+        """A job begins to run."""
+        expires_s = self._expires_s.get(job.key)
+        if expires_s is not None and now_s >= expires_s:
+            self._world.violated("ran late", f"the edge runs {_id(job.key)}, whose deadline is over", job.key[0])
+
+    def gave(self, job: Job, result: Any) -> None:
+        """A job gave this."""
+        work = self._works[job.digest]
+        if not isinstance(job.payload, tuple) or job.key[0] == HOSTILE:
+            if work.memory_at is not None and job.owner is not None and not isinstance(result, Exception):
+                self._memories.setdefault((job.digest, job.owner), Memory())
+            return
+        salt, number, trap = job.payload[:3]
+        head = work.result(value_of(salt, number, trap), stop=job.start) if _plain_head(work, job.start) else None
+        if head is not None and not same(head, job.payload):
+            self._world.violated("payload changed", f"another payload than {_id(job.key)}'s reached the edge", job.key[0])
+        if isinstance(result, Exception):
+            return
+        memory = None
+        if work.memory_at is not None and job.owner is not None:
+            where = (job.digest, job.owner)
+            if job.reset:
+                self._memories.pop(where, None)
+            memory = self._memories.setdefault(where, Memory())
+        expected = work.result(job.payload, memory, start=job.start)
+        expected = flavoured(expected, self.flavour if job.stop > job.start else 0)
+        if not same(expected, result):
+            self._world.violated("wrong on the edge", f"{_id(job.key)} gave {result!r:.60}", job.key[0])
+        self._world.given.setdefault(job.key, []).append((expected, self.flavour if job.stop > job.start else 0))
+
+    def answered(self, frame: bytes, name: str) -> None:
+        """The session answers."""
+        reply = message_in(frame, _REPLY)
+        if reply is None:
+            return
+        key = (name, reply.boot, reply.sequence)
+        known = self._answers.get(key)
+        if known is None or self._forgotten(key):
+            self._given += 1
+            self._answers[key] = (self._given, frame)
+        elif known[1] != frame:
+            self._world.violated("two answers", f"{_id(key)} is answered in two ways", name)
+
+    def completed(self, job: Job) -> None:
+        """A job has ended."""
+        if job.owner is not None:
+            self._running.pop((job.digest, job.owner), None)
+
+    def forgot(self, effect: Forget) -> None:
+        """The session wants a state to be dropped."""
+        self._memories.pop((effect.digest, effect.owner), None)
+
+
+def _plain_head(work: Work, cut: int) -> bool:
+    return work.memory_at is None or work.memory_at >= cut
+
+
+def _id(key: tuple[str, int, int]) -> str:
+    name, boot, sequence = key
+    return f"request {sequence} of {name} (boot {boot % 10000})"
+
+
+class _CountedTier(TierEstimator):
+    __slots__ = ("tell",)
+
+    def update(self, observation: Observation, now_s: float) -> None:
+        self.tell(observation)
+        super().update(observation, now_s)
+
+
+class _CountedLink(LinkEstimator):
+    __slots__ = ("tell",)
+
+    def update(self, observation: Observation, now_s: float, *more: Any) -> None:
+        self.tell(observation)
+        super().update(observation, now_s, *more)
+
+
+class Counted(JointEstimator):
+    """Estimators that notice when a measurement is counted twice.
+
+    Parameters
+    ----------
+    world : World
+    whose : str
+    profiles, link
+        See `JointEstimator`.
+    """
+
+    __slots__ = ("_taken", "_whose", "_world")
+
+    def __init__(self, world: World, whose: str, profiles: Sequence[TierProfile], link: Link) -> None:
+        super().__init__(profiles, link)
+        self._world, self._whose = world, whose
+        self._taken: set[tuple[str, int]] = set()
+        self.device = _CountedTier(profiles[0], Tier.DEVICE)
+        self.edge = _CountedTier(profiles[1], Tier.EDGE)
+        self.link = _CountedLink(link)
+        self.device.tell = self._own
+        self.edge.tell = self._tail
+        self.link.tell = self._exchange
+
+    def _own(self, seen: Observation) -> None:
+        if seen.head_s is not None:
+            self._take("head", seen)
+        if seen.local_s is not None:
+            self._take("local finish", seen)
+
+    def _tail(self, seen: Observation) -> None:
+        self._take("tail", seen)
+
+    def _exchange(self, seen: Observation) -> None:
+        if not seen.probe:
+            self._take("bound" if seen.censored else "exchange", seen)
+
+    def _take(self, what: str, seen: Observation) -> None:
+        key = (what, seen.plan_id)
+        if key in self._taken:
+            self._world.violated("counted twice", f"the {what} of plan {seen.plan_id}, by {self._whose}", self._whose)
+        self._taken.add(key)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        taken = {1: "head", 2: "tail", 4: "local finish", 16: "exchange", 32: "bound"}
+        for plan_id, kinds in state["seen"]["seen"]:
+            self._taken |= {(words, plan_id) for bit, words in taken.items() if kinds & bit}

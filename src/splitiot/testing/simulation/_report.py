@@ -1,0 +1,87 @@
+"""What a simulation found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import field, frozen
+
+from splitiot.testing.simulation._faults import Fault
+
+__all__ = ["Report", "Violation"]
+
+
+@frozen
+class Violation:
+    """A promise that was broken.
+
+    Parameters
+    ----------
+    promise : str
+        Which one, in two or three words: the same for all seeds.
+    words : str
+        What happened.
+    at_s : float
+        When, in virtual seconds.
+    whose : str
+        Which device's, or the edge's.
+    """
+
+    promise: str
+    words: str
+    at_s: float
+    whose: str
+
+    def __str__(self) -> str:
+        return f"{self.promise} at {self.at_s:.6f} s ({self.whose}): {self.words}"
+
+
+@frozen(kw_only=True)
+class Report:
+    """How one simulated run went.
+
+    Parameters
+    ----------
+    seed : int
+    faults : tuple of Fault
+        What went wrong in it.
+    violations : tuple of Violation
+        What should not have happened; empty unless there is a bug.
+    requests : int
+        How many requests were made. Each has ended, but for those that died with their device.
+    bites : mapping of str to int
+        How often each kind of fault had an effect.
+    counts : mapping of str to int
+        How requests ended: where values came from, which errors there were, what excused a failure.
+    resumed_s : mapping of str to float
+        How long after everything was well again each device had its first value from the edge.
+    digest : str
+        SHA-256 of all that happened: the same seed gives the same one, on every Python.
+    plans : str
+        SHA-256 of all plans, with what was believed when they were made.
+    """
+
+    seed: int
+    faults: tuple[Fault, ...]
+    violations: tuple[Violation, ...]
+    requests: int
+    bites: Mapping[str, int]
+    counts: Mapping[str, int]
+    resumed_s: Mapping[str, float]
+    digest: str
+    plans: str
+    _again: Callable[[], list[str]] = field(repr=False, eq=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all promises were kept."""
+        return not self.violations
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of faults that were in it."""
+        return tuple(fault.kind for fault in self.faults)
+
+    def trace(self) -> list[str]:
+        """Run it again and return a line for each thing that happened."""
+        return self._again()
