@@ -264,6 +264,9 @@ class EdgeSession:
         busy = len(self._flights) >= self._max_in_flight or digest in peer.running
         if pipeline is not None and busy:
             return [*effects, self._busy(request, name, reply_to)]
+        if request.exact and pipeline is not None and not peer.greeted:  # whether it is exact is not known any more
+            say = wire.SayHello(boot=request.boot, sequence=request.sequence, edge_boot=self._boot)
+            return [*effects, Send(wire.encode(say), name, reply_to)]
         try:
             job = self._job(request, buffers, key, peer, pipeline, now_s)
         except _Refused as refused:

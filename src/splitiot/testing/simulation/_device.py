@@ -132,6 +132,7 @@ class DeviceMachine:
         self.alive = False
         self.core: _Core | None = None
         self.resumed_s: float | None = None
+        self.wanted_s: float | None = None  # when, of late, its policy first wanted the edge
         self.requests = self.answered = self.sent = self.resent = 0
         self._number = 0
         self._stored: bytes | None = None
@@ -306,6 +307,8 @@ class DeviceMachine:
             self._ends(request, begun)
             return
         self.world.planned(self.role.name, begun.plan)
+        if self.wanted_s is None and heap.now_s >= self.world.heal_s and begun.plan.costs.exchanges[begun.plan.row]:
+            self.wanted_s = heap.now_s
         self.world.say(self.role.name, f"request {request.number} at cut {begun.cut}: {begun.plan.why}")
         head = core.head(begun)
         if work.memory_at is not None:
@@ -480,7 +483,7 @@ class DeviceMachine:
             words = f"request {request.number} got its value {latency_s - request.deadline_s:.6f} s after its deadline"
             world.violated("late value", words, name)
         from_edge = outcome.source == "edge"
-        key = (self.line.name, request.boot, request.sequence)
+        key = (request.boot, request.sequence)
         got, wanted = outcome.value, request.expected
         if from_edge:
             given = world.given.get(key, [])

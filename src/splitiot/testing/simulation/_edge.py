@@ -198,6 +198,11 @@ class EdgeMachine:
         return runner
 
     def _pace(self, seconds: tuple[float, ...]) -> list[float]:
-        chance, factor = self._chance, self._speed * self._world.edge_slower
-        return [second * factor * chance.between(0.9, 1.15) for second in seconds]
+        chance, world = self._chance, self._world
+        factor = self._speed * world.edge_slower
+        every_s = [second * factor * chance.between(0.9, 1.15) for second in seconds]
+        left_s = world.heal_s - world.heap.now_s
+        if world.edge_slower > 1 and sum(every_s) > left_s > 0:  # what it does then ends with the slowness
+            every_s = [second * left_s / sum(every_s) for second in every_s]
+        return every_s
 

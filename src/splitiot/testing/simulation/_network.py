@@ -108,9 +108,9 @@ class Network:
             world.heap.at(over_s + line.rtt_s / 2 + delay_s, world.device_hears, passage.line, passage.frame)
 
     def other_line(self, line: Line, chance: Chance) -> Line:
-        """Another device's, if there is one."""
-        others = [other for other in self.lines if other is not line]
-        return chance.pick(others) if others else line
+        """Another device's, if there is one; not the hostile one's, which could forge an answer: frames bear no seal."""
+        others = [other for other in self.lines if other is not line and not other.raw]
+        return chance.pick(others) if others and not line.raw else line
 
     def _meddled(self, passage: Passage) -> Passage:
         now_s = self._world.heap.now_s

@@ -110,7 +110,7 @@ class EdgeMemory:
         expected = flavoured(expected, self.flavour if job.stop > job.start else 0)
         if not same(expected, result):
             self._world.violated("wrong on the edge", f"{_id(job.key)} gave {result!r:.60}", job.key[0])
-        self._world.given.setdefault(job.key, []).append((expected, self.flavour if job.stop > job.start else 0))
+        self._world.given.setdefault(job.key[1:], []).append((expected, self.flavour if job.stop > job.start else 0))
 
     def answered(self, frame: bytes, name: str) -> None:
         """The session answers."""

@@ -72,7 +72,7 @@ class World:
         self.wall_s = 1.7e9
         self.telemetry: Mapping[str, float] = {"battery": 0.5}
         self.overheard: list[bytes] = []
-        self.given: dict[tuple[str, int, int], list[tuple[Any, int]]] = {}  # by edges: what, and by which runtime
+        self.given: dict[tuple[int, int], list[tuple[Any, int]]] = {}  # by edges: what, and by which runtime
         self._rest_faults(chance, faults)
         self.network = Network(self, chance.child())
         self.served = list(works().values())
