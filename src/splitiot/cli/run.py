@@ -224,7 +224,7 @@ class _Listening(Transport):
     """Another transport, remembering what went wrong last: a device goes on without saying so."""
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        self._inner, self.lossy = inner, inner.lossy
         self.last_error = ""
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
