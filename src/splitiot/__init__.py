@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from splitiot.profiling import profile
     from splitiot.runner import Runner
     from splitiot.solver import solve
+    from splitiot.telemetry import DeviceLoad
     from splitiot.topology import Link, TierProfile, Topology
     from splitiot.transports import InMemory, RoundTrip, Transport
 
@@ -66,6 +67,7 @@ __all__ = [
     "Deadline",
     "Decision",
     "Device",
+    "DeviceLoad",
     "EdgeService",
     "EdgeTimes",
     "Fixed",
@@ -145,6 +147,7 @@ _HOMES = {
     "profiling": ("profile",),
     "runner": ("Runner",),
     "solver": ("solve",),
+    "telemetry": ("DeviceLoad",),
     "topology": ("Link", "TierProfile", "Topology"),
     "transports": ("InMemory", "RoundTrip", "Transport"),
 }
