@@ -126,6 +126,8 @@ class DeviceMachine:
 
     def __init__(self, world: World, role: Role, line: Line, chance: Chance) -> None:
         self.world, self.role, self.line, self._chance = world, role, line, chance
+        own = chance.child()
+        self._session_chance = lambda: own.between(0.0, 1.0)
         self.skew_s = 0.0
         self.traps: Callable[[int], int] = lambda n: 0
         self.life = 0
@@ -133,7 +135,7 @@ class DeviceMachine:
         self.core: _Core | None = None
         self.resumed_s: float | None = None
         self.wanted_s: float | None = None  # when, of late, its policy first wanted the edge
-        self.requests = self.answered = self.sent = self.resent = 0
+        self.requests = 0
         self._number = 0
         self._stored: bytes | None = None
         self._empty()
@@ -150,6 +152,7 @@ class DeviceMachine:
         self._taken = self._ended = self._begun = 0
         self._needs_reset = False
         self._memory = Memory()
+        self._submitted = self._resent = self.greetings = 0
 
     @property
     def now_s(self) -> float:
@@ -171,7 +174,8 @@ class DeviceMachine:
         transport = self.inner if world.wrap is None else world.wrap(self.inner)
         profile = role.work.profile
         session = DeviceSession(
-            pipeline, boot=boot, runtime=RUNTIME, profile=profile, parts=role.parts, exact=role.exact, max_pending=8
+            pipeline, boot=boot, runtime=RUNTIME, profile=profile, parts=role.parts, exact=role.exact, max_pending=8,
+            chance=self._session_chance,
         )
         self._boot = boot
         seconds = role.work.seconds
@@ -212,6 +216,7 @@ class DeviceMachine:
             return
         assert self.core is not None
         self.world.say(self.role.name, f"dies with {len(self._pending) + len(self._waiting)} requests")
+        self.check_retries()
         self.alive = False
         self.life += 1
         if self.core.planner is not None:
@@ -228,6 +233,13 @@ class DeviceMachine:
         self._turn()
         self._check_bounds()
         self.world.heap.at(self.world.heap.now_s + _POLL_S, self._poll, life)
+
+    def check_retries(self) -> None:
+        """Look whether it sent requests again too often in this life."""
+        most = 3 + 0.2 * self._submitted + self.greetings  # asked to say hello, it sends a request again for nothing
+        if self._resent > most:
+            words = f"{self._resent} requests were sent again, more than 3 + 20 % of {self._submitted}"
+            self.world.violated("too many retries", words, self.role.name)
 
     # the source
 
@@ -347,9 +359,8 @@ class DeviceMachine:
             self._foresee(request, begun, begun.cut, lane_s)
         self._lane = None
         request.boot = self._boot
-        self._submitting: _Request | None = request
+        self._submitted += 1
         number = core.submit(begun, head, lane_s)
-        self._submitting = None
         if isinstance(number, Outcome):
             self._ends(request, number)
         else:
@@ -385,9 +396,8 @@ class DeviceMachine:
         if request is not None:
             key = (request.boot, request.sequence)
             if key in self._ids:
-                self.resent += 1
+                self._resent += 1
             self._ids.add(key)
-            self.sent += 1
             self.world.say(self.role.name, f"sends {request.sequence}, attempt {request.attempt}")
             self.world.overhear(frame)
         self.world.network.up(self.line, frame)
@@ -454,7 +464,6 @@ class DeviceMachine:
         world, heap = self.world, self.world.heap
         latency_s = heap.now_s - request.begun_s
         self._ended += 1
-        self.answered += 1
         if request.over:
             world.violated("two outcomes", f"request {request.number} ended twice", self.role.name)
         request.over = True

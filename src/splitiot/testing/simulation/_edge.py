@@ -27,6 +27,7 @@ __all__ = ["EDGE_BASE_S", "RUNTIME", "EdgeMachine", "VirtualRunner"]
 
 RUNTIME = RuntimeInfo("simulated", "1", "default", "none")
 EDGE_BASE_S = 5000.0
+_SAY_HELLO = 7
 _PACK_S = 0.0005
 
 
@@ -134,6 +135,8 @@ class EdgeMachine:
             if isinstance(effect, Send):
                 line: Line = effect.reply_to
                 self.memory.answered(effect.frame, line.name)
+                if effect.frame[3] == _SAY_HELLO:
+                    self._world.asked_hello(line)
                 self._world.network.down(line, effect.frame)
             elif isinstance(effect, Run):
                 self.memory.accepted(effect.job, self.now_s)

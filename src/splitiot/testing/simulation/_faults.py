@@ -181,7 +181,7 @@ class BitFlips(Fault):
         return cls(chance.between(0.05, 0.4), spans=_episodes(chance, heal_s))
 
     def meddle(self, world: World, passage: Passage, chance: Chance) -> None:
-        if not chance.hit(self.rate):
+        if not passage.frame or not chance.hit(self.rate):
             return
         garbled = bytearray(passage.frame)
         if chance.hit(0.2):
@@ -348,7 +348,7 @@ class VersionSkew(Fault):
         return cls(chance.between(0.1, 0.6), spans=_episodes(chance, heal_s))
 
     def meddle(self, world: World, passage: Passage, chance: Chance) -> None:
-        if not chance.hit(self.rate):
+        if len(passage.frame) < 16 or not chance.hit(self.rate):
             return
         way = chance.below(4)
         if way == 0:

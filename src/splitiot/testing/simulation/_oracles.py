@@ -49,8 +49,9 @@ class EdgeMemory:
         self._max_answers = limits.get("max_answers", 1024)
         self._heard_expires_s: float | None = None
         self._expires_s: dict[tuple[str, int, int], float | None] = {}
-        self._answers: dict[tuple[str, int, int], tuple[int, bytes]] = {}
-        self._given = 0
+        self._answers: dict[tuple[str, int, int], bytes] = {}
+        self._completed: dict[tuple[str, int, int], int] = {}
+        self._count = 0
         self._running: dict[tuple[str, str], tuple[str, int, int]] = {}
         self._memories: dict[tuple[str, str], Memory] = {}
 
@@ -71,6 +72,7 @@ class EdgeMemory:
         if key in self._expires_s and not self._forgotten(key):
             self._world.violated("executed twice", f"the edge runs {_id(key)} once more", key[0])
         self._expires_s[key] = self._heard_expires_s
+        self._answers.pop(key, None)
         if job.owner is not None:
             other = self._running.get((job.digest, job.owner))
             if other is not None:
@@ -78,8 +80,8 @@ class EdgeMemory:
             self._running[job.digest, job.owner] = key
 
     def _forgotten(self, key: tuple[str, int, int]) -> bool:
-        answer = self._answers.get(key)
-        return answer is not None and self._given - answer[0] >= self._max_answers
+        """Whether so many jobs have ended since that the answer gave way to theirs."""
+        return self._count - self._completed.get(key, self._count) >= self._max_answers
 
     def ran(self, job: Job, now_s: float) -> None:
         """A job begins to run."""
@@ -118,15 +120,13 @@ class EdgeMemory:
         if reply is None:
             return
         key = (name, reply.boot, reply.sequence)
-        known = self._answers.get(key)
-        if known is None or self._forgotten(key):
-            self._given += 1
-            self._answers[key] = (self._given, frame)
-        elif known[1] != frame:
+        if self._answers.setdefault(key, frame) != frame:
             self._world.violated("two answers", f"{_id(key)} is answered in two ways", name)
 
     def completed(self, job: Job) -> None:
         """A job has ended."""
+        self._count += 1
+        self._completed[job.key] = self._count
         if job.owner is not None:
             self._running.pop((job.digest, job.owner), None)
 

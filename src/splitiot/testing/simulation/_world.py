@@ -218,6 +218,12 @@ class World:
             if device.line is line:
                 device.hears(error)
 
+    def asked_hello(self, line: Line) -> None:
+        """The edge asks a device to say hello."""
+        for device in self.devices:
+            if device.line is line:
+                device.greetings += 1
+
     def edge_hears(self, line: Line, frame: bytes) -> None:
         """A frame arrives at the edge."""
         self.edge.hears(line, frame)
@@ -235,7 +241,7 @@ class World:
         session: Any = core.session
         yield "pending requests", session.pending, window + 1
         yield "ended requests that are remembered", len(session._ended), 2 * session._max_pending
-        yield "observations to tell", len(session._telling), 128
+        yield "observations to tell", len(session.telling), 128
         yield "outcomes nobody took", len(core.done), window + 1
         yield "local finishes", len(core.finishes), window + 1
 
@@ -282,20 +288,25 @@ class World:
         for device in self.devices:
             if not device.idle:
                 self.violated("never ended", "requests are still under way", device.role.name)
-            counters = device.core.session.counters if device.core is not None else None
-            allowed = 3 + 0.2 * device.sent
-            if device.resent > allowed:
-                words = f"{device.resent} requests were sent again, more than 3 + 20 % of {device.sent}"
-                self.violated("too many retries", words, device.role.name)
-            del counters
+            device.check_retries()
             if resumes and device.role.work.name != "collecting":
                 self._check_resumed(device)
 
     def _check_resumed(self, device: DeviceMachine) -> None:
+        core, name = device.core, device.role.name
+        assert core is not None
+        if core.session.refusal:  # an edge that was of no use is asked again after ten seconds
+            self.counts["refused"] += 1
+            return
+        if device.resumed_s is None and device.wanted_s is None and core.session.edge_up(device.now_s):
+            # it may, and does not want to: what it measured of the edge is as bad as it was, and not old yet
+            self.counts["does not want the edge"] += 1
+            return
         took_s = None if device.resumed_s is None else device.resumed_s - self.heal_s
-        if took_s is None or took_s > _RESUMES_S:
+        since_s = 0.0 if device.wanted_s is None else device.wanted_s - self.heal_s
+        if took_s is None or (took_s > _RESUMES_S and took_s > since_s + 1.0):
             words = "no value came from the edge" if took_s is None else f"the first came after {took_s:.3f} s"
-            self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", device.role.name)
+            self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", name)
 
     def report(self, again: Callable[[], list[str]]) -> Report:
         """Return what was found."""
