@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from attrs import field, frozen
 
-from splitiot.device._core import Begun, Core, Head, ended
+from splitiot.device._core import Begun, Core, Head
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.errors import Dropped, RemoteError, StepError, TransportError
-from splitiot.pipeline import Pipeline, Tier
+from splitiot.pipeline import DROP, Tier
 from splitiot.plan import Outcome
 from splitiot.planner import Planner
 from splitiot.policies import Policy
-from splitiot.session import DeviceEffect, DeviceSession, Done, RunLocal, Send
+from splitiot.session import DeviceEffect, DeviceSession, Done, RunLocal
 from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
 from splitiot.testing.simulation._heap import TICK_S, Chance
 from splitiot.testing.simulation._network import Line
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["DEVICE_BASE_S", "DeviceMachine", "Role", "SimulatedTransport"]
 
 DEVICE_BASE_S = 1000.0
-_POLL_S = 0.125  # an idle owner looks in so often
+_POLL_S = 0.5  # an idle owner looks in so often
 _MARGIN_S = 0.005
 _REQUEST = 3
 
@@ -134,7 +134,7 @@ class DeviceMachine:
         self.alive = False
         self.core: _Core | None = None
         self.resumed_s: float | None = None
-        self.wanted_s: float | None = None  # when, of late, its policy first wanted the edge
+        self.wanted_s: float | None = None  # when it first asked the edge, after everything was well again
         self.requests = 0
         self._number = 0
         self._stored: bytes | None = None
@@ -319,8 +319,6 @@ class DeviceMachine:
             self._ends(request, begun)
             return
         self.world.planned(self.role.name, begun.plan)
-        if self.wanted_s is None and heap.now_s >= self.world.heal_s and begun.plan.costs.exchanges[begun.plan.row]:
-            self.wanted_s = heap.now_s
         self.world.say(self.role.name, f"request {request.number} at cut {begun.cut}: {begun.plan.why}")
         head = core.head(begun)
         if work.memory_at is not None:
@@ -400,6 +398,8 @@ class DeviceMachine:
             self._ids.add(key)
             self.world.say(self.role.name, f"sends {request.sequence}, attempt {request.attempt}")
             self.world.overhear(frame)
+            if self.wanted_s is None and self.world.heap.now_s >= self.world.heal_s:
+                self.wanted_s = self.world.heap.now_s
         self.world.network.up(self.line, frame)
 
     def hears(self, frame: bytes | TransportError) -> None:
@@ -475,7 +475,7 @@ class DeviceMachine:
             world.violated("wrong latency", words, self.role.name)
         if outcome.ok:
             self._check_value(request, outcome, latency_s)
-        elif not isinstance(outcome.error, Dropped | StepError):
+        elif not (isinstance(outcome.error, Dropped | StepError) and self._told_to(request, outcome.error)):
             self._check_failure(request, outcome)
         if outcome.ok and outcome.source == "edge" and self.resumed_s is None and heap.now_s >= world.heal_s:
             self.resumed_s = heap.now_s
@@ -485,6 +485,13 @@ class DeviceMachine:
     def _wants_reset(self, outcome: Outcome) -> bool:
         lost = isinstance(outcome.error, RemoteError) and outcome.error.code in ("state-lost", "bad-order")
         return lost or (self.role.work.pipeline.stateful and self._chance.hit(0.5))
+
+    def _told_to(self, request: _Request, error: Exception) -> bool:
+        """Whether a step was to raise or to drop the frame."""
+        wanted = request.expected is StepError if isinstance(error, StepError) else request.expected is DROP
+        if not wanted:
+            self.world.violated("wrong failure", f"request {request.number}: {error!r:.200}", self.role.name)
+        return True
 
     def _check_value(self, request: _Request, outcome: Outcome, latency_s: float) -> None:
         world, work, name = self.world, self.role.work, self.role.name

@@ -351,6 +351,10 @@ class VersionSkew(Fault):
         if len(passage.frame) < 16 or not chance.hit(self.rate):
             return
         way = chance.below(4)
+        try:
+            wire.decode(passage.frame)
+        except ProtocolError:  # the hostile device's, or garbled
+            return
         if way == 0:
             passage.frame = _newer(passage.frame)
         elif way == 1:
@@ -369,10 +373,7 @@ def _newer(frame: bytes) -> bytes:
 
 def _older(frame: bytes) -> bytes:
     """The same message without the last fields, as far as they say what is taken for granted without them."""
-    try:
-        message, _ = wire.decode(frame)
-    except ProtocolError:
-        return frame
+    message, _ = wire.decode(frame)
     fields, names, defaults = _header(frame), message.__struct_fields__, message.__struct_defaults__
     required = len(names) - len(defaults)
     while len(fields) > required:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ HOSTILE = "hostile"
 _REQUEST, _REPLY = 3, 4
 
 
+@functools.lru_cache(maxsize=64)
 def message_in(frame: bytes, kind: int) -> Any:
     """Return the message in a frame if it is of this kind, None otherwise."""
     if len(frame) < 16 or frame[3] != kind:
@@ -48,6 +50,8 @@ class EdgeMemory:
         self.flavour = flavour
         self._max_answers = limits.get("max_answers", 1024)
         self._heard_expires_s: float | None = None
+        self._heard_reset = False
+        self._resets: set[tuple[str, int, int]] = set()
         self._expires_s: dict[tuple[str, int, int], float | None] = {}
         self._answers: dict[tuple[str, int, int], bytes] = {}
         self._completed: dict[tuple[str, int, int], int] = {}
@@ -61,10 +65,12 @@ class EdgeMemory:
 
     def heard(self, name: str, frame: bytes, now_s: float) -> None:
         """A frame came."""
-        self._heard_expires_s = None
+        self._heard_expires_s, self._heard_reset = None, False
         request = message_in(frame, _REQUEST)
-        if request is not None and request.deadline_s is not None:
-            self._heard_expires_s = now_s + request.deadline_s
+        if request is not None:
+            self._heard_reset = request.reset
+            if request.deadline_s is not None:
+                self._heard_expires_s = now_s + request.deadline_s
 
     def accepted(self, job: Job, now_s: float) -> None:
         """The session wants a job to run."""
@@ -73,6 +79,8 @@ class EdgeMemory:
             self._world.violated("executed twice", f"the edge runs {_id(key)} once more", key[0])
         self._expires_s[key] = self._heard_expires_s
         self._answers.pop(key, None)
+        if self._heard_reset:
+            self._resets.add(key)
         if job.owner is not None:
             other = self._running.get((job.digest, job.owner))
             if other is not None:
@@ -93,8 +101,6 @@ class EdgeMemory:
         """A job gave this."""
         work = self._works[job.digest]
         if not isinstance(job.payload, tuple) or job.key[0] == HOSTILE:
-            if work.memory_at is not None and job.owner is not None and not isinstance(result, Exception):
-                self._memories.setdefault((job.digest, job.owner), Memory())
             return
         salt, number, trap = job.payload[:3]
         head = work.result(value_of(salt, number, trap), stop=job.start) if _plain_head(work, job.start) else None
@@ -104,8 +110,8 @@ class EdgeMemory:
             return
         memory = None
         if work.memory_at is not None and job.owner is not None:
-            where = (job.digest, job.owner)
-            if job.reset:
+            where = (job.digest, f"{job.key[0]}/{job.key[1]}")
+            if job.key in self._resets:
                 self._memories.pop(where, None)
             memory = self._memories.setdefault(where, Memory())
         expected = work.result(job.payload, memory, start=job.start)

@@ -1,0 +1,432 @@
+"""Bugs to plant in the library, one at a time: they show that a simulation would notice.
+
+None of them is in the code: each changes one method of it for as long as a ``with`` block lasts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+from attrs import frozen
+
+from splitiot import wire
+from splitiot.device._core import Core
+from splitiot.errors import EdgeUnavailable, ProtocolError
+from splitiot.estimators.seen import Seen
+from splitiot.pipeline import Pipeline
+from splitiot.runner import Runner
+from splitiot.session import DeviceSession, Done, EdgeSession, Job, RunLocal, Send
+from splitiot.session import _breaker as breaker
+from splitiot.session import _edge as edge
+from splitiot.session._budget import RetryBudget
+from splitiot.session._contact import Contact, _Trial
+from splitiot.session._peers import Peers
+from splitiot.session._states import Event
+
+__all__ = ["BUGS", "Bug"]
+
+Change = Callable[[Any], Any]
+
+
+@frozen
+class Bug:
+    """A bug that can be planted.
+
+    Parameters
+    ----------
+    name : str
+    words : str
+        What is wrong then.
+    patches : tuple of (object, str, callable)
+        Whose attribute is changed, and what makes the new one of the old one.
+    """
+
+    name: str
+    words: str
+    patches: tuple[tuple[Any, str, Change], ...]
+
+    @contextlib.contextmanager
+    def planted(self) -> Iterator[None]:
+        """Have the bug within a ``with`` block."""
+        before = [(owner, name, owner.__dict__[name]) for owner, name, _ in self.patches]
+        try:
+            for owner, name, change in self.patches:
+                setattr(owner, name, change(owner.__dict__[name]))
+            yield
+        finally:
+            for owner, name, value in before:
+                setattr(owner, name, value)
+
+
+def _constant(value: Any) -> Change:
+    return lambda old: value
+
+
+def _always(value: Any) -> Change:
+    return lambda old: lambda *words, **named: value
+
+
+def _never(old: Any) -> property:
+    return property(lambda self: math.inf)
+
+
+# --- the device's half -------------------------------------------------------------------------------------
+
+
+def _ends_twice(old: Any) -> Any:
+    def end(self: DeviceSession, *words: Any, **named: Any) -> Any:
+        effects = old(self, *words, **named)
+        return [*effects, *(effect for effect in effects if isinstance(effect, Done))]
+
+    return end
+
+
+def _late_answer_overwrites(old: Any) -> Any:
+    def replied(self: Any, reply: Any, buffers: Any, nbytes: Any, pending: Any, now_s: float) -> Any:
+        known = self._ended.get(reply.sequence) if pending is None else None
+        effects = old(self, reply, buffers, nbytes, pending, now_s)
+        if known is not None:
+            outcome = _outcome(known, now_s)
+            effects = [*effects, Done(reply.sequence, outcome)]
+        return effects
+
+    return replied
+
+
+def _outcome(known: Any, now_s: float) -> Any:
+    from splitiot.plan import Outcome
+
+    return Outcome(value=None, error=None, source="edge", plan=known.plan, latency_s=now_s - known.begun_s)
+
+
+def _ignoring(event: Event) -> Change:
+    def change(old: Any) -> Any:
+        def happened(self: Any, pending: Any, what: Event, *words: Any) -> Any:
+            if what is event:
+                pending.again_s = math.inf
+                if event is Event.HEDGE:
+                    pending.hedge_s = None
+                return []
+            return old(self, pending, what, *words)
+
+        return happened
+
+    return change
+
+
+def _gives_up(event: Event) -> Change:
+    def change(old: Any) -> Any:
+        def happened(self: Any, pending: Any, what: Event, now_s: float, error: Any = None) -> Any:
+            if what is event and not pending.local:
+                return self._end(pending, None, error or EdgeUnavailable("a planted bug"), "none", now_s)
+            return old(self, pending, what, now_s, error)
+
+        return happened
+
+    return change
+
+
+def _accepts_any_boot(old: Any) -> Any:
+    def receive(self: Any, frame: bytes, now_s: float) -> Any:
+        try:
+            message, buffers = wire.decode(frame)
+        except ProtocolError:
+            return old(self, frame, now_s)
+        return old(self, wire.encode(msgspec.structs.replace(message, boot=self._boot), list(map(bytes, buffers))), now_s)
+
+    return receive
+
+
+def _trusts_frames(old: Any) -> Any:
+    def receive(self: Any, frame: bytes, now_s: float) -> Any:
+        wire.decode(frame)
+        return old(self, frame, now_s)
+
+    return receive
+
+
+def _shares_payloads(old: Any) -> Any:
+    def submit(self: Any, plan: Any, payload: Any, **named: Any) -> Any:
+        result = old(self, plan, payload, **named)
+        for pending in self._pending.values():
+            pending.payload = payload
+        return result
+
+    return submit
+
+
+def _drops_payloads(old: Any) -> Any:
+    def submit(self: Any, *words: Any, **named: Any) -> Any:
+        result = old(self, *words, **named)
+        for pending in self._pending.values():
+            if not pending.local:
+                pending.payload = None
+        return result
+
+    return submit
+
+
+def _counts_from_sending(old: Any) -> Any:
+    def submit(self: Any, *words: Any, now_s: float, deadline_s: float, begun_s: float, **named: Any) -> Any:
+        return old(self, *words, now_s=now_s, deadline_s=deadline_s + now_s - begun_s, begun_s=begun_s, **named)
+
+    return submit
+
+
+def _forgets_the_head(old: Any) -> Any:
+    def submit(self: Any, *words: Any, now_s: float, begun_s: float, **named: Any) -> Any:
+        return old(self, *words, now_s=now_s, begun_s=now_s, **named)
+
+    return submit
+
+
+def _gives_late_values(old: Any) -> Any:
+    def done(self: Any, sequence: int, *words: Any, **named: Any) -> Any:
+        if sequence in self._pending:
+            self._pending[sequence].deadline_s = math.inf
+        return old(self, sequence, *words, **named)
+
+    return done
+
+
+def _remembers_all_ended(old: Any) -> Any:
+    def retire(self: Any, pending: Any) -> Any:
+        most, self._max_pending = self._max_pending, 10**9
+        try:
+            return old(self, pending)
+        finally:
+            self._max_pending = most
+
+    return retire
+
+
+def _sends_twice(old: Any) -> Any:
+    def again(self: Any, *words: Any, **named: Any) -> Any:
+        return 2 * old(self, *words, **named)
+
+    return again
+
+
+def _with_new_id(old: Any) -> Any:
+    def again(self: Any, pending: Any, *words: Any, **named: Any) -> Any:
+        effects = old(self, pending, *words, **named)
+        sequence = self._number()
+        self._pending[sequence] = self._pending.pop(pending.sequence)
+        message = msgspec.structs.replace(pending.message, sequence=sequence)
+        pending.message = message
+        return [Send(wire.encode(message, pending.buffers)) for _ in effects]
+
+    return again
+
+
+def _half(old: Any) -> Any:
+    def finish_s(self: Core, cut: int) -> float | None:
+        seconds = old(self, cut)
+        return None if seconds is None else seconds / 2
+
+    return finish_s
+
+
+def _without_lane(old: Any) -> Any:
+    return lambda self, begun, head, lane_s=0.0: old(self, begun, head)
+
+
+def _drop_is_a_value(old: Any) -> Any:
+    def finish(self: Core, effect: RunLocal) -> Any:
+        result, seconds, steps_s = self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
+        return result, seconds, steps_s
+
+    return finish
+
+
+def _reset_not_told(old: Any) -> Any:
+    def reset(self: Any) -> None:
+        old(self)
+        self._reset = False
+
+    return reset
+
+
+def _order_goes_on(old: Any) -> Any:
+    def reset(self: Any) -> None:
+        order = self._order
+        old(self)
+        self._order = order
+
+    return reset
+
+
+# --- the edge's half ---------------------------------------------------------------------------------------
+
+
+def _edge_trusts(old: Any) -> Any:
+    def receive(self: Any, frame: bytes, *words: Any) -> Any:
+        wire.decode(frame)
+        return old(self, frame, *words)
+
+    return receive
+
+
+def _runs_duplicates(old: Any) -> Any:
+    def requested(self: Any, request: Any, buffers: Any, name: str, *words: Any) -> Any:
+        self._flights.pop((name, request.boot, request.sequence), None)
+        return old(self, request, buffers, name, *words)
+
+    return requested
+
+
+def _as(**changes: Any) -> Change:
+    def change(old: Any) -> Any:
+        def job(self: Any, request: Any, *words: Any) -> Job:
+            return msgspec.structs.replace(old(self, request, *words), **changes)
+
+        return job
+
+    return change
+
+
+def _inexact_will_do(old: Any) -> Any:
+    def requested(self: Any, request: Any, *words: Any) -> Any:
+        return old(self, msgspec.structs.replace(request, exact=False), *words)
+
+    return requested
+
+
+def _one_step_short(old: Any) -> Any:
+    def job(self: Any, request: Any, *words: Any) -> Job:
+        made: Job = old(self, request, *words)
+        return msgspec.structs.replace(made, start=made.start + 1) if made.start + 1 < made.stop else made
+
+    return job
+
+
+def _without_limit(name: str) -> Change:
+    def change(old: Any) -> Any:
+        def method(self: Any, *words: Any, **named: Any) -> Any:
+            most = getattr(self, name)
+            setattr(self, name, 10**9)
+            try:
+                return old(self, *words, **named)
+            finally:
+                setattr(self, name, most)
+
+        return method
+
+    return change
+
+
+def _runs_beside(old: Any) -> Any:
+    def requested(self: Any, request: Any, buffers: Any, name: str, *words: Any) -> Any:
+        peer = self._peers.get(name, request.boot)
+        if peer is not None:
+            peer.running.clear()
+        return old(self, request, buffers, name, *words)
+
+    return requested
+
+
+def _everyones_state(old: Any) -> Any:
+    return lambda self, key, payload, owner: old(self, key, payload, "everyone")
+
+
+def _never_reset(old: Any) -> Any:
+    return lambda self, owner=None: None
+
+
+def _takes_again(old: Any) -> Any:
+    def take(self: Seen, observation: Any) -> int:
+        self._seen.clear()
+        return int(old(self, observation))
+
+    return take
+
+
+def _answers_the_last(old: Any) -> Any:
+    def complete(self: Any, job: Job, *words: Any) -> Any:
+        effects = old(self, job, *words)
+        last = getattr(self, "_last_to", None)
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._last_to = effect.reply_to
+        return [
+            msgspec.structs.replace(e, reply_to=last) if isinstance(e, Send) and last is not None else e for e in effects
+        ]
+
+    return complete
+
+
+def _mixes_answers(old: Any) -> Any:
+    def remember(self: Any, key: Any, frame: bytes) -> None:
+        old(self, key, frame)
+        for other in self._answers:
+            if other[1:] == key[1:] or other[0] != key[0]:
+                continue
+            message, buffers = wire.decode(frame)
+            self._answers[other] = wire.encode(
+                msgspec.structs.replace(message, boot=other[1], sequence=other[2]), list(map(bytes, buffers))
+            )
+
+    return remember
+
+
+def _bug(name: str, words: str, owner: Any, attribute: str, change: Change, *more: tuple[Any, str, Change]) -> Bug:
+    return Bug(name, words, ((owner, attribute, change), *more))
+
+
+BUGS: Final[tuple[Bug, ...]] = (
+    _bug("ends-twice", "a request has two outcomes", DeviceSession, "_end", _ends_twice),
+    _bug(
+        "late-overwrites",
+        "a late answer takes the place of the outcome",
+        DeviceSession,
+        "_replied",
+        _late_answer_overwrites,
+    ),
+    _bug("hedge-never", "no local finish before the deadline", DeviceSession, "_happened", _ignoring(Event.HEDGE)),
+    _bug("hedge-late", "a local finish is thought to take half as long", Core, "_finish_s", _half),
+    _bug("lane-ignored", "the wait for the lane is not reckoned with", Core, "submit", _without_lane),
+    _bug("busy-ends", "an edge that is busy ends the request", DeviceSession, "_happened", _gives_up(Event.BUSY)),
+    _bug("loss-ends", "a frame that was lost ends the request", DeviceSession, "_happened", _gives_up(Event.LOST)),
+    _bug("boot-ignored", "answers to another boot are taken", DeviceSession, "receive", _accepts_any_boot),
+    _bug("frames-trusted", "garbage raises on the device", DeviceSession, "receive", _trusts_frames),
+    _bug("edge-trusts", "garbage raises on the edge", EdgeSession, "receive", _edge_trusts),
+    _bug("payload-shared", "a request takes over another's payload", DeviceSession, "submit", _shares_payloads),
+    _bug("payload-dropped", "the payload is not kept", DeviceSession, "submit", _drops_payloads),
+    _bug("deadline-moves", "the deadline counts from sending", DeviceSession, "submit", _counts_from_sending),
+    _bug("latency-short", "the latency counts from sending", DeviceSession, "submit", _forgets_the_head),
+    _bug("late-value", "a local finish is never too late", DeviceSession, "local_done", _gives_late_values),
+    _bug("ended-unbounded", "all requests are remembered", DeviceSession, "_retire", _remembers_all_ended),
+    _bug("exact-always", "all results are said to be exact", Contact, "exact_from", _always(True)),
+    _bug("retry-unbounded", "retries have no budget", RetryBudget, "left", lambda old: property(lambda self: True)),
+    _bug("retry-twice", "each retry is sent twice", DeviceSession, "_send_again", _sends_twice),
+    _bug("retry-new-id", "a retry is another request", DeviceSession, "_send_again", _with_new_id),
+    _bug("lease-never-ends", "a hello without an answer is waited for", _Trial, "ends_s", _never),
+    _bug("breaker-cap", "the breaker's waits double up to a minute", breaker, "CAP_S", _constant(60.0)),
+    _bug("breaker-stays", "the breaker stays open", Contact, "welcomed", _always([])),
+    _bug("drop-is-a-value", "a dropped frame has a value", Core, "finish", _drop_is_a_value),
+    _bug("reset-not-told", "the edge is not told of a reset", DeviceSession, "reset", _reset_not_told),
+    _bug("order-goes-on", "order numbers go on after a reset", DeviceSession, "reset", _order_goes_on),
+    _bug("stateful-hedged", "what remembers is finished here", Pipeline, "remembers_from", _always(False)),
+    _bug("answers-forgotten", "answers are not remembered", EdgeSession, "_remember", _always(None)),
+    _bug("answers-mixed", "remembered answers are another request's", EdgeSession, "_remember", _mixes_answers),
+    _bug("answers-last", "an answer goes to who was answered before", EdgeSession, "complete", _answers_the_last),
+    _bug("flights-doubled", "a duplicate of what runs is run, too", EdgeSession, "_requested", _runs_duplicates),
+    _bug("beside", "a state is used by two requests at once", EdgeSession, "_requested", _runs_beside),
+    _bug("order-unchecked", "requests that remember come in any order", EdgeSession, "_check_order", _always(None)),
+    _bug("reset-ignored", "the edge keeps the state at a reset", EdgeSession, "_job", _as(reset=False)),
+    _bug("late-runs", "the edge runs what nobody waits for any more", Job, "late", _always(None)),
+    _bug("inexact-will-do", "exact results are not insisted on", EdgeSession, "_requested", _inexact_will_do),
+    _bug("one-step-short", "the tail begins one step too late", EdgeSession, "_job", _one_step_short),
+    _bug("answers-unbounded", "all answers are kept", EdgeSession, "_remember", _without_limit("_max_answers")),
+    _bug("flights-unbounded", "the edge takes all", EdgeSession, "_requested", _without_limit("_max_in_flight")),
+    _bug("peers-unbounded", "all peers are kept", Peers, "at", _without_limit("_most")),
+    _bug("state-shared", "all devices have one state", Runner, "_run_stateful", _everyones_state),
+    _bug("boots-share", "a device's boots have one state", edge, "owner", lambda old: lambda name, boot: old(name, 0)),
+    _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
+    _bug("counted-twice", "observations are counted each time", Seen, "take", _takes_again),
+)
+"""All bugs, told apart by name."""
