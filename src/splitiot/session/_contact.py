@@ -11,7 +11,7 @@ from splitiot import wire
 from splitiot.errors import ProfileError
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline, RuntimeInfo
-from splitiot.session._breaker import LEASE_S, Breaker
+from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._effects import EdgeProfile, Send
 from splitiot.topology import TierProfile
 
@@ -148,8 +148,8 @@ class Contact:
         self._leave(now_s)
 
     def busy(self, retry_after_s: float, now_s: float) -> None:
-        """The edge said when to come back."""
-        self._busy_until_s = now_s + (min(retry_after_s, 60.0) if retry_after_s > 0 else 0.0)  # NaN is 0
+        """The edge said when to come back: not later than that an edge that fails is tried again."""
+        self._busy_until_s = now_s + (min(retry_after_s, CAP_S) if retry_after_s > 0 else 0.0)  # NaN is 0
 
     def seen(self, edge_boot: int, now_s: float) -> list[Send]:
         """An answer bears this boot id: after a restart it may be another edge altogether."""

@@ -43,6 +43,8 @@ class _Flight(msgspec.Struct, eq=False):
 
     request: wire.Request
     waiting: list[Any]
+    digest: str
+    remembers: bool
 
 
 class EdgeCounters(msgspec.Struct, eq=False):
@@ -261,7 +263,7 @@ class EdgeSession:
         self._learn(peer, request, now_s)
         digest = request.digest.hex()
         pipeline = self.pipelines.get(digest)
-        busy = len(self._flights) >= self._max_in_flight or digest in peer.running
+        busy = len(self._flights) >= self._max_in_flight or self._runs(name, request.boot, digest, pipeline)
         if pipeline is not None and busy:
             return [*effects, self._busy(request, name, reply_to)]
         if request.exact and pipeline is not None and not peer.greeted:  # whether it is exact is not known any more
@@ -273,8 +275,14 @@ class EdgeSession:
             self.counters.failures += 1
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
             return [*effects, failure]
-        self._flights[key] = _Flight(request, [reply_to])
+        self._flights[key] = _Flight(request, [reply_to], digest, job.owner is not None)
         return [*effects, Run(job)]
+
+    def _runs(self, name: str, boot: int, digest: str, pipeline: Pipeline | None) -> bool:
+        """Whether a state of this device is in use; the peer may have been forgotten meanwhile, and be back."""
+        if pipeline is None or not pipeline.remembers:
+            return False
+        return any(key[:2] == (name, boot) and f.digest == digest and f.remembers for key, f in self._flights.items())
 
     def _busy(self, request: wire.Request, name: str, reply_to: Any) -> Send:
         self.counters.busy += 1

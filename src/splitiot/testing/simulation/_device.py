@@ -134,7 +134,7 @@ class DeviceMachine:
         self.alive = False
         self.core: _Core | None = None
         self.resumed_s: float | None = None
-        self.wanted_s: float | None = None  # when it first asked the edge, after everything was well again
+        self.asked = 0  # how often it asked the edge before that, after everything was well again
         self.requests = 0
         self._number = 0
         self._stored: bytes | None = None
@@ -398,8 +398,7 @@ class DeviceMachine:
             self._ids.add(key)
             self.world.say(self.role.name, f"sends {request.sequence}, attempt {request.attempt}")
             self.world.overhear(frame)
-            if self.wanted_s is None and self.world.heap.now_s >= self.world.heal_s:
-                self.wanted_s = self.world.heap.now_s
+            self.asked += self.resumed_s is None and self.world.heap.now_s >= self.world.heal_s
         self.world.network.up(self.line, frame)
 
     def hears(self, frame: bytes | TransportError) -> None:
@@ -511,7 +510,7 @@ class DeviceMachine:
             if work.pipeline.sink == "edge":
                 got, wanted = (given[-1][0] if given else None), request.expected
             if work.memory_at is not None and not work.pipeline.stateful:
-                wanted = given[-1][0] if given else None  # it depends on what else came: the edge's oracle knows
+                wanted = got  # it depends on what else came: that was checked where it was made
             if any(flavours):
                 wanted = got  # that of another runtime, which was checked where it was made
         if not same(got, wanted):
