@@ -14,6 +14,7 @@ from splitiot import wire
 from splitiot.device import Device
 from splitiot.device._spool import Disk, Spool
 from splitiot.edge import EdgeService
+from splitiot.observation import Observation
 from splitiot.policies import Fixed
 from splitiot.transports import InMemory
 from tests.session.support import numbers, profile_of, read
@@ -128,12 +129,10 @@ def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path) -> 
     with b.device() as device:
         for _ in range(5):
             assert device.run(20).source == "edge"
-        for _ in range(10):
-            b.now_s += 1.0
-            device._core.session.ran_alone(device.run(20).observation)  # type: ignore[arg-type]
-        last = device._core.session.telling
-        waiting = [seen.plan_id for seen in last._ring]
-        assert waiting
+        for k in range(10):  # these ran here alone, and no request has told of them since
+            device._core.session.ran_alone(Observation(plan_id=100 + k, cut=3, head_s=0.5))
+        waiting = [seen.plan_id for seen in device._core.session.telling._ring]
+        assert waiting[-10:] == list(range(100, 110))
     assert b.path.is_file()
     b.heard.clear()
     with b.device() as device:
@@ -141,7 +140,7 @@ def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path) -> 
         assert outcome.plan is not None
         assert outcome.plan.id > max(waiting)  # of each plan an edge takes an observation once
         told = [seen.plan_id for request in b.heard for seen in request.observations]
-        assert told == waiting
+        assert told[: len(waiting)] == waiting
 
 
 def test_a_torn_file_is_begun_anew(tmp_path: Path) -> None:
