@@ -259,3 +259,5 @@ class Stream:
                     core.pump(core.took(frame))
                 core.pump(core.session.tick(core.clock()))
                 self._collect()
+                unsaved = core.unsaved()
+            core.save(unsaved)
