@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from splitiot.device._core import Begun, Core, Head
 from splitiot.device._profile_cache import ProfileCache
+from splitiot.device._spool import Spool
 from splitiot.errors import Dropped, RemoteError, StepError, TransportError
 from splitiot.pipeline import DROP, Tier
 from splitiot.plan import Outcome
@@ -19,6 +20,7 @@ from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.session import DeviceEffect, DeviceSession, Done, RunLocal
 from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
+from splitiot.testing.simulation._files import PowerCut, SimulatedFiles
 from splitiot.testing.simulation._heap import TICK_S, Chance
 from splitiot.testing.simulation._network import Line
 from splitiot.testing.simulation._oracles import Counted, message_in
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["DEVICE_BASE_S", "DeviceMachine", "Role", "SimulatedTransport"]
 
 DEVICE_BASE_S = 1000.0
+_BOOT_S = 0.25
 _POLL_S = 0.5  # an idle owner looks in so often
 _MARGIN_S = 0.005
 _REQUEST = 3
@@ -128,13 +131,14 @@ class DeviceMachine:
         self.world, self.role, self.line, self._chance = world, role, line, chance
         own = chance.child()
         self._session_chance = lambda: own.between(0.0, 1.0)
+        self.files = SimulatedFiles()
         self.skew_s = 0.0
         self.traps: Callable[[int], int] = lambda n: 0
         self.life = 0
         self.alive = False
         self.core: _Core | None = None
         self.resumed_s: float | None = None
-        self.asked = 0  # how often it asked the edge before that, after everything was well again
+        self.tried = 0  # how often it asked the edge before that, after everything was well again
         self.requests = 0
         self._number = 0
         self._stored: bytes | None = None
@@ -205,6 +209,7 @@ class DeviceMachine:
             cache=ProfileCache(False),
             patience_s=role.patience_s,
             follow=role.follow,
+            spool=Spool(self.files, "observations", interval_s=0.5),
         )
         self.core.machine = self
         world.say(role.name, f"starts (boot {boot % 10000})")
@@ -231,7 +236,15 @@ class DeviceMachine:
         if life != self.life:
             return
         self._turn()
+        assert self.core is not None
         self._check_bounds()
+        try:
+            self.core.save(self.core.unsaved())
+        except PowerCut:
+            self.world.say(self.role.name, "loses power while it writes")
+            self.crash()
+            self.world.heap.at(self.world.heap.now_s + _BOOT_S, self.start)
+            return
         self.world.heap.at(self.world.heap.now_s + _POLL_S, self._poll, life)
 
     def check_retries(self) -> None:
@@ -398,7 +411,7 @@ class DeviceMachine:
             self._ids.add(key)
             self.world.say(self.role.name, f"sends {request.sequence}, attempt {request.attempt}")
             self.world.overhear(frame)
-            self.asked += self.resumed_s is None and self.world.heap.now_s >= self.world.heal_s
+            self.tried += self.resumed_s is None and self.world.heap.now_s >= self.world.heal_s
         self.world.network.up(self.line, frame)
 
     def hears(self, frame: bytes | TransportError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import msgspec
@@ -29,6 +30,7 @@ __all__ = [
     "EdgeCrash",
     "FailingSteps",
     "Fault",
+    "FullDisk",
     "HostileDevice",
     "Jitter",
     "Loss",
@@ -42,6 +44,7 @@ __all__ = [
     "SlowEdge",
     "Span",
     "StatefulParts",
+    "TornWrite",
     "VersionSkew",
 ]
 
@@ -617,6 +620,61 @@ class FailingSteps(Fault):
         return chance.whole(1, n) * (1 if chance.hit(0.5) else -1)
 
 
+@frozen
+class TornWrite(Fault):
+    """The power goes while a device writes a file, or so soon behind that the disk has only said that it had written.
+
+    Parameters
+    ----------
+    lies : bool
+        Whether disks say that too early.
+    """
+
+    kind = "torn-write"
+    lies: bool = False
+
+    @classmethod
+    def draw(cls, chance: Chance, heal_s: float) -> Self:
+        return cls(chance.hit(0.4), spans=_episodes(chance, heal_s - 0.5))
+
+    def begin(self, world: World, chance: Chance) -> None:
+        for device in world.devices:
+            device.files.tears = self._tears(world, device, chance.child())
+
+    def _tears(self, world: World, device: DeviceMachine, chance: Chance) -> Callable[[int], int | None]:
+        def tears(size: int) -> int | None:
+            if not self.on(world.heap.now_s) or not chance.hit(0.15):
+                return None
+            world.bit(self)
+            if self.lies:
+                device.files.spoil(chance.below)
+            return chance.below(size)
+
+        return tears
+
+
+@frozen
+class FullDisk(Fault):
+    """Devices can't write."""
+
+    kind = "full-disk"
+
+    @classmethod
+    def draw(cls, chance: Chance, heal_s: float) -> Self:
+        return cls(spans=_moments(chance, heal_s, heal_s / 2))
+
+    def begin(self, world: World, chance: Chance) -> None:
+        for begin_s, end_s in self.spans:
+            world.heap.at(begin_s, self._set, world, True)
+            world.heap.at(end_s, self._set, world, False)
+
+    def _set(self, world: World, full: bool) -> None:
+        for device in world.devices:
+            device.files.full = full
+        if full:
+            world.bit(self)
+
+
 # who takes part ---------------------------------------------------------------------------------------------
 
 
@@ -702,5 +760,7 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     ScarceEdge,
     FailingSteps,
     HostileDevice,
+    TornWrite,
+    FullDisk,
 )
 """All kinds. A seed's draws depend on their order: new ones come behind the last."""

@@ -109,7 +109,10 @@ class EdgeMemory:
         if isinstance(result, Exception):
             return
         memory = None
-        if work.memory_at is not None and job.owner is not None:
+        if work.memory_at is not None and job.start <= work.memory_at:
+            if job.owner is None:
+                self._world.violated("no owner", f"nobody's state was used for {_id(job.key)}", job.key[0])
+                return
             where = (job.digest, f"{job.key[0]}/{job.key[1]}")
             if job.key in self._resets:
                 self._memories.pop(where, None)

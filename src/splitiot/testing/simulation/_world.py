@@ -31,7 +31,7 @@ _PATIENT_S: Final = 12.0  # until then each request must have ended
 _LEAST_KINDS: Final = 3
 _MOST_KINDS: Final = 8
 _VIOLATIONS: Final = 20
-_ASKED: Final = 3  # what was asked less often may have met deadlines that nothing could meet
+_TRIED: Final = 3  # who tried less often may have had deadlines that nothing could meet
 
 Wrap = Callable[[Transport], Transport]
 
@@ -302,7 +302,7 @@ class World:
         resumed_s = None if device.resumed_s is None else device.resumed_s - self.heal_s
         if resumed_s is not None and resumed_s <= _RESUMES_S:
             return
-        if device.asked < _ASKED and core.session.edge_up(device.now_s):
+        if device.tried < _TRIED and core.session.edge_up(device.now_s):
             # it may, and does not want to: what it measured of the edge is as bad as it was, and not old yet
             self.counts["does not want the edge"] += 1
             return

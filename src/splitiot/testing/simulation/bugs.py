@@ -15,7 +15,7 @@ from attrs import frozen
 
 from splitiot import wire
 from splitiot.device._core import Core
-from splitiot.errors import EdgeUnavailable, ProtocolError
+from splitiot.errors import Dropped, EdgeUnavailable, ProtocolError
 from splitiot.estimators.seen import Seen
 from splitiot.pipeline import Pipeline
 from splitiot.runner import Runner
@@ -214,8 +214,11 @@ def _sends_twice(old: Any) -> Any:
 def _with_new_id(old: Any) -> Any:
     def again(self: Any, pending: Any, *words: Any, **named: Any) -> Any:
         effects = old(self, pending, *words, **named)
+        if not effects:
+            return effects
         sequence = self._number()
         self._pending[sequence] = self._pending.pop(pending.sequence)
+        pending.sequence = sequence
         message = msgspec.structs.replace(pending.message, sequence=sequence)
         pending.message = message
         return [Send(wire.encode(message, pending.buffers)) for _ in effects]
@@ -237,8 +240,8 @@ def _without_lane(old: Any) -> Any:
 
 def _drop_is_a_value(old: Any) -> Any:
     def finish(self: Core, effect: RunLocal) -> Any:
-        result, seconds, steps_s = self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
-        return result, seconds, steps_s
+        result, seconds, steps_s = old(self, effect)
+        return (effect.payload if isinstance(result, Dropped) else result), seconds, steps_s
 
     return finish
 
@@ -317,16 +320,6 @@ def _without_limit(name: str) -> Change:
         return method
 
     return change
-
-
-def _runs_beside(old: Any) -> Any:
-    def requested(self: Any, request: Any, buffers: Any, name: str, *words: Any) -> Any:
-        peer = self._peers.get(name, request.boot)
-        if peer is not None:
-            peer.running.clear()
-        return old(self, request, buffers, name, *words)
-
-    return requested
 
 
 def _everyones_state(old: Any) -> Any:
@@ -415,7 +408,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("answers-mixed", "remembered answers are another request's", EdgeSession, "_remember", _mixes_answers),
     _bug("answers-last", "an answer goes to who was answered before", EdgeSession, "complete", _answers_the_last),
     _bug("flights-doubled", "a duplicate of what runs is run, too", EdgeSession, "_requested", _runs_duplicates),
-    _bug("beside", "a state is used by two requests at once", EdgeSession, "_requested", _runs_beside),
+    _bug("beside", "a state is used by two requests at once", EdgeSession, "_runs", _always(False)),
     _bug("order-unchecked", "requests that remember come in any order", EdgeSession, "_check_order", _always(None)),
     _bug("reset-ignored", "the edge keeps the state at a reset", EdgeSession, "_job", _as(reset=False)),
     _bug("late-runs", "the edge runs what nobody waits for any more", Job, "late", _always(None)),
