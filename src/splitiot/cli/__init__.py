@@ -2,8 +2,9 @@
 
 Only the module of the command that was asked for is imported, and nothing heavy before it is needed.
 
-Exit codes: 0 done; 1 the answer is no (``verify`` found a difference, ``plan`` found no placement); 2 wrong usage or
-input that can't be used; 3 a failure while running, such as an edge that does not answer; 130 Ctrl-C.
+Exit codes: 0 done; 1 the answer is no (``verify`` found a difference, ``plan`` no placement, ``torture`` a broken
+promise); 2 wrong usage or input that can't be used; 3 a failure while running, such as an edge that does not answer;
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ COMMANDS = {
     "serve": "be the edge: run tails for devices, over HTTP",
     "run": "be the device: run requests, with the best cut for each",
     "replay": "say how other policies would have done in a logged run",
+    "torture": "simulate devices and an edge while everything goes wrong, and check what is promised",
     "demo": "watch a network move between two processes while the link degrades and the edge dies",
 }
 
 _EPILOG = """\
 exit codes:
   0    done
-  1    the answer is no: verify found a difference, plan found no placement
+  1    the answer is no: verify found a difference, plan no placement, torture a broken promise
   2    wrong usage, or input that can't be used
   3    a failure while running, such as an edge that does not answer
   130  Ctrl-C (serve ends with 0)

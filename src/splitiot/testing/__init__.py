@@ -7,6 +7,9 @@ sentence that says what is wrong, with what input, and what to do. They need no 
     def test_mine(check):
         check(KeepBattery)
 
+`simulate` runs devices and an edge on a virtual clock while networks, machines and clocks fail, with a policy or around
+a transport of yours; see `splitiot.testing.simulation`.
+
 There are four tuples of them, since the objects differ:
 
 - `policy_checks`: for everything with ``decide(context)``, wrapped or not: ``check(lambda: Hysteresis(Mine()))``;
@@ -29,6 +32,15 @@ from splitiot.testing._world import topology
 from splitiot.testing.estimators import estimator_checks
 from splitiot.testing.policies import policy_checks
 from splitiot.testing.scalars import scalar_checks
+from splitiot.testing.simulation import Report, simulate
 from splitiot.testing.wrappers import wrapper_checks
 
-__all__ = ["estimator_checks", "policy_checks", "scalar_checks", "topology", "wrapper_checks"]
+__all__ = [
+    "Report",
+    "estimator_checks",
+    "policy_checks",
+    "scalar_checks",
+    "simulate",
+    "topology",
+    "wrapper_checks",
+]

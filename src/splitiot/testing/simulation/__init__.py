@@ -2,8 +2,62 @@
 
 from __future__ import annotations
 
-from splitiot.testing.simulation._faults import FAULTS, Fault
+from splitiot.testing.simulation._faults import (
+    FAULTS,
+    BitFlips,
+    Bursts,
+    ClockSteps,
+    DeviceReboot,
+    Duplication,
+    EdgeCrash,
+    FailingSteps,
+    Fault,
+    FullDisk,
+    HostileDevice,
+    Jitter,
+    Loss,
+    Misrouting,
+    OtherRuntime,
+    Reordering,
+    ScarceEdge,
+    SignalledPartition,
+    SilentPartition,
+    SlowDevice,
+    SlowEdge,
+    StatefulParts,
+    TornWrite,
+    VersionSkew,
+)
 from splitiot.testing.simulation._report import Report, Violation
-from splitiot.testing.simulation._world import simulate
+from splitiot.testing.simulation._world import World, simulate
 
-__all__ = ["FAULTS", "Fault", "Report", "Violation", "simulate"]
+__all__ = [
+    "FAULTS",
+    "BitFlips",
+    "Bursts",
+    "ClockSteps",
+    "DeviceReboot",
+    "Duplication",
+    "EdgeCrash",
+    "FailingSteps",
+    "Fault",
+    "FullDisk",
+    "HostileDevice",
+    "Jitter",
+    "Loss",
+    "Misrouting",
+    "OtherRuntime",
+    "Reordering",
+    "Report",
+    "ScarceEdge",
+    "SignalledPartition",
+    "SilentPartition",
+    "SlowDevice",
+    "SlowEdge",
+    "StatefulParts",
+    "TornWrite",
+    "VersionSkew",
+    "Violation",
+    "World",
+    "simulate",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +18,7 @@ from splitiot.pipeline import DROP, Tier
 from splitiot.plan import Outcome
 from splitiot.planner import Planner
 from splitiot.policies import Policy
-from splitiot.session import DeviceEffect, DeviceSession, Done, RunLocal
+from splitiot.session import DeviceSession, RunLocal
 from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
 from splitiot.testing.simulation._files import PowerCut, SimulatedFiles
 from splitiot.testing.simulation._heap import TICK_S, Chance
@@ -110,18 +110,28 @@ class _Request(msgspec.Struct, eq=False):
     over: bool = False
 
 
-class _Core(Core):
-    """Tells its machine of each effect."""
+class _Outcomes(dict[int, Outcome]):
+    """Where a core puts outcomes: tells of each."""
 
-    machine: DeviceMachine
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        super().__init__()
+        self._tell = tell
 
-    def pump(self, effects: Sequence[DeviceEffect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Done):
-                self.machine.done(effect.sequence)
-            elif isinstance(effect, RunLocal):
-                self.machine.asked(effect.sequence)
-        super().pump(effects)
+    def __setitem__(self, sequence: int, outcome: Outcome) -> None:
+        self._tell(sequence)
+        super().__setitem__(sequence, outcome)
+
+
+class _Finishes(deque[RunLocal]):
+    """Where a core puts local finishes: tells of each."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, effect: RunLocal) -> None:
+        self._tell(effect.sequence)
+        super().append(effect)
 
 
 class DeviceMachine:
@@ -136,7 +146,7 @@ class DeviceMachine:
         self.traps: Callable[[int], int] = lambda n: 0
         self.life = 0
         self.alive = False
-        self.core: _Core | None = None
+        self.core: Core | None = None
         self.resumed_s: float | None = None
         self.tried = 0  # how often it asked the edge before that, after everything was well again
         self.requests = 0
@@ -178,7 +188,13 @@ class DeviceMachine:
         transport = self.inner if world.wrap is None else world.wrap(self.inner)
         profile = role.work.profile
         session = DeviceSession(
-            pipeline, boot=boot, runtime=RUNTIME, profile=profile, parts=role.parts, exact=role.exact, max_pending=8,
+            pipeline,
+            boot=boot,
+            runtime=RUNTIME,
+            profile=profile,
+            parts=role.parts,
+            exact=role.exact,
+            max_pending=8,
             chance=self._session_chance,
         )
         self._boot = boot
@@ -193,7 +209,7 @@ class DeviceMachine:
         )
         if keeps and self._stored is not None:
             planner.restore(msgspec.json.decode(self._stored))
-        self.core = _Core(
+        self.core = Core(
             pipeline,
             transport,
             session,
@@ -211,7 +227,7 @@ class DeviceMachine:
             follow=role.follow,
             spool=Spool(self.files, "observations", interval_s=0.5),
         )
-        self.core.machine = self
+        self.core.done, self.core.finishes = _Outcomes(self._done_with), _Finishes(self._asked_for)
         world.say(role.name, f"starts (boot {boot % 10000})")
         self._poll(self.life)
 
@@ -457,16 +473,16 @@ class DeviceMachine:
 
     # what the effects say
 
-    def done(self, sequence: int) -> None:
+    def _done_with(self, sequence: int) -> None:
         """A request has ended in the session."""
         if sequence in self._done:
             self.world.violated("two outcomes", f"request {sequence} ended twice", self.role.name)
         self._done.add(sequence)
 
-    def asked(self, sequence: int) -> None:
+    def _asked_for(self, sequence: int) -> None:
         """The session wants a local finish."""
         request = self._pending.get(sequence)
-        self.world.say(self.role.name, f"finishes {sequence} here")
+        self.world.say(self.role.name, f"is to finish {sequence} here")
         if request is not None:
             request.asked_s = self.world.heap.now_s
 
@@ -574,5 +590,3 @@ class DeviceMachine:
     def _pace(self, seconds: tuple[float, ...]) -> list[float]:
         chance, factor = self._chance, self.world.devices_slower
         return [second * factor * chance.between(0.92, 1.08) for second in seconds]
-
-

@@ -27,7 +27,7 @@ __all__ = ["EDGE_BASE_S", "RUNTIME", "EdgeMachine", "VirtualRunner"]
 
 RUNTIME = RuntimeInfo("simulated", "1", "default", "none")
 EDGE_BASE_S = 5000.0
-_SAY_HELLO = 7
+_BUSY, _SAY_HELLO = 5, 7
 _PACK_S = 0.0005
 
 
@@ -137,9 +137,13 @@ class EdgeMachine:
                 self.memory.answered(effect.frame, line.name)
                 if effect.frame[3] == _SAY_HELLO:
                     self._world.asked_hello(line)
+                elif effect.frame[3] == _BUSY:
+                    self._world.refused_as_busy()
                 self._world.network.down(line, effect.frame)
             elif isinstance(effect, Run):
                 self.memory.accepted(effect.job, self.now_s)
+                if effect.job.owner is not None:
+                    self._world.ran_on_a_state()
                 self._queue.append(effect.job)
             elif isinstance(effect, Forget):
                 self.memory.forgot(effect)
@@ -208,4 +212,3 @@ class EdgeMachine:
         if world.edge_slower > 1 and sum(every_s) > left_s > 0:  # what it does then ends with the slowness
             every_s = [second * left_s / sum(every_s) for second in every_s]
         return every_s
-

@@ -105,7 +105,9 @@ class EdgeMemory:
         salt, number, trap = job.payload[:3]
         head = work.result(value_of(salt, number, trap), stop=job.start) if _plain_head(work, job.start) else None
         if head is not None and not same(head, job.payload):
-            self._world.violated("payload changed", f"another payload than {_id(job.key)}'s reached the edge", job.key[0])
+            self._world.violated(
+                "payload changed", f"another payload than {_id(job.key)}'s reached the edge", job.key[0]
+            )
         if isinstance(result, Exception):
             return
         memory = None

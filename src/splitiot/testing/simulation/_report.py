@@ -70,7 +70,7 @@ class Report:
     resumed_s: Mapping[str, float]
     digest: str
     plans: str
-    _again: Callable[[], list[str]] = field(repr=False, eq=False)
+    _again: Callable[[tuple[Fault, ...], bool], tuple[Report, list[str]]] = field(repr=False, eq=False)
 
     @property
     def ok(self) -> bool:
@@ -84,4 +84,46 @@ class Report:
 
     def trace(self) -> list[str]:
         """Run it again and return a line for each thing that happened."""
-        return self._again()
+        return self._again(self.faults, True)[1]
+
+    def smallest(self) -> Report:
+        """Leave out faults as long as the same promise is broken without them.
+
+        Returns
+        -------
+        Report
+            Of a run in which no fault can be left out; this one if nothing was wrong.
+        """
+        found = self
+        while not found.ok:
+            promise = found.violations[0].promise
+            for index in range(len(found.faults)):
+                fewer, _ = self._again(found.faults[:index] + found.faults[index + 1 :], False)
+                if any(violation.promise == promise for violation in fewer.violations):
+                    found = fewer
+                    break
+            else:
+                break
+        return found
+
+    def explain(self, *, lines: int = 25) -> str:
+        """Say what was wrong, with which faults, what had happened just before, and how to run it again.
+
+        Parameters
+        ----------
+        lines : int
+            How many of the trace.
+        """
+        if self.ok:
+            return f"seed {self.seed}: all promises were kept in {self.requests} requests, with {', '.join(self.kinds)}"
+        first = self.violations[0]
+        trace = self.trace()
+        end = next((at for at, line in enumerate(trace) if "VIOLATION" in line), len(trace) - 1)
+        told = [
+            line for line in trace[: end + 1] if f" {first.whose}:" in line or " world:" in line or " edge:" in line
+        ]
+        said = "\n".join(f"  {line}" for line in told[-lines:])
+        faults = "\n".join(f"  {fault}" for fault in self.faults) or "  none"
+        kinds = f" --faults {','.join(self.kinds)}" if self.kinds else " --faults none"
+        command = f"splitiot torture --first-seed {self.seed} --seeds 1{kinds}"
+        return f"seed {self.seed}: {first}\nFaults:\n{faults}\nBefore that:\n{said}\nTo run it again: {command}"

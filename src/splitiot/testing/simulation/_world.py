@@ -95,6 +95,7 @@ class World:
             drawn_fault = kind.draw(own, self.heal_s)
             self._faults.append((drawn_fault if isinstance(fault, type) else fault, own.child()))
         self.faults = tuple(fault for fault, _ in self._faults)
+        self._kinds = {type(fault) for fault in self.faults}
         self.on_wire = [(fault, own) for fault, own in self._faults if fault.on_wire]
 
     def _cast(self, chance: Chance, policy: Policy) -> None:
@@ -178,6 +179,18 @@ class World:
     def bit(self, fault: Fault) -> None:
         """Count that a fault had an effect."""
         self.bites[fault.kind] += 1
+
+    def refused_as_busy(self) -> None:
+        """The edge did not take a request."""
+        self._bit_by(ScarceEdge)
+
+    def ran_on_a_state(self) -> None:
+        """The edge took a request that needs what it remembers."""
+        self._bit_by(StatefulParts)
+
+    def _bit_by(self, kind: type[Fault]) -> None:
+        if kind in self._kinds:
+            self.bites[kind.kind] += 1
 
     def violated(self, promise: str, words: str, whose: str) -> None:
         """Note that a promise was broken."""
@@ -309,7 +322,7 @@ class World:
         words = "no value came from the edge" if resumed_s is None else f"the first came after {resumed_s:.3f} s"
         self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", name)
 
-    def report(self, again: Callable[[], list[str]]) -> Report:
+    def report(self, again: Callable[[tuple[Fault, ...], bool], tuple[Report, list[str]]]) -> Report:
         """Return what was found."""
         resumed_s = {d.role.name: d.resumed_s - self.heal_s for d in self.devices if d.resumed_s is not None}
         return Report(
@@ -361,11 +374,10 @@ def simulate(
     (True, True, True)
     """
     made = policy if policy is None or isinstance(policy, Policy) else policy()
-    chosen = None if faults is None else tuple(faults)
 
-    def run(tracing: bool) -> World:
+    def run(chosen: tuple[type[Fault] | Fault, ...] | None, tracing: bool) -> tuple[Report, list[str]]:
         world = World(seed, made, chosen, requests, transport, tracing)
         world.run(resumes)
-        return world
+        return world.report(run), world.lines or []
 
-    return run(False).report(lambda: run(True).lines or [])
+    return run(None if faults is None else tuple(faults), False)[0]

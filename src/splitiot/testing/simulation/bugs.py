@@ -136,7 +136,9 @@ def _accepts_any_boot(old: Any) -> Any:
             message, buffers = wire.decode(frame)
         except ProtocolError:
             return old(self, frame, now_s)
-        return old(self, wire.encode(msgspec.structs.replace(message, boot=self._boot), list(map(bytes, buffers))), now_s)
+        return old(
+            self, wire.encode(msgspec.structs.replace(message, boot=self._boot), list(map(bytes, buffers))), now_s
+        )
 
     return receive
 
@@ -346,7 +348,8 @@ def _answers_the_last(old: Any) -> Any:
             if isinstance(effect, Send):
                 self._last_to = effect.reply_to
         return [
-            msgspec.structs.replace(e, reply_to=last) if isinstance(e, Send) and last is not None else e for e in effects
+            msgspec.structs.replace(e, reply_to=last) if isinstance(e, Send) and last is not None else e
+            for e in effects
         ]
 
     return complete

@@ -1,0 +1,239 @@
+"""Simulate devices and an edge while everything goes wrong, and say which promises were broken.
+
+Each seed is one run on a virtual clock: the same seed gives the same run, everywhere. A failing one is run again with
+fewer faults until none can be left out. See also splitiot.testing.simulate, for transports of your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from splitiot.cli._out import Console, Failed, Unusable
+from splitiot.cli._policy import POLICY, load_policy
+from splitiot.cli._target import at_least
+
+if TYPE_CHECKING:
+    from splitiot.testing.simulation import Fault, Report
+
+__all__ = ["add_arguments", "run"]
+
+_TELL_EVERY = 10  # seeds between two lines of a worker
+_FAILURES = 5  # that are kept
+_COLUMNS = {"fault": "left start", "seeds": "right", "bites": "right"}
+_TEETH = {"bug": "left start", "seed": "right", "promise": "left start", "what is wrong": "left end"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``splitiot torture``."""
+    parser.add_argument("--seeds", type=at_least(1), default=100, metavar="N", help="how many (default: 100)")
+    parser.add_argument("--first-seed", type=at_least(0), default=0, metavar="S", help="the first one (default: 0)")
+    parser.add_argument("--jobs", type=at_least(1), default=1, metavar="J", help="processes at once (default: 1)")
+    parser.add_argument("--policy", metavar="NAME", default="adaptive", help=f"{POLICY} (default: adaptive)")
+    parser.add_argument("--faults", metavar="A,B", help="only these kinds, or none (default: as the seed says)")
+    parser.add_argument("--requests", type=at_least(1), default=120, metavar="N", help="a seed (default: 120)")
+    words = "the policy need not want the edge again when everything is well again"
+    parser.add_argument("--stays-away", action="store_true", help=words)
+    words = "plant bugs in the library, one after another, and say which seed notices"
+    parser.add_argument("--teeth", action="store_true", help=words)
+    parser.add_argument("--json", action="store_true", help="write one JSON document")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Run ``splitiot torture``."""
+    faults = _kinds(arguments.faults)
+    load_policy(arguments.policy)  # before anything else is done
+    if arguments.worker:
+        for told in _in_process(arguments, faults):
+            console.data(told, line=True)
+        return 0
+    console.need_rich()
+    if arguments.teeth:
+        return _teeth(arguments, console)
+    total = _nothing()
+    began_s = time.monotonic()
+    interrupted = False
+    with console.progress("torturing", arguments.seeds) as show:
+        told = _in_process(arguments, faults) if arguments.jobs == 1 else _in_processes(arguments)
+        try:
+            for more in told:
+                _add(total, more)
+                show(total["seeds"] / arguments.seeds)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            told.close()
+    took_s = time.monotonic() - began_s
+    return _tell(arguments, console, faults, total, took_s, interrupted)
+
+
+def _kinds(text: str | None) -> tuple[type[Fault], ...] | None:
+    from splitiot.testing.simulation import FAULTS
+
+    if text is None:
+        return None
+    known = {kind.kind: kind for kind in FAULTS}
+    words = [] if text == "none" else text.split(",")
+    unknown = [word for word in words if word not in known]
+    if unknown:
+        raise Unusable(f"there is no kind of fault {unknown[0]!r}: give some of {', '.join(known)}, or none")
+    return tuple(kind for name, kind in known.items() if name in words)
+
+
+def _simulated(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None, seed: int) -> Report:
+    from splitiot.testing.simulation import simulate
+
+    policy = load_policy(arguments.policy)
+    return simulate(policy, seed, faults=faults, requests=arguments.requests, resumes=not arguments.stays_away)
+
+
+def _nothing() -> dict[str, Any]:
+    return {"seeds": 0, "requests": 0, "had": Counter(), "bites": Counter(), "counts": Counter(), "failures": []}
+
+
+def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
+    for name in ("seeds", "requests"):
+        total[name] += more[name]
+    for name in ("had", "bites", "counts"):
+        total[name].update(more[name])
+    total["failures"] = sorted(total["failures"] + more["failures"])
+
+
+def _in_process(
+    arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None
+) -> Iterator[dict[str, Any]] | Any:
+    """Run seeds here; tell now and then what was found since."""
+    told = _nothing()
+    for number in range(arguments.seeds):
+        report = _simulated(arguments, faults, arguments.first_seed + number)
+        told["seeds"] += 1
+        told["requests"] += report.requests
+        told["had"].update(report.kinds)
+        told["bites"].update(report.bites)
+        told["counts"].update(report.counts)
+        if not report.ok:
+            told["failures"].append([report.seed, str(report.violations[0])])
+        if told["seeds"] >= _TELL_EVERY or number == arguments.seeds - 1:
+            yield told
+            told = _nothing()
+
+
+def _in_processes(arguments: argparse.Namespace) -> Iterator[dict[str, Any]] | Any:
+    """Run seeds in several processes at once."""
+    import queue
+    import threading
+
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    jobs = min(arguments.jobs, arguments.seeds)
+    workers = []
+    for job in range(jobs):
+        first, behind = (arguments.seeds * edge // jobs for edge in (job, job + 1))
+        words = ["--worker", "--json", "--seeds", str(behind - first), "--policy", arguments.policy]
+        words += ["--first-seed", str(arguments.first_seed + first), "--requests", str(arguments.requests)]
+        words += ["--stays-away"] if arguments.stays_away else []
+        words += [] if arguments.faults is None else ["--faults", arguments.faults]
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "splitiot", "torture", *words], stdout=subprocess.PIPE, text=True
+        )
+        workers.append(worker)
+
+    def read(worker: subprocess.Popen[str]) -> None:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    for worker in workers:
+        threading.Thread(target=read, args=(worker,), daemon=True).start()
+    try:
+        left = len(workers)
+        while left:
+            line = lines.get()
+            if line is None:
+                left -= 1
+            else:
+                yield json.loads(line)
+        for worker in workers:
+            if worker.wait() != 0:
+                raise Failed(f"a worker ended with {worker.returncode}")
+    finally:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.terminate()
+            worker.wait()
+
+
+def _tell(
+    arguments: argparse.Namespace,
+    console: Console,
+    faults: tuple[type[Fault], ...] | None,
+    total: dict[str, Any],
+    took_s: float,
+    interrupted: bool,
+) -> int:
+    failures = total["failures"]
+    rate = total["seeds"] / took_s if took_s > 0 else 0.0
+    smallest = _simulated(arguments, faults, failures[0][0]).smallest() if failures and not interrupted else None
+    if console.json:
+        console.data(
+            {
+                "seeds": total["seeds"],
+                "first_seed": arguments.first_seed,
+                "seconds": took_s,
+                "requests": total["requests"],
+                "faults": total["had"],
+                "bites": total["bites"],
+                "counts": total["counts"],
+                "failed": len(failures),
+                "failures": [{"seed": seed, "words": words} for seed, words in failures[:_FAILURES]],
+                "smallest": None if smallest is None else {"seed": smallest.seed, "faults": smallest.kinds},
+                "explained": None if smallest is None else smallest.explain(),
+            }
+        )
+    else:
+        from splitiot.testing.simulation import FAULTS
+
+        names = [kind.kind for kind in FAULTS if total["had"][kind.kind]]
+        rows = [[name, f"{total['had'][name]:,}", f"{total['bites'][name]:,}"] for name in names]
+        if rows:
+            console.print(console.table(_COLUMNS, rows), "")
+        ends = ", ".join(f"{name} {count:,}" for name, count in sorted(total["counts"].items()))
+        console.print(f"requests ended: {ends}", "")
+        words = f"{total['seeds']:,} seeds, {total['requests']:,} requests, {rate:.1f} seeds/s, {len(failures)} failed"
+        console.print(words + (" (interrupted)" if interrupted else ""))
+        for seed, why in failures[:_FAILURES]:
+            console.print(f"seed {seed}: {why}")
+        if smallest is not None:
+            console.print("", smallest.explain())
+    return 130 if interrupted else int(bool(failures))
+
+
+def _teeth(arguments: argparse.Namespace, console: Console) -> int:
+    from splitiot.testing.simulation.bugs import BUGS
+
+    found: list[dict[str, Any]] = []
+    with console.progress("planting bugs", len(BUGS)) as show:
+        for number, bug in enumerate(BUGS):
+            caught: dict[str, Any] = {"bug": bug.name, "words": bug.words, "seed": None, "promise": None}
+            with bug.planted():
+                for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
+                    report = _simulated(arguments, _kinds(arguments.faults), seed)
+                    if not report.ok:
+                        caught |= {"seed": seed, "promise": report.violations[0].promise}
+                        break
+            found.append(caught)
+            show((number + 1) / len(BUGS))
+    missed = [each for each in found if each["seed"] is None]
+    if console.json:
+        console.data({"bugs": found, "caught": len(found) - len(missed)})
+    else:
+        rows = [[e["bug"], "-" if e["seed"] is None else str(e["seed"]), e["promise"] or "", e["words"]] for e in found]
+        console.print(console.table(_TEETH, rows), "", f"{len(found) - len(missed)} of {len(found)} bugs were noticed")
+    return int(bool(missed))
