@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from splitiot.cli._out import Console, Failed, Unusable
 from splitiot.cli._policy import POLICY, load_policy
@@ -21,6 +21,8 @@ from splitiot.cli._target import at_least
 
 if TYPE_CHECKING:
     from splitiot.testing.simulation import Fault, Report
+
+Told: TypeAlias = Generator[dict[str, Any], None, None]
 
 __all__ = ["add_arguments", "run"]
 
@@ -108,7 +110,7 @@ def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
 
 def _in_process(
     arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None
-) -> Iterator[dict[str, Any]] | Any:
+) -> Told:
     """Run seeds here; tell now and then what was found since."""
     told = _nothing()
     for number in range(arguments.seeds):
@@ -125,7 +127,7 @@ def _in_process(
             told = _nothing()
 
 
-def _in_processes(arguments: argparse.Namespace) -> Iterator[dict[str, Any]] | Any:
+def _in_processes(arguments: argparse.Namespace) -> Told:
     """Run seeds in several processes at once."""
     import queue
     import threading

@@ -92,14 +92,15 @@ class EdgeMachine:
         self.life += 1
         flavour = self._world.flavour
         runtime = RUNTIME if flavour == 0 else RuntimeInfo("simulated", str(flavour), "default", "none")
-        session_limits = {name: value for name, value in self.limits.items() if name != "max_owners"}
         self.session = EdgeSession(
             [work.pipeline for work in self.works.values()],
             boot=self._chance.bits(62) + 1,
             runtimes=dict.fromkeys(self.works, runtime),
             profiles={digest: work.served for digest, work in self.works.items()},
             make_planner=None if self._plans is None else self._planner,
-            **session_limits,
+            max_in_flight=self.limits["max_in_flight"],
+            max_peers=self.limits["max_peers"],
+            max_answers=self.limits["max_answers"],
         )
         self.runners = {}
         self._queue.clear()
@@ -159,7 +160,8 @@ class EdgeMachine:
 
     def _run(self, job: Job) -> None:
         began_s = self.now_s
-        seconds, steps_s = 0.0, ()
+        seconds = 0.0
+        steps_s: tuple[float, ...] = ()
         result: Any = job.late(began_s)
         if result is None:
             self.memory.ran(job, began_s)

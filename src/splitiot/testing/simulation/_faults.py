@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias
 
 import msgspec
 from attrs import field, frozen
-from typing_extensions import Self
 
 from splitiot import wire
 from splitiot.errors import ProtocolError, TransportError
@@ -18,6 +18,7 @@ from splitiot.testing.simulation._network import Passage
 
 if TYPE_CHECKING:
     from splitiot.testing.simulation._device import DeviceMachine
+    from splitiot.testing.simulation._edge import EdgeMachine
     from splitiot.testing.simulation._world import World
 
 __all__ = [
@@ -554,7 +555,8 @@ class ClockSteps(Fault):
         return cls(spans=_moments(chance, heal_s, 1.0))
 
     def begin(self, world: World, chance: Chance) -> None:
-        for machine in (*world.devices, world.edge):
+        machines: list[DeviceMachine | EdgeMachine] = [*world.devices, world.edge]
+        for machine in machines:
             machine.skew_s = float(chance.whole(-60, 60))
             world.bit(self)
         for begin_s, end_s in self.spans:
@@ -611,9 +613,9 @@ class FailingSteps(Fault):
 
     def begin(self, world: World, chance: Chance) -> None:
         for device in world.devices:
-            device.traps = lambda n, chance=chance.child(): self._trap(world, n, chance)  # type: ignore[misc]
+            device.traps = functools.partial(self._trap, world, chance.child())
 
-    def _trap(self, world: World, n: int, chance: Chance) -> int:
+    def _trap(self, world: World, chance: Chance, n: int) -> int:
         if not self.on(world.heap.now_s) or not chance.hit(self.rate):
             return 0
         world.bit(self)

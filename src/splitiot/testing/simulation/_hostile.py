@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from splitiot import wire
-from splitiot.errors import SplitiotError
+from splitiot.errors import TransportError
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.testing.simulation._heap import Chance
 from splitiot.testing.simulation._network import Line
@@ -36,10 +37,8 @@ class Hostile:
         if self._world.heap.now_s >= until_s:
             return
         self._bit()
-        try:
+        with contextlib.suppress(TransportError):
             self._world.network.up(self._line, self._frame())
-        except SplitiotError:  # it could not be carried
-            pass
         self._world.heap.at(self._world.heap.now_s + every_s, self.go_on, until_s, every_s)
 
     def _frame(self) -> bytes:

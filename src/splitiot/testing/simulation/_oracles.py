@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 
@@ -157,6 +157,7 @@ def _id(key: tuple[str, int, int]) -> str:
 
 class _CountedTier(TierEstimator):
     __slots__ = ("tell",)
+    tell: Callable[[Observation], None]
 
     def update(self, observation: Observation, now_s: float) -> None:
         self.tell(observation)
@@ -165,6 +166,7 @@ class _CountedTier(TierEstimator):
 
 class _CountedLink(LinkEstimator):
     __slots__ = ("tell",)
+    tell: Callable[[Observation], None]
 
     def update(self, observation: Observation, now_s: float, *more: Any) -> None:
         self.tell(observation)
@@ -188,12 +190,10 @@ class Counted(JointEstimator):
         super().__init__(profiles, link)
         self._world, self._whose = world, whose
         self._taken: set[tuple[str, int]] = set()
-        self.device = _CountedTier(profiles[0], Tier.DEVICE)
-        self.edge = _CountedTier(profiles[1], Tier.EDGE)
-        self.link = _CountedLink(link)
-        self.device.tell = self._own
-        self.edge.tell = self._tail
-        self.link.tell = self._exchange
+        device, edge = _CountedTier(profiles[0], Tier.DEVICE), _CountedTier(profiles[1], Tier.EDGE)
+        counted = _CountedLink(link)
+        device.tell, edge.tell, counted.tell = self._own, self._tail, self._exchange
+        self.device, self.edge, self.link = device, edge, counted
 
     def _own(self, seen: Observation) -> None:
         if seen.head_s is not None:

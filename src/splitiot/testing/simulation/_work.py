@@ -151,12 +151,13 @@ class Work:
 
     def result(self, value: Value, memory: Memory | None = None, *, start: int = 0, stop: int | None = None) -> Any:
         """Return what the steps give, without pipeline, session or wire; DROP where one drops it."""
+        result: Any = value
         for index in range(start, len(self.functions) if stop is None else stop):
             function = self.functions[index]
-            value = function(memory, value) if index == self.memory_at else function(value)
-            if value is DROP:
+            result = function(memory, result) if index == self.memory_at else function(result)
+            if result is DROP:
                 break
-        return value
+        return result
 
 
 def _work(

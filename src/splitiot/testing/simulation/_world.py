@@ -137,7 +137,7 @@ class World:
             (known["arrays"], None),
             (known["collecting"], None),
         ]
-        cast = [(twin, None), (twin, None)]
+        cast: list[tuple[Work, tuple[tuple[int, int], ...] | None]] = [(twin, None), (twin, None)]
         stateful = [known[fault.work] for fault in self.faults if isinstance(fault, StatefulParts)]
         if stateful:
             cast += [(stateful[0], None)]

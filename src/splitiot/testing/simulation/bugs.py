@@ -286,7 +286,7 @@ def _runs_duplicates(old: Any) -> Any:
 
 def _as(**changes: Any) -> Change:
     def change(old: Any) -> Any:
-        def job(self: Any, request: Any, *words: Any) -> Job:
+        def job(self: Any, request: Any, *words: Any) -> Any:
             return msgspec.structs.replace(old(self, request, *words), **changes)
 
         return job
