@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _listen(incoming: io.FileIO, requests: queue.SimpleQueue[Received | BaseException], ready: threading.Event) -> None:
-    bytearray(4096)  # an allocator takes address space for each thread: now, before that is limited
+    bytearray(4096)  # allocators take some memory for each thread: now, before that is limited
     ready.set()
     try:
         while True:
@@ -186,22 +186,24 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 def _limit(max_bytes: int) -> None:
+    """Limit what can be written and is nobody else's: not address space, of which allocators hold some in reserve."""
     if sys.platform == "linux":
         import resource
 
-        with open("/proc/self/statm", "rb") as file:
-            now = int(file.read().split()[0]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = now + max_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        with open("/proc/self/status", "rb") as file:
+            kib = next(int(line.split()[1]) for line in file if line.startswith(b"VmData:"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = 1024 * kib + max_bytes
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def _unlimit(max_bytes: int | None) -> None:
     if sys.platform == "linux" and max_bytes is not None:
         import resource
 
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))  # so that there is memory for saying so
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # so that there is memory for saying so
 
 
 def _words(error: BaseException) -> str:

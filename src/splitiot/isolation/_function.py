@@ -42,8 +42,8 @@ class IsolatedFunction:
     timeout_s : float
         How long one call may take, without the start of the child.
     max_bytes : int, optional
-        How much more memory the child may take than it has when it is ready: its address space, in which
-        each thread counts with its stack. Linux only.
+        How much more memory the child may take than it has when it is ready: what only it can write, in which each
+        thread counts with its whole stack. Linux only.
     resource : callable, optional
         Gives a context manager. The child enters it when it starts and leaves it at `close`; its value is
         the function's first argument. A child that is stopped, or dies, does not leave it.

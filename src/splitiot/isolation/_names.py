@@ -58,7 +58,7 @@ def importable(function: Callable[..., Any]) -> tuple[str, str]:
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is function and attribute != "_":  # that is an interactive session's last value
                 return _place(module, attribute), attribute
-    if named and found is not None:
+    if found is not None and isinstance(function, types.FunctionType):
         why = f"under this name its module has another object, a {type(found).__name__}: call that something else"
     else:
         why = "that process imports it by its name. Make it a function at the top of a module: no lambda, no function "

@@ -133,7 +133,8 @@ def _carry(
     try:
         answers.put(receive(stdout))
         while (request := requests.get()) is not None:
-            send(stdin, request)
+            with contextlib.suppress(OSError):  # it may have said why it reads no more
+                send(stdin, request)
             del request
             answers.put(receive(stdout))
     except Exception as error:
