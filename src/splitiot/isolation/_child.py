@@ -46,9 +46,7 @@ def main() -> None:
         os.register_at_fork(after_in_child=incoming.close)
         os.register_at_fork(after_in_child=outgoing.close)
     requests: queue.SimpleQueue[Received | BaseException] = queue.SimpleQueue()
-    ready = threading.Event()
-    threading.Thread(target=_listen, args=(incoming, requests, ready), daemon=True).start()
-    ready.wait()
+    threading.Thread(target=_listen, args=(incoming, requests), daemon=True).start()
     server = _Server(outgoing, requests)
     try:
         try:
@@ -61,9 +59,7 @@ def main() -> None:
         pass
 
 
-def _listen(incoming: io.FileIO, requests: queue.SimpleQueue[Received | BaseException], ready: threading.Event) -> None:
-    bytearray(4096)  # allocators take some memory for each thread: now, before that is limited
-    ready.set()
+def _listen(incoming: io.FileIO, requests: queue.SimpleQueue[Received | BaseException]) -> None:
     try:
         while True:
             requests.put(receive(incoming))

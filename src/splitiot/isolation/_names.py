@@ -42,8 +42,9 @@ def importable(function: Callable[..., Any]) -> tuple[str, str]:
 
     Examples
     --------
-    >>> importable(importable)
-    ('splitiot.isolation', 'importable')
+    >>> import math
+    >>> importable(math.sqrt)
+    ('math', 'sqrt')
     >>> importable(lambda x: x)
     Traceback (most recent call last):
     splitiot.errors.CutError: <lambda> can't run in a process of its own: ...
