@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,11 +65,13 @@ def interrupted(_: Any) -> NoReturn:
 
 
 def hang(_: Any) -> None:
+    os.write(2, b"hanging\n")
     while True:
         time.sleep(60)
 
 
 def hang_holding_the_interpreter(_: Any) -> None:
+    os.write(2, b"hanging\n")
     ctypes.PyDLL(None).pause()  # unlike CDLL this lets no other thread run
 
 
@@ -167,10 +169,14 @@ def diary() -> Iterator[Path]:
             file.write(f"left {os.getpid()}\n")
 
 
-@asynccontextmanager
-async def async_diary() -> AsyncIterator[int]:
-    with diary():
-        yield id(asyncio.get_running_loop())
+class AsyncDiary:
+    async def __aenter__(self) -> int:
+        self._diary = diary()
+        self._diary.__enter__()
+        return id(asyncio.get_running_loop())
+
+    async def __aexit__(self, *error: Any) -> None:
+        self._diary.__exit__(*error)
 
 
 @contextmanager

@@ -402,6 +402,7 @@ except KeyboardInterrupt:
     with python(code, start_new_session=True) as parent:
         assert parent.stdout is not None and parent.stderr is not None
         pid = int(parent.stdout.readline())
+        assert parent.stderr.readline() == b"hanging\n"
         os.killpg(parent.pid, signal.SIGINT)
         assert parent.stdout.read() == b"interrupted None\n"
         assert parent.stderr.read() == b""
@@ -421,20 +422,20 @@ def python(code: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 @LINUX
-@pytest.mark.parametrize("function", ["hang", "same"])
-def test_no_orphan_is_left(function: str) -> None:
+@pytest.mark.parametrize("idle", [False, True])
+def test_no_orphan_is_left(idle: bool) -> None:
     code = f"""
 from splitiot.isolation import IsolatedFunction
 from tests import isolated
-job = IsolatedFunction(isolated.{function}, name="job")
+job = IsolatedFunction(isolated.hang, name="job")
 job._started()
 print(job.pid, flush=True)
-job(None)
-input()
+{"input" if idle else "job"}(None)
 """
     with python(code) as parent:
-        assert parent.stdout is not None
+        assert parent.stdout is not None and parent.stderr is not None
         pid = int(parent.stdout.readline())
+        assert idle or parent.stderr.readline() == b"hanging\n"
         parent.kill()
     assert gone(pid)
 
@@ -453,8 +454,9 @@ print(job.pid, flush=True)
 job(None)
 """
     with python(code) as parent:
-        assert parent.stdout is not None
+        assert parent.stdout is not None and parent.stderr is not None
         pid = int(parent.stdout.readline())
+        assert parent.stderr.readline() == b"hanging\n"
         parent.kill()
     assert gone(pid)
 
@@ -525,7 +527,7 @@ def test_a_resource_is_entered_once_and_left_at_the_end(make: Make, diary: Path)
 
 
 def test_an_async_resource_lives_on_the_loop_of_the_function(make: Make, diary: Path) -> None:
-    job = make(isolated.looped, resource=isolated.async_diary)
+    job = make(isolated.looped, resource=isolated.AsyncDiary)
     assert job(1) is True
     job.close()
     assert [line.split()[0] for line in diary.read_text().splitlines()] == ["entered", "left"]
@@ -559,14 +561,15 @@ def test_a_tear_down_that_raises_is_logged(make: Make, caplog: pytest.LogCapture
 
 
 @LINUX
-def test_a_forked_process_has_a_child_of_its_own(make: Make) -> None:
+@pytest.mark.parametrize("calls", [True, False])
+def test_a_forked_process_has_a_child_of_its_own(make: Make, calls: bool) -> None:
     job = make(isolated.process)
     mine = job(None)
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            other = job(None)
+            other = job(None) if calls else 0
             job.close()
             os.write(write, str(other).encode())
         finally:
