@@ -337,6 +337,8 @@ class Pipeline(abc.ABC):
     solo : dict of (int, int) to bool
         Runs of steps that hold something, a camera or what they remember, and so are opened as parts of their own:
         once, wherever the cut is. True for those that remember: each owner has one, and the cut does not cross them.
+    unreturnable : str
+        Why its results can't cross back from the edge; empty where they can, or nobody knows.
     """
 
     steps: tuple[Step, ...]
@@ -347,6 +349,7 @@ class Pipeline(abc.ABC):
     refused: Mapping[int, str]
     parts: tuple[tuple[int, int], ...] | None = None
     solo: Mapping[tuple[int, int], bool] = MappingProxyType({})
+    unreturnable: str = ""
 
     @property
     def n(self) -> int:
@@ -461,6 +464,9 @@ class Chain(Pipeline):
             for first, p in zip(self._firsts, self.links, strict=False)
             for cut, why in p.refused.items()
         }
+        self.unreturnable = self.links[-1].unreturnable
+        if self.unreturnable and self.sink == "device":
+            refused = dict.fromkeys(range(len(self.steps)), self.unreturnable) | refused
         refused |= pinned(self.steps)
         self.solo = {
             (first + start, first + stop): keeps
