@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from splitiot.errors import LocalProtocolError
@@ -30,6 +30,8 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     """
     loop = _running()
     if threading.current_thread() is _thread:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # never awaited, as we know
         raise LocalProtocolError("a coroutine of a task runs tasks that are coroutines: await them there instead")
     future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
     try:
