@@ -559,14 +559,26 @@ class _ChainPart(Part):
 class _ChainExecutable:
     def __init__(self, links: Sequence[Pipeline], opened: Sequence[Executable]) -> None:
         self._links, self._opened = links, opened
+        self._at_work: Executable | None = None
         self.nbytes = sum(executable.nbytes for executable in opened)
 
+    @property
+    def survives(self) -> bool:
+        """Whether what raised is still good; those before it have done their work, those behind have not begun."""
+        return self._at_work is None or getattr(self._at_work, "survives", False)
+
     def __call__(self, payload: Payload, /) -> Payload:
-        payload = self._opened[0](payload)
+        payload = self._run(self._opened[0], payload)
         for before, link, executable in zip(self._links, self._links[1:], self._opened[1:], strict=False):
             if payload is DROP:
                 break
-            payload = executable(link.bind(before.join(None, payload)))
+            payload = self._run(executable, link.bind(before.join(None, payload)))
+        return payload
+
+    def _run(self, executable: Executable, payload: Payload) -> Payload:
+        self._at_work = executable
+        payload = executable(payload)
+        self._at_work = None
         return payload
 
     def reset(self) -> None:
