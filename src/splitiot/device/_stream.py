@@ -69,9 +69,9 @@ class Stream:
             threading.Thread(target=self._guarded, args=(work,), name=f"splitiot-{name}", daemon=True)
             for name, work in (("source", self._feed), ("lane", self._compute), ("listener", self._listen))
         ]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             while (outcome := self._next()) is not None:
                 yield outcome
         finally:
@@ -79,9 +79,10 @@ class Stream:
                 self._stopped = True
                 core.abandon()
                 self._changed.notify_all()
-            for thread in threads[1:]:
+            for thread in filter(threading.Thread.is_alive, threads[1:]):
                 thread.join()  # a head that runs is waited for: the runner must not be closed under it
-            threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
+            if threads[0].is_alive():
+                threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
 
     def stop(self) -> None:
         """End all at once, from another thread: the device is closed."""

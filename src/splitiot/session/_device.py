@@ -487,7 +487,8 @@ class DeviceSession:
             self.counters.dropped += 1
             return self._end(pending, None, result, pending.local, now_s)
         if isinstance(result, Exception):
-            error = result if isinstance(result, SplitiotError) else StepError(f"the local finish raised {result!r}")
+            words = "; ".join([f"the local finish raised {result!r}", *getattr(result, "__notes__", ())])
+            error = result if isinstance(result, SplitiotError) else StepError(words)
             if error is not result:
                 error.__cause__ = result
             return self._end(pending, None, error, pending.local, now_s)
