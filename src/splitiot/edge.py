@@ -18,7 +18,7 @@ from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
-from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Run, Send
+from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Quota, Run, Send
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class EdgeService:
         place of the one that was heard of longest ago, which gets a "state-lost" failure until it resets.
     max_frame_bytes, max_in_flight : int
         Larger frames are refused, more requests at once are answered with "busy".
+    quota : Quota, optional
+        What one device may ask for: `splitiot.session.Quota`.
     clock : callable
         Monotonic seconds.
 
@@ -95,6 +97,7 @@ class EdgeService:
         max_owners: int = 1024,
         max_frame_bytes: int = wire.MAX_FRAME_BYTES,
         max_in_flight: int = 32,
+        quota: Quota | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         served = list(pipelines)
@@ -119,6 +122,7 @@ class EdgeService:
             make_planner=make_planner,
             max_frame_bytes=max_frame_bytes,
             max_in_flight=max_in_flight,
+            quota=quota,
         )
         self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 from splitiot._log import logger
 from splitiot.cost import Constraint
 from splitiot.device._profile_cache import ProfileCache
+from splitiot.device._spool import Spool
 from splitiot.errors import (
     DeadlineExceeded,
     Dropped,
@@ -91,6 +92,7 @@ class Core:
         cache: ProfileCache,
         patience_s: float,
         follow: bool,
+        spool: Spool | None = None,
     ) -> None:
         self.pipeline, self.transport, self.session = pipeline, transport, session
         self.runner, self.clock = runner, clock
@@ -100,6 +102,11 @@ class Core:
         self.planner = planner
         if planner is not None:
             self._restrict(planner)
+        self._spool, self._spooled = spool, 0
+        # plans get ids behind those of the observations that an earlier start left
+        self._behind = 0 if spool is None else session.telling.load(spool.load())
+        if planner is not None:
+            planner.number_behind(self._behind)
         self.done: dict[int, Outcome] = {}
         self.finishes: deque[RunLocal] = deque()
         self._warned = False
@@ -342,13 +349,27 @@ class Core:
                 return
             self.pump(self.took(frame))
 
+    def unsaved(self, *, due: bool = True) -> bytes | None:
+        """Return what should be saved in the spool now, if anything: give it to `save`."""
+        telling = self.session.telling
+        if self._spool is None or telling.changes == self._spooled or (due and not self._spool.due(self.clock())):
+            return None
+        self._spooled = telling.changes
+        return self.session.dump()
+
+    def save(self, data: bytes | None) -> None:
+        """Save that; it takes as long as the disk takes, and may be called while other threads do other things here."""
+        if data is not None and self._spool is not None:
+            self._spool.save(data, self.clock())
+
     # the start
 
     def connect(self, connect_s: float) -> bool:
         """Greet the edge; whether it answered in time."""
         session, began_s = self.session, self.clock()
         self.pump(session.tick(began_s))
-        while not session.settled and (left_s := began_s + connect_s - self.clock()) > 0:
+        outages = session.outages
+        while not session.settled and session.outages == outages and (left_s := began_s + connect_s - self.clock()) > 0:
             frame = self.receive(min(left_s, 0.05))
             if frame is not None:
                 self.pump(self.took(frame))
@@ -383,6 +404,7 @@ class Core:
         topology = Topology(tiers=[own, evolve(own)], links=[self._link])
         planner = Planner(self.pipeline, topology, self._policy, recorder=self._recorder, subject_to=self._subject_to)
         self._restrict(planner)
+        planner.number_behind(self._behind)
         self._use_edge_profile(planner)
         planner.observe(*self._early, now_s=self.clock())
         self._early.clear()

@@ -254,3 +254,5 @@ class Stream:
                 self._collect()
                 if isinstance(frame, Exception):  # a broken transport may have nothing else to say, at once
                     self._changed.wait(wait_s)
+                unsaved = core.unsaved()
+            core.save(unsaved)

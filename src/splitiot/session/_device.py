@@ -163,7 +163,7 @@ class DeviceSession:
         self._way = Way()
         self._pending: dict[int, _Pending] = {}
         self._ended: OrderedDict[int, _Pending] = OrderedDict()
-        self.telling = Telling()
+        self.telling = Telling(self._digest)
         self._budget, self._chance, self._lossy = RetryBudget(), chance, lossy
         self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
@@ -225,6 +225,11 @@ class DeviceSession:
         """Whether there is nothing left to wait for at the start: welcomed and measured, refused, or unreachable."""
         return self._contact.settled
 
+    @property
+    def outages(self) -> int:
+        """How often the edge was found to be gone, hellos that were lost included."""
+        return self._contact.outages
+
     def take_next(self) -> tuple[wire.NextPlacement, float] | None:
         """Take the newest placement that the edge's planner proposed, once, and until when it is valid."""
         taken, self._next_placement = self._next_placement, None
@@ -241,6 +246,10 @@ class DeviceSession:
         times = [min(p.deadline_s, p.again_s, math.inf if p.hedge_s is None else p.hedge_s) for p in waiting]
         wake_s = min([*times, self._contact.wake_s()])
         return None if wake_s == math.inf else wake_s
+
+    def dump(self) -> bytes:
+        """Return the observations that the edge may not have heard as bytes, for `Telling.load` at the next start."""
+        return self.telling.dump(seen for pending in self._pending.values() for seen in pending.told)
 
     def reset(self) -> None:
         """Tell the edge with the next request to forget the state of this device."""
