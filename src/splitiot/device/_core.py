@@ -120,10 +120,14 @@ class Core:
     def begin(
         self, payload: Payload, begun_s: float, deadline_s: float | None, telemetry: Mapping[str, float] | None
     ) -> Begun | Outcome:
-        """Choose a placement."""
+        """Choose a placement, for what is left of the time."""
         now_s = self.clock()
+        left_s = None if deadline_s is None else deadline_s - (now_s - begun_s)
+        if left_s is not None and left_s <= 0:
+            late = DeadlineExceeded(f"it waited {now_s - begun_s:.3f} s to begin, longer than its deadline")
+            return ended(None, late, None, now_s - begun_s)
         try:
-            plan = self._decide(now_s, deadline_s, telemetry)
+            plan = self._decide(now_s, left_s, telemetry)
         except Infeasible as error:
             trouble = self.session.trouble or "busy"
             lost = EdgeUnavailable(f"the edge can't be used ({trouble}), nor anything else: {error}")
@@ -164,7 +168,7 @@ class Core:
             seen = Observation(plan_id=plan.id, cut=cut)
             return ended(plan, step_error(head), seen, clock() - begun.begun_s)
         if head.result is DROP:
-            self.session.counters.dropped += 1
+            self._count_drop()
             dropped = Dropped("a task on the device dropped the frame")
             return ended(plan, dropped, Observation(plan_id=plan.id, cut=cut), clock() - begun.begun_s)
         if self._alone(cut):
@@ -198,9 +202,18 @@ class Core:
             logger.warning("the edge runs %s, this device %s: results may differ", self.session.edge, self._info)
         return outcome
 
+    def next_finish(self) -> RunLocal | None:
+        """Take a local finish that is still wanted: the edge may have answered before the device was free for it."""
+        while self.finishes:
+            finish = self.finishes.popleft()
+            if self.session.waits_for(finish.sequence):
+                return finish
+        return None
+
     def abandon(self) -> None:
         """Nobody waits for the requests any more."""
-        self.session.abandon()
+        if self.session.pending:
+            self.session.abandon()
         self.done.clear()
         self.finishes.clear()
 
@@ -212,6 +225,10 @@ class Core:
         self._proposed = (None, 0.0)  # it kept to the old cut
         if self.planner is not None:
             self.planner.reset()
+
+    def _count_drop(self) -> None:
+        self.session.counters.requests += 1
+        self.session.counters.dropped += 1
 
     def _alone(self, cut: int) -> bool:
         return cut == self.pipeline.n and self.pipeline.sink == "device"
@@ -370,6 +387,15 @@ class Core:
             own = measure(self.pipeline, sample, runner=self.runner)
             self._cache.save(own, self.pipeline, self._info)
         return own
+
+    def measured(self, value: Any, begun_s: float) -> TierProfile | Outcome:
+        """Return `own_profile`, or how the request ends that it was to be measured with."""
+        try:
+            return self.own_profile(value)
+        except Exception as error:  # a step raised, or dropped the frame
+            if isinstance(error, Dropped):
+                self._count_drop()
+            return ended(None, step_error(error), None, self.clock() - begun_s)
 
     def plan_with(self, own: TierProfile) -> None:
         """Make the planner."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from splitiot.cost import Constraint
-from splitiot.device._core import SLICE_S, Core, ended, step_error
+from splitiot.device._core import SLICE_S, Core
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.device._stream import Keep, Stream
@@ -230,10 +230,10 @@ class Device:
             payload = self._pipeline.bind(value)
             began_s = self._clock()
             if self._core.planner is None:
-                try:
-                    self._prepare(value)
-                except Exception as error:  # a step raised while it was measured
-                    return ended(None, step_error(error), None, self._clock() - began_s)
+                own = self._core.measured(value, began_s)
+                if isinstance(own, Outcome):
+                    return own
+                self._core.plan_with(own)
             if not self._connected:
                 self._connect()
             try:
@@ -384,8 +384,8 @@ class Device:
         if isinstance(sequence, Outcome):
             return sequence
         while sequence not in core.done:
-            if core.finishes:
-                self._finish(core.finishes.popleft())
+            if finish := core.next_finish():
+                self._finish(finish)
             else:
                 self._wait(core.session.wake_s())
         return core.take(sequence)

@@ -20,7 +20,7 @@ from splitiot.errors import (
     StateLost,
 )
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
+from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
 from splitiot.session._effects import Forget, Job, Run, Send
 from splitiot.session._peers import Peer, Peers, owner
@@ -174,6 +174,8 @@ class EdgeSession:
         result: wire.Packed | Payload | Exception,
         now_s: float,
         times: EdgeTimes | None = None,
+        *,
+        state_kept: bool = False,
     ) -> list[EdgeEffect]:
         """A `Run` ended: answer everybody who waits for it.
 
@@ -181,11 +183,15 @@ class EdgeSession:
         ----------
         job : Job
         result : Packed, payload or Exception
-            What the part gave (packed already, if the owner wants to time that), or what it raised.
+            What the part gave (packed already, if the owner wants to time that; maybe `DROP`), or what it raised.
         now_s : float
         times : EdgeTimes, optional
             Where the time went; `residence_s` is filled in here.
+        state_kept : bool
+            It ran as far as it raised, and what the steps remember is sound: a stateful pipeline goes on.
         """
+        if result is DROP:
+            result = Dropped("a task on the edge dropped the frame")
         flight = self._flights.pop(job.key, None)
         if flight is None:
             return []
@@ -195,7 +201,8 @@ class EdgeSession:
         effects: list[EdgeEffect] = []
         if peer is not None:
             peer.running.discard(job.digest)
-            if job.pipeline.stateful and isinstance(result, Exception) and not isinstance(result, Dropped):
+            failed = isinstance(result, Exception) and not isinstance(result, Dropped)
+            if job.pipeline.stateful and failed and not state_kept:
                 peer.orders[job.digest] = None  # it may not have run: what follows must not be taken for the next one
         elif job.owner is not None:
             effects.append(Forget(job.digest, job.owner))
