@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     faults = _kinds(arguments.faults)
     load_policy(arguments.policy)  # before anything else is done
     if arguments.worker:
-        for told in _in_process(arguments, faults):
-            console.data(told, line=True)
+        for line in _in_process(arguments, faults):
+            console.data(line, line=True)
         return 0
     console.need_rich()
     if arguments.teeth:
@@ -63,15 +63,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     began_s = time.monotonic()
     interrupted = False
     with console.progress("torturing", arguments.seeds) as show:
-        told = _in_process(arguments, faults) if arguments.jobs == 1 else _in_processes(arguments)
+        seeds = _in_process(arguments, faults) if arguments.jobs == 1 else _in_processes(arguments)
         try:
-            for more in told:
-                _add(total, more)
+            for told in seeds:
+                _add(total, told)
                 show(total["seeds"] / arguments.seeds)
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            told.close()
+            seeds.close()
     took_s = time.monotonic() - began_s
     return _tell(arguments, console, faults, total, took_s, interrupted)
 
@@ -108,9 +108,7 @@ def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
     total["failures"] = sorted(total["failures"] + more["failures"])
 
 
-def _in_process(
-    arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None
-) -> Told:
+def _in_process(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None) -> Told:
     """Run seeds here; tell now and then what was found since."""
     told = _nothing()
     for number in range(arguments.seeds):

@@ -298,8 +298,8 @@ class DeviceMachine:
         while self._lane is None and self.alive:
             core = self.core
             assert core is not None
-            if core.finishes:
-                self._finish(core.finishes.popleft())
+            if finish := core.next_finish():
+                self._finish(finish)
             elif self._waiting and self._begun - self._ended < self.role.window:
                 self._begun += 1
                 self._begin(self._waiting.popleft())

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from splitiot import wire
-from splitiot.errors import Dropped
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
@@ -171,8 +170,6 @@ class EdgeMachine:
                     runner.reset(job.owner)
                 result, seconds, steps_s = runner.run_timed(job.start, job.stop, job.payload, job.owner)
                 result = flavoured(result, self.memory.flavour if job.stop > job.start else 0)
-                if result is DROP:
-                    result = Dropped("a task on the edge dropped the frame")
             except Exception as error:  # what an edge's owner does: it ends the request, not the service
                 result = error
             self.memory.gave(job, result)
@@ -187,7 +184,7 @@ class EdgeMachine:
             return
         self._busy -= 1
         self.memory.completed(job)
-        if not isinstance(result, Exception):
+        if not isinstance(result, Exception) and result is not DROP:
             result = wire.pack(result if job.pipeline.sink == "device" else None)
         times = EdgeTimes(
             queue_s=began_s - job.received_s, compute_s=seconds, encode_s=0.0, decode_s=0.0, steps_s=steps_s

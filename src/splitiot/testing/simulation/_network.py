@@ -108,7 +108,7 @@ class Network:
             world.heap.at(over_s + line.rtt_s / 2 + delay_s, world.device_hears, passage.line, passage.frame)
 
     def other_line(self, line: Line, chance: Chance) -> Line:
-        """Another device's, if there is one. Not the hostile one's: it could forge answers, since frames bear no seal."""
+        """Another device's, if there is one; not the hostile one's, which could forge answers: frames have no seal."""
         others = [other for other in self.lines if other is not line and not other.raw]
         return chance.pick(others) if others and not line.raw else line
 

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-
 from splitiot import wire
 from splitiot.errors import ProtocolError
 from splitiot.estimators import JointEstimator, TierEstimator
