@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs bench bench-control bench-profile bench-drift clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs torture bench bench-control bench-profile bench-drift clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -85,6 +85,9 @@ types: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the types
 docs: $(STAMPS)/docs  ## Build the documentation into build/site
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
+
+torture: $(STAMPS)/wheel  ## Simulate 2,000 runs in which everything goes wrong (SEEDS=100 for a quick look)
+	$(BIN)/splitiot torture --seeds $(or $(SEEDS),2000) --first-seed $(or $(FIRST),0) --jobs $(or $(JOBS),$(shell nproc 2>/dev/null || echo 2))
 
 bench: $(STAMPS)/wheel  ## Measure, and print one table
 	$(BIN)/python benchmarks/run.py

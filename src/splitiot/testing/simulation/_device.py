@@ -348,7 +348,7 @@ class DeviceMachine:
             self._ends(request, begun)
             return
         self.world.planned(self.role.name, begun.plan)
-        self.world.say(self.role.name, f"request {request.number} at cut {begun.cut}: {begun.plan.why}")
+        self.world.say(self.role.name, f"request {request.number} at cut {begun.cut}", f": {begun.plan.why}")
         head = core.head(begun)
         if work.memory_at is not None:
             if work.pipeline.stateful:
@@ -495,8 +495,9 @@ class DeviceMachine:
         if request.over:
             world.violated("two outcomes", f"request {request.number} ended twice", self.role.name)
         request.over = True
-        said = "a value" if outcome.ok else f"{type(outcome.error).__name__}: {outcome.error}"
-        world.say(self.role.name, f"request {request.number} ({request.sequence}) ends: {outcome.source}, {said}")
+        said = "a value" if outcome.ok else type(outcome.error).__name__
+        words = f"request {request.number} ({request.sequence}) ends: {outcome.source}, {said}"
+        world.say(self.role.name, words, "" if outcome.ok else f": {outcome.error}")
         world.counts[outcome.source if outcome.ok else type(outcome.error).__name__] += 1
         if abs(outcome.latency_s - latency_s) > 1e-6:
             words = f"request {request.number} took {latency_s:.6f} s, the outcome says {outcome.latency_s:.6f}"

@@ -195,16 +195,16 @@ class World:
     def violated(self, promise: str, words: str, whose: str) -> None:
         """Note that a promise was broken."""
         found = Violation(promise, words, self.heap.now_s, whose)
-        self.say(whose, f"VIOLATION: {promise}: {words}")
+        self.say(whose, f"VIOLATION: {promise}", f": {words}")
         if len(self.violations) < _VIOLATIONS:
             self.violations.append(found)
 
-    def say(self, who: str, words: str) -> None:
-        """Note what happens: for the digest, and for the trace where it is wanted."""
+    def say(self, who: str, words: str, more: str = "") -> None:
+        """Note what happens: for the digest, and with `more`, which may differ between Pythons, for the trace."""
         line = f"{self.heap.now_s:.6f} {who}: {words}"
         self._digest.update(line.encode())
         if self.lines is not None:
-            self.lines.append(line)
+            self.lines.append(line + more)
 
     def planned(self, who: str, plan: Plan) -> None:
         """Note a plan, with what was believed."""
