@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from splitiot import wire
-from splitiot.errors import LocalProtocolError, StepError
+from splitiot.errors import Dropped, LocalProtocolError, StepError
 from splitiot.observation import EdgeTimes
-from splitiot.pipeline import Pipeline, Runtime
+from splitiot.pipeline import DROP, Pipeline, Runtime
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
@@ -277,6 +277,8 @@ class EdgeService:
                     runner.reset(job.owner)
                 result, compute_s, steps_s = runner.run_timed(job.start, job.stop, job.payload, job.owner)
                 ran_s = clock()
+                if result is DROP:
+                    raise Dropped("a task on the edge dropped the frame")
                 if job.pipeline.sink == "device":
                     result = wire.pack(result)
                     encode_s = clock() - ran_s

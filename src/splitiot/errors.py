@@ -17,6 +17,7 @@ SplitiotError
 │   └── RemoteProtocolError       the other side sent what it must not
 ├── StepError                     a step raised: its own exception is the cause
 ├── RemoteError                   the edge could not compute: code and message of the other side
+├── Dropped                       a task dropped the frame: it was filtered, and has no result
 ├── DeadlineExceeded              no result in time (also a TimeoutError)
 ├── EdgeUnavailable               the edge can't be reached and the device can't finish alone
 ├── Overloaded                    a bounded table is full; come back after `retry_after_s`
@@ -30,6 +31,7 @@ __all__ = [
     "AuthenticationError",
     "CutError",
     "DeadlineExceeded",
+    "Dropped",
     "EdgeUnavailable",
     "Infeasible",
     "LocalProtocolError",
@@ -141,6 +143,10 @@ class RemoteError(SplitiotError):
     def __init__(self, message: str, *, code: str = "failed") -> None:
         super().__init__(message)
         self.code = code
+
+
+class Dropped(SplitiotError):
+    """A task dropped the frame, as tasks may: it has no result, and nothing went wrong."""
 
 
 class DeadlineExceeded(SplitiotError, TimeoutError):

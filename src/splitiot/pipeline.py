@@ -10,7 +10,8 @@ import enum
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
@@ -18,8 +19,10 @@ from attrs import field, frozen
 from splitiot.errors import CutError
 
 __all__ = [
+    "DROP",
     "Boundary",
     "Chain",
+    "Drop",
     "Executable",
     "Kernels",
     "Part",
@@ -42,6 +45,19 @@ Sink: TypeAlias = Literal["device", "edge"]
 
 Kernels: TypeAlias = Literal["default", "no-delegate", "reference"]
 """Which kernels an interpreter uses: with its default delegate (XNNPACK), without one, or the reference ones."""
+
+
+class Drop(enum.Enum):
+    """The type of `DROP`."""
+
+    DROP = "drop"
+
+    def __repr__(self) -> str:
+        return "DROP"
+
+
+DROP: Final = Drop.DROP
+"""What a task returns to drop a frame: the steps behind it do not run, and the request ends without a value."""
 
 
 class Tier(enum.StrEnum):
@@ -254,7 +270,8 @@ class Executable(Protocol):
     """An opened part. Not thread-safe: one thread at a time.
 
     One that runs its steps one by one may have a method ``stepwise(payload, lap)`` as well: it runs once, and calls
-    ``lap()`` behind each step, so that they can be timed singly.
+    ``lap()`` behind each step, so that they can be timed singly. One that is still good when a run raised may say so with
+    an attribute ``survives = True``; others are closed then.
     """
 
     @property
@@ -317,6 +334,9 @@ class Pipeline(abc.ABC):
         Why each of the other cuts is not legal.
     parts : tuple of (int, int), or None
         The only parts that are here (of a bundle); None where all are.
+    solo : dict of (int, int) to bool
+        Runs of steps that hold something, a camera or what they remember, and so are opened as parts of their own: once,
+        wherever the cut is. True for those that remember: each owner has one, and the cut does not cross them.
     """
 
     steps: tuple[Step, ...]
@@ -326,11 +346,25 @@ class Pipeline(abc.ABC):
     cuts: tuple[int, ...]
     refused: Mapping[int, str]
     parts: tuple[tuple[int, int], ...] | None = None
+    solo: Mapping[tuple[int, int], bool] = MappingProxyType({})
 
     @property
     def n(self) -> int:
         """The number of steps."""
         return len(self.steps)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether any step remembers something between runs; then requests run one after another."""
+        return self.stateful or any(self.solo.values())
+
+    def remembers_from(self, cut: int) -> bool:
+        """Whether any of the steps [cut, n) remembers something between runs."""
+        return self.stateful or any(keeps and stop > cut for (_, stop), keeps in self.solo.items())
+
+    def runs_on(self, tier: Tier, start: int, stop: int) -> bool:
+        """Whether no step of [start, stop) is pinned to another tier."""
+        return all(step.tier in (None, tier) for step in self.steps[start:stop])
 
     @abc.abstractmethod
     def boundary(self, cut: int) -> Boundary:
@@ -373,8 +407,10 @@ class Pipeline(abc.ABC):
         """What this machine would run it with."""
 
     def run(self, value: Any, runtime: Runtime | None = None) -> Any:
-        """Run all steps here, once. For many runs use a `splitiot.Runner`."""
+        """Run all steps here, once; `DROP` if a task drops it. For many runs use a `splitiot.Runner`."""
         payload = self.part(0, self.n).run(self.bind(value), runtime)
+        if payload is DROP:
+            return DROP
         sent, kept = self.divide(self.n, payload)
         return self.join(kept, sent)
 
@@ -426,6 +462,11 @@ class Chain(Pipeline):
             for cut, why in p.refused.items()
         }
         refused |= pinned(self.steps)
+        self.solo = {
+            (first + start, first + stop): keeps
+            for first, p in zip(self._firsts, self.links, strict=False)
+            for (start, stop), keeps in p.solo.items()
+        }
         if any(p.parts is not None for p in self.links):
             here = [cut for cut in range(self.n + 1) if self._has(0, cut)]
             refused = {c: "its head is not here" for c in range(self.n + 1) if c and c not in here} | refused
@@ -517,6 +558,8 @@ class _ChainExecutable:
     def __call__(self, payload: Payload, /) -> Payload:
         payload = self._opened[0](payload)
         for before, link, executable in zip(self._links, self._links[1:], self._opened[1:], strict=False):
+            if payload is DROP:
+                break
             payload = executable(link.bind(before.join(None, payload)))
         return payload
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 
 from splitiot.errors import CutError, LocalProtocolError, Overloaded, StateLost
-from splitiot.pipeline import Executable, Payload, Pipeline, Runtime
+from splitiot.pipeline import DROP, Executable, Payload, Pipeline, Runtime
 
 __all__ = ["Runner"]
 
@@ -30,6 +30,10 @@ class _State:
         self.forgotten = False
 
 
+def _survives(executable: Executable) -> bool:
+    return getattr(executable, "survives", False)
+
+
 class Runner:
     """Runs parts of one pipeline, from any number of threads.
 
@@ -38,7 +42,8 @@ class Runner:
     than `max_bytes`; those at work and the one that was used last stay, so the limit may be exceeded by them.
 
     The steps of a stateful pipeline remember something between runs. Then each `owner` (one device, say) has
-    executables of its own, its requests run one after another, and its cut can't move until `reset`.
+    executables of its own, its requests run one after another, and its cut can't move until `reset`. Steps that hold
+    something are opened as parts of their own (see `Pipeline.solo`); what those remember is each owner's own, too.
 
     Parameters
     ----------
@@ -82,7 +87,8 @@ class Runner:
         self.runtime = runtime
         self.max_bytes, self.max_owners = max_bytes, max_owners
         self._clock = clock
-        self._stateful = pipeline.stateful
+        self._stateful, self._solo = pipeline.stateful, dict(pipeline.solo)
+        self._pieces: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
         self._lock = threading.Lock()
         self._idle: dict[tuple[int, int], list[Executable]] = {}  # by part
         self._used: dict[tuple[int, int], int] = {}  # when each part was used: numbers that grow
@@ -149,22 +155,57 @@ class Runner:
         """
         if self._stateful:
             return self._run_stateful((start, stop), payload, owner)
-        key = (start, stop)
+        if self._solo:
+            return self._run_pieces(start, stop, payload, owner)
+        return self._run_shared((start, stop), payload)
+
+    def _run_pieces(
+        self, start: int, stop: int, payload: Payload, owner: Hashable
+    ) -> tuple[Payload, float, tuple[float, ...]]:
+        pieces = self._pieces.get((start, stop))
+        if pieces is None:
+            pieces = self._pieces[start, stop] = self._cut_up(start, stop)
+        total_s, every_s, timed = 0.0, [], True
+        for piece in pieces:
+            if piece[0] > start:
+                payload = self.pipeline.divide(piece[0], payload)[0]
+            if self._solo.get(piece):
+                payload, seconds, steps_s = self._run_stateful(piece, payload, owner)
+            else:
+                payload, seconds, steps_s = self._run_shared(piece, payload)
+            total_s += seconds
+            every_s += steps_s
+            timed = timed and bool(steps_s)
+            if payload is DROP:
+                break
+        return payload, total_s, tuple(every_s) if timed else ()
+
+    def _cut_up(self, start: int, stop: int) -> tuple[tuple[int, int], ...]:
+        """Divide a part into those that hold something and the rest between."""
+        ends = [(a, b) for a, b in self._solo if a < stop and start < b]
+        for a, b in ends:
+            if a < start or stop < b:
+                raise CutError(f"[{start}, {stop}) divides [{a}, {b}), which holds something")
+        stops = sorted({start, stop, *itertools.chain.from_iterable(ends)})
+        return tuple(itertools.pairwise(stops)) or ((start, stop),)
+
+    def _run_shared(self, key: tuple[int, int], payload: Payload) -> tuple[Payload, float, tuple[float, ...]]:
         idle = self._idle.get(key)
         if idle is None:
             idle = self._add(key)
         try:
             executable = idle.pop()  # pop, append and the note of use are atomic: this path takes no lock
         except IndexError:
-            executable = self._open(start, stop)
+            executable = self._open(*key)
         try:
             result, seconds, steps_s = self._timed(executable, payload)
-        except LocalProtocolError:  # the payload did not fit: nothing has run
-            idle.append(executable)
-            self._tidy(executable)
-            raise
-        except BaseException:
-            self._drop([executable])  # nobody knows what a failed run left in it
+        except BaseException as error:
+            # a payload that did not fit has not run; of others nobody knows what a failed run left in it
+            if isinstance(error, LocalProtocolError) or _survives(executable):
+                idle.append(executable)
+                self._tidy(executable)
+            else:
+                self._drop([executable])
             raise
         self._used[key] = self._turn()
         idle.append(executable)
@@ -215,6 +256,8 @@ class Runner:
                 payload = {name: payload[name] for name in wanted}
             payload, seconds = self.run(start, stop, payload)
             times.append((start, stop, seconds))
+            if payload is DROP:
+                return DROP, times
             if isinstance(payload, Mapping):  # results that exist early do not go on to the next piece
                 kept |= {name: payload[name] for name in results if name in payload}
         return ({name: kept[name] for name in results} if results else payload), times
@@ -235,13 +278,16 @@ class Runner:
         if self._stateful:
             self._drop([self._open(start, stop)])
             return
-        idle = self._idle.get((start, stop))
-        if idle is None:
-            idle = self._add((start, stop))
-        if not idle:
-            executable = self._open(start, stop)
-            idle.append(executable)
-            self._tidy(executable)
+        for piece in self._cut_up(start, stop):
+            if self._solo.get(piece):
+                continue  # an owner's
+            idle = self._idle.get(piece)
+            if idle is None:
+                idle = self._add(piece)
+            if not idle:
+                executable = self._open(*piece)
+                idle.append(executable)
+                self._tidy(executable)
 
     def reset(self, owner: Hashable = None) -> None:
         """Let an owner start again: with no state, and at any cut. Waits for its run at work."""
@@ -355,7 +401,8 @@ class Runner:
         try:
             timed = self._timed(executable, payload)
         except BaseException:
-            self._lose(state, "is in doubt after a run that failed")
+            if not _survives(executable):
+                self._lose(state, "is in doubt after a run that failed")
             raise
         if self._held > self.max_bytes:
             self._evict()

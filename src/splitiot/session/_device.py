@@ -14,6 +14,7 @@ from splitiot import wire
 from splitiot.codecs import RAW
 from splitiot.errors import (
     DeadlineExceeded,
+    Dropped,
     EdgeUnavailable,
     LocalProtocolError,
     Overloaded,
@@ -23,7 +24,7 @@ from splitiot.errors import (
     SplitiotError,
     StepError,
 )
-from splitiot.observation import Observation
+from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Outcome, Plan
 from splitiot.session._contact import Contact
@@ -66,6 +67,7 @@ class DeviceCounters(msgspec.Struct, eq=False):
     late_replies: int = 0
     bad_frames: int = 0
     dropped_observations: int = 0
+    dropped: int = 0
 
 
 class DeviceSession:
@@ -283,7 +285,7 @@ class DeviceSession:
         if cut not in self._fingerprints:
             raise LocalProtocolError(f"nothing crosses at cut {cut}")
         hedge_s = None
-        can_finish = finish_s is not None and not stateful and pipeline.sink == "device"
+        can_finish = finish_s is not None and not pipeline.remembers_from(cut) and pipeline.sink == "device"
         if finish_s is None or not can_finish:
             deadline_s = min(deadline_s, now_s + patience_s)
         elif deadline_s - finish_s - self._margin_s > now_s:
@@ -311,7 +313,7 @@ class DeviceSession:
             observations=told,
             telemetry={} if telemetry is None else wire.finite(telemetry),
             order=order if stateful else None,
-            reset=stateful and self._reset,
+            reset=pipeline.remembers and self._reset,
             exact=self._exact,
         )
         frame = wire.encode(message, packed.buffers)
@@ -387,6 +389,8 @@ class DeviceSession:
                 return effects
             lost = EdgeUnavailable("the edge does not know this device")
             return effects + self._without_edge(message.sequence, pending, lost, now_s)
+        if message.code == wire.ErrorCode.DROPPED:
+            return effects + self._dropped(message, pending, now_s)
         error = RemoteError(message.message or message.code, code=message.code)
         return effects + self._without_edge(message.sequence, pending, error, now_s)
 
@@ -424,6 +428,9 @@ class DeviceSession:
         pending = self._pending.get(sequence)
         if pending is None or not pending.local:
             return []  # the edge was faster
+        if isinstance(result, Dropped):
+            self.counters.dropped += 1
+            return self._end(sequence, pending, None, result, pending.local, now_s)
         if isinstance(result, Exception):
             error = result if isinstance(result, SplitiotError) else StepError(f"the local finish raised {result!r}")
             if error is not result:
@@ -451,7 +458,7 @@ class DeviceSession:
             return []
         known.answered = True
         self._contact.answered(now_s, known.nbytes)
-        seen = self._measured(known, now_s, reply=reply, nbytes=nbytes)
+        seen = self._measured(known, now_s, times=reply.times, nbytes=nbytes)
         if pending is None:
             self.counters.late_replies += 1
             return self._observe(seen)
@@ -466,6 +473,13 @@ class DeviceSession:
             return self._without_edge(reply.sequence, pending, error, now_s)
         exact = self._contact.exact_from(reply.edge_boot)
         return self._end(reply.sequence, pending, value, None, "edge", now_s, seen=seen, exact=exact)
+
+    def _dropped(self, failure: wire.Failure, pending: _Pending, now_s: float) -> list[DeviceEffect]:
+        """A task on the edge dropped the frame: that is an answer, though of a tail that did not run to its end."""
+        pending.answered = True
+        self.counters.dropped += 1
+        self._contact.answered(now_s, 0)
+        return self._end(failure.sequence, pending, None, Dropped(failure.message), "none", now_s)
 
     def _value(self, reply: wire.Reply, buffers: list[memoryview], pending: _Pending) -> Any:
         if self._pipeline.sink == "edge":
@@ -540,7 +554,7 @@ class DeviceSession:
         pending: _Pending,
         now_s: float,
         *,
-        reply: wire.Reply | None = None,
+        times: EdgeTimes | None = None,
         nbytes: int = 0,
         local_s: float | None = None,
         steps_s: tuple[float, ...] = (),
@@ -555,15 +569,15 @@ class DeviceSession:
             sent_bytes=pending.nbytes,
             retransmitted=pending.resent,
         )
-        if reply is None:
+        if times is None:
             return seen
         return Observation(
             plan_id=seen.plan_id,
             cut=seen.cut,
             head_s=seen.head_s,
             head_steps_s=seen.head_steps_s,
-            tail_s=reply.times.compute_s,
-            edge=reply.times,
+            tail_s=times.compute_s,
+            edge=times,
             round_trip_s=now_s - pending.sent_s,
             sent_bytes=seen.sent_bytes,
             received_bytes=nbytes,

@@ -10,7 +10,14 @@ import msgspec
 
 from splitiot import wire
 from splitiot.codecs import RAW
-from splitiot.errors import DeadlineExceeded, LocalProtocolError, RemoteProtocolError, SplitiotError, StateLost
+from splitiot.errors import (
+    DeadlineExceeded,
+    Dropped,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SplitiotError,
+    StateLost,
+)
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
@@ -46,6 +53,7 @@ class EdgeCounters(msgspec.Struct, eq=False):
     busy: int = 0
     bad_frames: int = 0
     failures: int = 0
+    dropped: int = 0
     dropped_observations: int = 0
     planner_errors: int = 0
 
@@ -173,7 +181,7 @@ class EdgeSession:
         effects: list[EdgeEffect] = []
         if peer is not None:
             peer.running.discard(job.digest)
-            if job.owner is not None and isinstance(result, Exception):
+            if job.pipeline.stateful and isinstance(result, Exception) and not isinstance(result, Dropped):
                 peer.orders[job.digest] = None  # it may not have run: what follows must not be taken for the next one
         elif job.owner is not None:
             effects.append(Forget(job.digest, job.owner))
@@ -184,13 +192,7 @@ class EdgeSession:
         try:
             frame = self._reply_frame(job, flight.request, peer, result, now_s, stamped)
         except Exception as error:  # whatever it is, those who wait must hear of it
-            self.counters.failures += 1
-            code = ErrorCode.FAILED
-            if isinstance(error, DeadlineExceeded):
-                code = ErrorCode.LATE
-            elif isinstance(error, StateLost):
-                code = ErrorCode.STATE_LOST
-            frame = self._failure_frame(boot, sequence, code, f"{type(error).__name__}: {error}", stamped)
+            frame = self._error_frame(boot, sequence, error, stamped)
         self._remember(job.key, frame)
         return [*effects, *(Send(frame, name, reply_to) for reply_to in flight.waiting)]
 
@@ -225,6 +227,19 @@ class EdgeSession:
             hello=peer is None or not peer.greeted,
         )
         return wire.encode(reply, packed.buffers)
+
+    def _error_frame(self, boot: int, sequence: int, error: Exception, times: EdgeTimes) -> bytes:
+        if isinstance(error, Dropped):
+            self.counters.dropped += 1
+            return self._failure_frame(boot, sequence, ErrorCode.DROPPED, str(error), times)
+        self.counters.failures += 1
+        code = ErrorCode.FAILED
+        if isinstance(error, DeadlineExceeded):
+            code = ErrorCode.LATE
+        elif isinstance(error, StateLost):
+            code = ErrorCode.STATE_LOST
+        words = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+        return self._failure_frame(boot, sequence, code, words, times)
 
     def _requested(
         self, request: wire.Request, buffers: list[memoryview], name: str, now_s: float, reply_to: Any
@@ -300,7 +315,9 @@ class EdgeSession:
         wrong = boundary.mismatch(payload)
         if wrong:
             raise _Refused(ErrorCode.BAD_PAYLOAD, wrong)
-        whose = self._order(request, key, peer, pipeline) if pipeline.stateful else None
+        whose = None
+        if pipeline.remembers_from(start):
+            whose = self._claimed(request, key, peer, pipeline)
         expires_s = None if request.deadline_s is None else now_s + request.deadline_s
         return Job(
             key=key,
@@ -315,8 +332,17 @@ class EdgeSession:
             expires_s=expires_s,
         )
 
-    def _order(self, request: wire.Request, key: Key, peer: Peer, pipeline: Pipeline) -> str:
+    def _claimed(self, request: wire.Request, key: Key, peer: Peer, pipeline: Pipeline) -> str:
+        """Let a request be the one that runs on a device's state; return whose that is."""
         digest = pipeline.digest
+        if pipeline.stateful:
+            self._check_order(request, peer, digest)
+        else:
+            peer.orders.setdefault(digest, 0)
+        peer.running.add(digest)
+        return owner(key[0], key[1])
+
+    def _check_order(self, request: wire.Request, peer: Peer, digest: str) -> None:
         if request.order is None:
             raise _Refused(ErrorCode.BAD_ORDER, "a stateful pipeline's requests need an order number")
         expected = 0 if request.reset else peer.orders.get(digest, 0)
@@ -326,8 +352,6 @@ class EdgeSession:
             code = ErrorCode.STATE_LOST if digest not in peer.orders else ErrorCode.BAD_ORDER
             raise _Refused(code, f"request {request.order} of a stateful pipeline, expected {expected}: call reset()")
         peer.orders[digest] = expected + 1
-        peer.running.add(digest)
-        return owner(key[0], key[1])
 
     def _with_sink(self, pipeline: Pipeline, sink: str) -> Pipeline | None:
         """The same pipeline with its results wanted there, None where there is no such place."""

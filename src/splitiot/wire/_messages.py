@@ -48,6 +48,7 @@ class ErrorCode:
     STATE_LOST: Final = "state-lost"
     LATE: Final = "late"
     FAILED: Final = "failed"
+    DROPPED: Final = "dropped"
 
 
 class PipelineHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -1,0 +1,308 @@
+"""Pipelines of ordinary Python functions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from itertools import groupby
+from platform import machine, python_version
+from typing import Any, Literal, TypeAlias
+
+from attrs import field, frozen
+
+from splitiot.errors import CutError
+from splitiot.functions._executable import TaskExecutable
+from splitiot.functions._signature import Signature, read
+from splitiot.pipeline import (
+    NOTHING,
+    UNTYPED,
+    Boundary,
+    Executable,
+    Part,
+    Payload,
+    Pipeline,
+    Runtime,
+    RuntimeInfo,
+    Sink,
+    Step,
+    Tier,
+    pinned,
+)
+
+__all__ = ["Resource", "State", "Task", "TaskPipeline", "task", "tasks"]
+
+Function: TypeAlias = Callable[..., Any]
+
+Resource: TypeAlias = Callable[[], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
+"""Makes a context manager: set-up and tear-down of what a task holds."""
+
+State: TypeAlias = Literal["none", "shared", "own"]
+"""What a task remembers between runs: nothing; something that its neighbours look at too; something of its own."""
+
+
+@frozen
+class Task:
+    """One function as a step. Made by `task`.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the value of the step before, returns the value for the step behind.
+    name : str
+        The same on both sides; it stands in the digest instead of the code.
+    tier : Tier, optional
+        The only tier that may run it.
+    state : {"none", "shared", "own"}
+    resource : callable, optional
+    isolated : bool
+    timeout_s : float
+    max_bytes : int, optional
+    signature : Signature
+        What its annotations and parameters say.
+    """
+
+    function: Function
+    name: str
+    tier: Tier | None = None
+    state: State = "none"
+    resource: Resource | None = None
+    isolated: bool = False
+    timeout_s: float = 30.0
+    max_bytes: int | None = None
+    signature: Signature = field(init=False, repr=False, eq=False)
+
+    @signature.default
+    def _read(self) -> Signature:
+        return read(self.function, self.name, holds=self.resource is not None)
+
+
+def task(
+    function: Function,
+    *,
+    name: str | None = None,
+    tier: Tier | str | None = None,
+    state: State = "none",
+    resource: Resource | None = None,
+    isolated: bool = False,
+    timeout_s: float = 30.0,
+    max_bytes: int | None = None,
+) -> Task:
+    """Make a step of a function, with a name, a pin, a set-up, or a state.
+
+    A function with one parameter is given the value of the step before as it is; one with several parameters the items
+    of the tuple that the step before returned; one without parameters nothing (the step before returned None). Async
+    functions are awaited. A return annotation is checked at each run.
+
+    Parameters
+    ----------
+    function : callable
+        It may return `splitiot.DROP` to drop the frame.
+    name : str, optional
+        The function's own, unless given.
+    tier : Tier or str, optional
+        The only tier that may run it: ``"device"`` for one that reads a sensor.
+    state : {"none", "shared", "own"}
+        What it remembers between runs. ``"shared"``: its neighbours look at it too, so there is no cut beside it.
+        ``"own"``: it may be cut from them. Where a task that remembers has no `tier`, the cut can't move until
+        `Device.reset`; with one, it stays there and the cut moves elsewhere. Requests then run one after another.
+    resource : callable, optional
+        Makes a context manager: set-up and tear-down of a camera, a window, a connection, or an object that remembers.
+        What that gives is the function's first argument. It is opened where the task runs, when it runs first, and
+        closed with the `Runner` (`Device`, `EdgeService`); where the task remembers, once for each device.
+    isolated : bool
+        Run it in a child process, which can be stopped if it hangs, and may crash: the frame ends in an error
+        (`TaskKilled`), and the next one has a new child. The function, and its resource, must be importable.
+        Without it a task that hangs holds up its thread for ever: Python can't stop a thread.
+    timeout_s : float
+        When an isolated task counts as hung.
+    max_bytes : int, optional
+        What an isolated task may allocate (on POSIX systems).
+
+    Raises
+    ------
+    TypeError
+        `function` can't be called.
+    CutError
+        It has no name of its own (a lambda) and none was given, it is a generator, it needs keyword arguments, or what
+        was asked for does not go together.
+
+    Examples
+    --------
+    >>> task(lambda x: x + 1, name="increment", tier="device").tier
+    <Tier.DEVICE: 'device'>
+    """
+    if not callable(function):
+        raise TypeError(f"a task is a function, got {type(function).__name__}: {function!r}")
+    name = name or getattr(function, "__name__", "")
+    if not name or name == "<lambda>":
+        raise CutError("a task needs a name that both sides know: use task(function, name='...')")
+    if state not in ("none", "shared", "own"):
+        raise CutError(f"the state of task {name!r} is 'none', 'shared' or 'own', got {state!r}")
+    if isolated and state != "none":
+        raise CutError(f"task {name!r} remembers something, so it can't be isolated: that would be lost with its process")
+    if not 0 < timeout_s < math.inf:
+        raise CutError(f"timeout_s of task {name!r} must be a positive number of seconds, got {timeout_s}")
+    if max_bytes is not None and not isolated:
+        raise CutError(f"max_bytes of task {name!r} is for isolated tasks: only a process of its own can be limited")
+    made = Task(function, name, None if tier is None else Tier(tier), state, resource, isolated, timeout_s, max_bytes)
+    if isolated:
+        from splitiot.isolation import importable
+
+        for thing in (function, resource):
+            if thing is not None:
+                importable(thing)
+    return made
+
+
+def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sink = "device") -> TaskPipeline:
+    """Make a pipeline of functions; each takes the value that the one before returned.
+
+    None, numbers, strings, bytes, numpy arrays, and lists, tuples and dicts (with string keys) of them can cross; what
+    annotations say can't cross refuses the cut there, with the reason in `Pipeline.refused`. Without annotations that
+    is found when it runs.
+
+    Parameters
+    ----------
+    functions : iterable of callable or Task
+    version : str
+        Stands in the digest: change it when the functions' meaning changes, so that a device and an edge
+        with different code refuse each other.
+    sink : {"device", "edge"}
+        Where the results are wanted.
+
+    Raises
+    ------
+    CutError
+        No function, two with one name, or one without a name; one that can't take what the one before returns; or
+        nothing that may cross is left.
+
+    Examples
+    --------
+    >>> def double(x): return 2 * x
+    >>> def increment(x): return x + 1
+    >>> pipeline = tasks([double, increment])
+    >>> pipeline.cuts, pipeline.run(20)
+    ((0, 1, 2), 41)
+
+    >>> def both(x): return x // 10, x % 10
+    >>> def put_together(tens, ones): return 10 * tens + ones
+    >>> tasks([both, put_together]).run(41)
+    41
+    """
+    made = [f if isinstance(f, Task) else task(f) for f in functions]
+    if not made:
+        raise CutError("a pipeline needs at least one task")
+    names = [t.name for t in made]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CutError(f"two tasks are called {', '.join(twice)}: give them names with task(function, name='...')")
+    for before, behind in zip(made, made[1:], strict=False):
+        if why := behind.signature.unfit(before.signature.returns):
+            raise CutError(f"task {behind.name!r} can't take what {before.name!r} returns: {why}")
+    pipeline = TaskPipeline(made, version=version, sink=sink)
+    if not pipeline.cuts and any("can't cross" in why for why in pipeline.refused.values()):
+        raise CutError("nothing may be placed anywhere: " + "; ".join(dict.fromkeys(pipeline.refused.values())))
+    return pipeline
+
+
+class TaskPipeline(Pipeline):
+    """A pipeline of functions. Made by `tasks`.
+
+    What crosses is known only when it runs, so boundaries have no names and no bytes: profiles measure them.
+    """
+
+    def __init__(self, made: Sequence[Task], *, version: str, sink: Sink) -> None:
+        self.tasks = tuple(made)
+        self.version = version
+        self.sink = sink
+        self.stateful = any(t.state != "none" and t.tier is None for t in self.tasks)
+        self.steps = tuple(Step(t.name, "task", t.tier) for t in self.tasks)
+        words = ["tasks", version, *map(_word, self.tasks)]
+        self.digest = hashlib.sha256("\n".join(map(repr, words)).encode()).hexdigest()
+        self.solo = {} if self.stateful else _solo(self.tasks)
+        refused = _uncrossable(self.tasks, sink) | _glued(self.tasks) | pinned(self.steps)
+        self.refused: Mapping[int, str] = dict(sorted(refused.items()))
+        self.cuts = tuple(c for c in range(self.n + 1) if c not in self.refused)
+
+    def boundary(self, cut: int) -> Boundary:
+        return NOTHING if self.check_cut(cut) == self.n and self.sink == "device" else UNTYPED
+
+    def returned(self, cut: int) -> Boundary:
+        return NOTHING if self.check_cut(cut) == self.n or self.sink == "edge" else UNTYPED
+
+    def part(self, start: int, stop: int) -> Part:
+        if self.check_cut(stop) < self.check_cut(start):
+            raise CutError(f"a part's stop {stop} lies before its start {start}")
+        return _TaskPart(self.tasks, start, stop)
+
+    def bind(self, value: Any) -> Payload:
+        return value
+
+    def divide(self, cut: int, payload: Payload) -> tuple[Payload, Payload]:
+        return (None, payload) if cut == self.n and self.sink == "device" else (payload, None)
+
+    def join(self, kept: Payload, returned: Payload) -> Any:
+        return returned if kept is None else kept
+
+    def with_sink(self, sink: Sink) -> TaskPipeline:
+        return self if sink == self.sink else TaskPipeline(self.tasks, version=self.version, sink=sink)
+
+    def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
+        return RuntimeInfo("python", python_version(), "default", machine())
+
+    def __repr__(self) -> str:
+        return f"tasks([{', '.join(t.name for t in self.tasks)}])"
+
+
+class _TaskPart(Part):
+    def __init__(self, made: Sequence[Task], start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+        self.inputs = self.outputs = UNTYPED
+        self._tasks = tuple(made[start:stop])
+
+    def open(self, runtime: Runtime | None = None) -> Executable:
+        return TaskExecutable(self._tasks)
+
+
+def _word(made: Task) -> str:
+    """What stands in the digest; a name that looks like this is told apart by its quotes there."""
+    return f"{made.name}@{made.tier or ''}" + ("" if made.state == "none" else f"!{made.state}")
+
+
+def _solo(made: Sequence[Task]) -> dict[tuple[int, int], bool]:
+    """Tasks that hold something, each run of neighbours that remember on one tier together."""
+    found: dict[tuple[int, int], bool] = {}
+    for (_, keeps), run in groupby(enumerate(made), lambda one: (one[1].tier, one[1].state != "none")):
+        places = list(run)
+        if keeps:
+            found[places[0][0], places[-1][0] + 1] = True
+        else:
+            found |= {(at, at + 1): False for at, t in places if t.resource is not None or t.isolated}
+    return found
+
+
+def _glued(made: Sequence[Task]) -> dict[int, str]:
+    """The cuts beside tasks that share what they remember."""
+    return {
+        cut: f"task {t.name!r} shares what it remembers with its neighbours: give it state='own' if it does not"
+        for at, t in enumerate(made)
+        if t.state == "shared"
+        for cut in (at, at + 1)
+        if 0 < cut < len(made)
+    }
+
+
+def _uncrossable(made: Sequence[Task], sink: Sink) -> dict[int, str]:
+    """The cuts where something would cross that can't, as far as annotations say."""
+    n, refused = len(made), {}
+    for cut in range(n + 1 if sink == "edge" else n):
+        before = made[cut - 1].signature.obstacle_behind() if cut else None
+        why = before or (made[cut].signature.obstacle_before() if cut < n else None)
+        if why:
+            between = f"task {made[cut - 1].name!r} returns" if before else f"task {made[cut].name!r} takes"
+            refused[cut] = f"{between} {why}, which can't cross"
+    if sink == "device" and (why := made[-1].signature.obstacle_behind()):
+        refused |= dict.fromkeys(range(n), f"task {made[-1].name!r} returns {why}, which can't cross")
+    return refused
