@@ -141,7 +141,7 @@ pipeline = si.tasks(
         spectrum,
         features,
         unusual,
-        si.task(alarm, tier="edge"),
+        si.task(alarm, tier="edge", state="own", resource=Debounce),
     ],
     version="1",
 )
