@@ -110,7 +110,7 @@ def test_a_task_that_raises_ends_its_request_only() -> None:
     service = EdgeService([tasks([broken])])
     (pipeline,) = service.pipelines
     answer = read(service.handle(request_of(pipeline, 0, -4), peer="a"))
-    assert (answer.code, answer.message) == ("failed", "ValueError: no square root of -4")
+    assert (answer.code, answer.message) == ("failed", "ValueError: no square root of -4; in task 'broken'")
     assert value_of(service.handle(request_of(pipeline, 0, 4, sequence=2), peer="a")) == 2.0
 
 

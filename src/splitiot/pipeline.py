@@ -270,8 +270,8 @@ class Executable(Protocol):
     """An opened part. Not thread-safe: one thread at a time.
 
     One that runs its steps one by one may have a method ``stepwise(payload, lap)`` as well: it runs once, and calls
-    ``lap()`` behind each step, so that they can be timed singly. One that is still good when a run raised may say so with
-    an attribute ``survives = True``; others are closed then.
+    ``lap()`` behind each step, so that they can be timed singly. One that is still good when a run raised may say so
+    with an attribute ``survives = True``; others are closed then.
     """
 
     @property
@@ -335,8 +335,8 @@ class Pipeline(abc.ABC):
     parts : tuple of (int, int), or None
         The only parts that are here (of a bundle); None where all are.
     solo : dict of (int, int) to bool
-        Runs of steps that hold something, a camera or what they remember, and so are opened as parts of their own: once,
-        wherever the cut is. True for those that remember: each owner has one, and the cut does not cross them.
+        Runs of steps that hold something, a camera or what they remember, and so are opened as parts of their own:
+        once, wherever the cut is. True for those that remember: each owner has one, and the cut does not cross them.
     """
 
     steps: tuple[Step, ...]

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from splitiot.cost import Costs, Objective, name_of
-from splitiot.errors import SplitiotError
+from splitiot.errors import Dropped, SplitiotError
 from splitiot.observation import Observation
 from splitiot.pipeline import Placement
 from splitiot.policies import Decision
@@ -206,7 +206,9 @@ class Outcome:
     plan : Plan, optional
     observation : Observation, optional
     latency_s : float
-        From the call until the value was there.
+        From the call (in a stream: from when the frame was taken) until the value was there.
+    index : int
+        In a stream: which of its frames this was, from 0.
     """
 
     value: Any = None
@@ -216,6 +218,12 @@ class Outcome:
     plan: Plan | None = None
     observation: Observation | None = None
     latency_s: float = math.nan
+    index: int = 0
+
+    @property
+    def dropped(self) -> bool:
+        """Whether a task dropped the frame: no value, but nothing went wrong."""
+        return isinstance(self.error, Dropped)
 
     @property
     def ok(self) -> bool:

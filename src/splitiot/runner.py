@@ -165,7 +165,8 @@ class Runner:
         pieces = self._pieces.get((start, stop))
         if pieces is None:
             pieces = self._pieces[start, stop] = self._cut_up(start, stop)
-        total_s, every_s, timed = 0.0, [], True
+        total_s, timed = 0.0, True
+        every_s: list[float] = []
         for piece in pieces:
             if piece[0] > start:
                 payload = self.pipeline.divide(piece[0], payload)[0]

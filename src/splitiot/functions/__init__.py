@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from itertools import groupby
+from itertools import groupby, pairwise
 from platform import machine, python_version
 from typing import Any, Literal, TypeAlias
 
@@ -141,7 +141,9 @@ def task(
     if state not in ("none", "shared", "own"):
         raise CutError(f"the state of task {name!r} is 'none', 'shared' or 'own', got {state!r}")
     if isolated and state != "none":
-        raise CutError(f"task {name!r} remembers something, so it can't be isolated: that would be lost with its process")
+        raise CutError(
+            f"task {name!r} remembers something, so it can't be isolated: that would be lost with its process"
+        )
     if not 0 < timeout_s < math.inf:
         raise CutError(f"timeout_s of task {name!r} must be a positive number of seconds, got {timeout_s}")
     if max_bytes is not None and not isolated:
@@ -198,7 +200,7 @@ def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sin
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CutError(f"two tasks are called {', '.join(twice)}: give them names with task(function, name='...')")
-    for before, behind in zip(made, made[1:], strict=False):
+    for before, behind in pairwise(made):
         if why := behind.signature.unfit(before.signature.returns):
             raise CutError(f"task {behind.name!r} can't take what {before.name!r} returns: {why}")
     pipeline = TaskPipeline(made, version=version, sink=sink)

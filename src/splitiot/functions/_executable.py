@@ -87,7 +87,7 @@ class TaskExecutable:
         if task.resource is None:
             return _call(function, task, ())
         try:
-            context = task.resource()
+            context: Any = task.resource()
             if hasattr(context, "__aenter__"):
                 held = _wait_for(context.__aenter__())
                 self._open.push(lambda *error: _wait_for(context.__aexit__(*error)))

@@ -183,7 +183,9 @@ def obstacle(hint: Any) -> str | None:
     if kind in (list, tuple):
         return next((why for inner in arguments if inner is not ... and (why := obstacle(inner))), None)
     if kind is dict and len(arguments) == 2:
-        return obstacle(arguments[1]) or (None if _may_be_text(arguments[0]) else "a dict with keys that are no strings")
+        return obstacle(arguments[1]) or (
+            None if _may_be_text(arguments[0]) else "a dict with keys that are no strings"
+        )
     if kind in _PLAIN or kind in _ABSTRACT or typing.is_typeddict(kind) or getattr(kind, "_is_protocol", False):
         return None
     if issubclass(kind, np.ma.MaskedArray):

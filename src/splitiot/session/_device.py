@@ -58,7 +58,7 @@ class _Pending(msgspec.Struct, eq=False):
 
 
 class DeviceCounters(msgspec.Struct, eq=False):
-    """What a session counted."""
+    """What a session counted: `dropped` by tasks that filter, `skipped` since newer frames came before they began."""
 
     requests: int = 0
     offloaded: int = 0
@@ -68,6 +68,7 @@ class DeviceCounters(msgspec.Struct, eq=False):
     bad_frames: int = 0
     dropped_observations: int = 0
     dropped: int = 0
+    skipped: int = 0
 
 
 class DeviceSession:

@@ -1,0 +1,389 @@
+"""Session, planner, runner and transport of a device, put together: what its faces have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from splitiot._log import logger
+from splitiot.cost import Constraint
+from splitiot.device._profile_cache import ProfileCache
+from splitiot.errors import (
+    DeadlineExceeded,
+    Dropped,
+    EdgeUnavailable,
+    Infeasible,
+    ProfileError,
+    SplitiotError,
+    StepError,
+    TransportError,
+)
+from splitiot.observation import Observation
+from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo, Tier
+from splitiot.plan import Outcome, Plan
+from splitiot.planner import Planner
+from splitiot.policies import Policy
+from splitiot.profiling import profile as measure
+from splitiot.recorder import Recorder
+from splitiot.runner import Runner
+from splitiot.session import DeviceEffect, DeviceSession, Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.topology import Link, TierProfile, Topology
+from splitiot.transports import Transport
+from splitiot.wire import NextPlacement
+
+__all__ = ["SLICE_S", "Begun", "Core", "Head", "ended", "step_error"]
+
+SLICE_S = 0.5  # the longest single wait, so that Ctrl-C is heard on every platform
+
+
+@frozen
+class Begun:
+    """A request that has a plan."""
+
+    plan: Plan
+    payload: Payload
+    begun_s: float
+    deadline_s: float | None
+    telemetry: Mapping[str, float] | None
+
+    @property
+    def cut(self) -> int:
+        """The number of steps on the device."""
+        return self.plan.cut
+
+
+@frozen
+class Head:
+    """What a head gave."""
+
+    result: Payload
+    seconds: float
+    steps_s: tuple[float, ...]
+
+
+class Core:
+    """What a device does, apart from waiting. Not thread-safe, but for `receive` and `head`, which change nothing here.
+
+    A request: `begin` (a plan), `head`, `submit` (which may end it at once), then effects until it has ended. What
+    returns effects expects that they are given to `pump`, which carries them out; local finishes are left to `finish`.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        transport: Transport,
+        session: DeviceSession,
+        runner: Runner,
+        info: RuntimeInfo,
+        *,
+        clock: Callable[[], float],
+        policy: Policy | None,
+        link: Link,
+        subject_to: tuple[Constraint, ...],
+        parts: frozenset[tuple[int, int]] | None,
+        planner: Planner | None,
+        recorder: Recorder | None,
+        cache: ProfileCache,
+        patience_s: float,
+        follow: bool,
+    ) -> None:
+        self.pipeline, self.transport, self.session = pipeline, transport, session
+        self.runner, self.clock = runner, clock
+        self._info, self._cache, self._policy, self._link = info, cache, policy, link
+        self._subject_to, self._parts, self._recorder = subject_to, parts, recorder
+        self._patience_s, self._follow = patience_s, follow
+        self.planner = planner
+        if planner is not None:
+            self._restrict(planner)
+        self.done: dict[int, Outcome] = {}
+        self.finishes: deque[RunLocal] = deque()
+        self._warned = False
+        self._proposed: tuple[NextPlacement | None, float] = (None, 0.0)
+        # what came before there was a planner
+        self._edge_profile: TierProfile | None = None
+        self._early: deque[Observation] = deque(maxlen=16)
+
+    # one request
+
+    def begin(
+        self, payload: Payload, begun_s: float, deadline_s: float | None, telemetry: Mapping[str, float] | None
+    ) -> Begun | Outcome:
+        """Choose a placement."""
+        now_s = self.clock()
+        try:
+            plan = self._decide(now_s, deadline_s, telemetry)
+        except Infeasible as error:
+            trouble = self.session.trouble or "busy"
+            lost = EdgeUnavailable(f"the edge can't be used ({trouble}), nor anything else: {error}")
+            return ended(None, lost, None, self.clock() - begun_s)
+        alone = self._alone(plan.cut)
+        if alone:
+            self.pump(self.session.rest(now_s))
+        elif plan.cut:
+            self.pump(self.session.rest(now_s, float(plan.costs.device_s[plan.row])))
+        return Begun(plan, payload, begun_s, deadline_s, telemetry)
+
+    def head(self, begun: Begun) -> Head | Exception:
+        """Run the head; takes as long as it takes, and may be called while other threads do other things here."""
+        try:
+            return Head(*self.runner.run_timed(0, begun.cut, begun.payload, "device"))
+        except Exception as error:
+            return error
+
+    def submit(self, begun: Begun, head: Head | Exception, lane_s: float = 0.0) -> int | Outcome:
+        """Go on behind the head: ask the edge, or end the request if nothing is left to be done.
+
+        Parameters
+        ----------
+        begun : Begun
+        head : Head or Exception
+        lane_s : float
+            How long a local finish may have to wait for the device to be free.
+
+        Returns
+        -------
+        int
+            The number under which its outcome will be in `done`.
+        Outcome
+            It has ended.
+        """
+        plan, cut, clock = begun.plan, begun.cut, self.clock
+        if isinstance(head, Exception):
+            seen = Observation(plan_id=plan.id, cut=cut)
+            return ended(plan, step_error(head), seen, clock() - begun.begun_s)
+        if head.result is DROP:
+            self.session.counters.dropped += 1
+            dropped = Dropped("a task on the device dropped the frame")
+            return ended(plan, dropped, Observation(plan_id=plan.id, cut=cut), clock() - begun.begun_s)
+        if self._alone(cut):
+            return self._done_alone(begun, head)
+        deadline_s = begun.deadline_s
+        finish_s = self._finish_s(cut)
+        try:
+            sequence, effects = self.session.submit(
+                plan,
+                head.result,
+                now_s=clock(),
+                begun_s=begun.begun_s,
+                deadline_s=math.inf if deadline_s is None else begun.begun_s + deadline_s,
+                patience_s=self._patience_s,
+                head_s=head.seconds,
+                head_steps_s=head.steps_s,
+                finish_s=None if finish_s is None else finish_s + lane_s,
+                telemetry=begun.telemetry,
+            )
+        except SplitiotError as error:
+            seen = Observation(plan_id=plan.id, cut=cut, head_s=head.seconds)
+            return ended(plan, error, seen, clock() - begun.begun_s)
+        self.pump(effects)
+        return sequence
+
+    def take(self, sequence: int) -> Outcome:
+        """Take the outcome of a request that has ended."""
+        outcome = self.done.pop(sequence)
+        if outcome.source == "edge" and not outcome.exact and not self._warned:
+            self._warned = True
+            logger.warning("the edge runs %s, this device %s: results may differ", self.session.edge, self._info)
+        return outcome
+
+    def abandon(self) -> None:
+        """Nobody waits for the requests any more."""
+        self.session.abandon()
+        self.done.clear()
+        self.finishes.clear()
+
+    def reset(self) -> None:
+        """Forget what a stateful pipeline remembers, here and on the edge."""
+        self.runner.reset("device")
+        self.session.reset()
+        self.session.take_next()
+        self._proposed = (None, 0.0)  # it kept to the old cut
+        if self.planner is not None:
+            self.planner.reset()
+
+    def _alone(self, cut: int) -> bool:
+        return cut == self.pipeline.n and self.pipeline.sink == "device"
+
+    def _done_alone(self, begun: Begun, head: Head) -> Outcome:
+        plan, now_s = begun.plan, self.clock()
+        sent, kept = self.pipeline.divide(plan.cut, head.result)
+        seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=head.seconds, head_steps_s=head.steps_s)
+        self.pump(self.session.ran_alone(seen))
+        latency_s = now_s - begun.begun_s
+        if begun.deadline_s is not None and latency_s > begun.deadline_s:
+            late = DeadlineExceeded(f"ran locally, {latency_s - begun.deadline_s:.3f} s longer than the deadline")
+            return ended(plan, late, seen, latency_s)
+        return Outcome(
+            value=self.pipeline.join(kept, sent),
+            error=None,
+            source="local",
+            exact=True,
+            plan=plan,
+            observation=seen,
+            latency_s=latency_s,
+        )
+
+    def _decide(self, now_s: float, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Plan:
+        planner = self.planner
+        assert planner is not None
+        up = self.session.edge_up(now_s)
+        if self._follow:
+            self._proposed = self.session.take_next() or self._proposed
+        proposal, until_s = self._proposed
+        if up and proposal is not None and now_s < until_s:
+            if proposal.probe:
+                self._proposed = (None, 0.0)  # it is to be tried once
+            return planner.adopt(
+                now_s,
+                proposal.cuts[0],
+                plan_id=proposal.plan_id,
+                why=proposal.why,
+                probe=proposal.probe,
+                propensity=proposal.propensity,
+                deadline_s=deadline_s,
+                telemetry=telemetry,
+            )
+        return planner.decide(now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=up)
+
+    def _finish_s(self, cut: int) -> float | None:
+        n = self.pipeline.n
+        if self._parts is not None and (cut, n) not in self._parts:
+            return None
+        if self.planner is None or not self.pipeline.runs_on(Tier.DEVICE, cut, n):
+            return None
+        return self.planner.finish_s(cut)
+
+    # effects
+
+    def pump(self, effects: Sequence[DeviceEffect]) -> None:
+        """Carry out effects."""
+        waiting = deque(effects)
+        while waiting:
+            effect = waiting.popleft()
+            if isinstance(effect, Done):
+                self.done[effect.sequence] = effect.outcome
+            elif isinstance(effect, Observed):
+                if self.planner is None:
+                    self._early.append(effect.observation)
+                else:
+                    self.planner.observe(effect.observation, now_s=self.clock())
+            elif isinstance(effect, Send):
+                try:
+                    self.transport.send(effect.frame, timeout_s=SLICE_S)
+                except (TransportError, OSError) as error:
+                    waiting += self.session.failed(effect.frame, error, self.clock())
+            elif isinstance(effect, RunLocal):
+                self.finishes.append(effect)
+            elif isinstance(effect, EdgeProfile):
+                self._edge_profile = effect.profile
+                if self.planner is not None:
+                    self._use_edge_profile(self.planner)
+
+    def finish(self, effect: RunLocal) -> tuple[Payload | Exception, float, tuple[float, ...]]:
+        """Run a local finish, like `head`; tell `finished` what it gives."""
+        try:
+            result, seconds, steps_s = self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
+            if result is DROP:
+                return Dropped("a task on the device dropped the frame"), seconds, ()
+        except Exception as error:
+            return error, 0.0, ()
+        return result, seconds, steps_s
+
+    def finished(
+        self, effect: RunLocal, result: Payload | Exception, seconds: float, steps_s: tuple[float, ...]
+    ) -> list[DeviceEffect]:
+        """A local finish has ended."""
+        return self.session.local_done(effect.sequence, result, seconds, self.clock(), steps_s)
+
+    def receive(self, timeout_s: float) -> bytes | TransportError | OSError | None:
+        """Wait for a frame or for news of one that was lost; give it to `took`."""
+        try:
+            return self.transport.receive(timeout_s=timeout_s)
+        except (TransportError, OSError) as error:
+            return error
+
+    def took(self, frame: bytes | TransportError | OSError) -> list[DeviceEffect]:
+        """Something came."""
+        if isinstance(frame, TransportError | OSError):
+            lost = getattr(frame, "frame", None)
+            if lost is None:
+                return self.session.broken(frame, self.clock())
+            return self.session.failed(lost, frame, self.clock())
+        return self.session.receive(frame, self.clock())
+
+    def drain(self) -> None:
+        """Take in what came since the last request, at most as much as a session can have asked for."""
+        self.pump(self.session.tick(self.clock()))
+        for _ in range(64):
+            frame = self.receive(0.0)
+            if frame is None:
+                return
+            self.pump(self.took(frame))
+
+    # the start
+
+    def connect(self, connect_s: float) -> bool:
+        """Greet the edge; whether it answered in time."""
+        session, began_s = self.session, self.clock()
+        self.pump(session.tick(began_s))
+        while not session.settled and (left_s := began_s + connect_s - self.clock()) > 0:
+            frame = self.receive(min(left_s, 0.05))
+            if frame is not None:
+                self.pump(self.took(frame))
+            self.pump(session.tick(self.clock()))
+        up = session.edge_up(self.clock())
+        if not up:
+            logger.info("no edge yet (%s): the device begins alone", session.trouble or "no answer")
+        return up
+
+    def own_profile(self, sample: Any) -> TierProfile:
+        """Return what the pipeline costs here: given, kept from before, or measured now, which takes a while."""
+        own = self.session.profile or self._cache.load(self.pipeline, self._info)
+        if own is None:
+            logger.info("measuring what the pipeline costs here")
+            own = measure(self.pipeline, sample, runner=self.runner)
+            self._cache.save(own, self.pipeline, self._info)
+        return own
+
+    def plan_with(self, own: TierProfile) -> None:
+        """Make the planner."""
+        self.session.profile = own
+        # until the edge tells its profile, it is believed to be as fast as the device: the first answers correct that
+        topology = Topology(tiers=[own, evolve(own)], links=[self._link])
+        planner = Planner(self.pipeline, topology, self._policy, recorder=self._recorder, subject_to=self._subject_to)
+        self._restrict(planner)
+        self._use_edge_profile(planner)
+        planner.observe(*self._early, now_s=self.clock())
+        self._early.clear()
+        self.planner = planner
+
+    def _restrict(self, planner: Planner) -> None:
+        if self._parts is not None:
+            planner.restrict({0, *(stop for start, stop in self._parts if start == 0)})
+
+    def _use_edge_profile(self, planner: Planner) -> None:
+        if self._edge_profile is not None:
+            with contextlib.suppress(ProfileError):
+                planner.set_profile(1, self._edge_profile)
+
+
+def step_error(error: Exception) -> SplitiotError:
+    """Return an error that ends a request, made of what a step raised."""
+    if isinstance(error, SplitiotError):
+        return error
+    words = "; ".join([f"a step raised {error!r}", *getattr(error, "__notes__", ())])
+    wrapped = StepError(words)
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def ended(plan: Plan | None, error: SplitiotError, seen: Observation | None, latency_s: float) -> Outcome:
+    """Return the outcome of a request without a value."""
+    return Outcome(
+        value=None, error=error, source="none", exact=False, plan=plan, observation=seen, latency_s=latency_s
+    )

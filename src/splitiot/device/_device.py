@@ -1,0 +1,402 @@
+"""The device: its blocking face."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from splitiot.cost import Constraint
+from splitiot.device._core import SLICE_S, Core, ended, step_error
+from splitiot.device._profile_cache import ProfileCache
+from splitiot.device._stream import Keep, Stream
+from splitiot.errors import LocalProtocolError, ProfileError
+from splitiot.pipeline import Payload, Pipeline, Runtime
+from splitiot.plan import Outcome
+from splitiot.planner import Planner
+from splitiot.policies import Policy
+from splitiot.recorder import Recorder
+from splitiot.runner import Runner
+from splitiot.session import DeviceCounters, DeviceSession, RunLocal
+from splitiot.topology import Link, TierProfile
+from splitiot.transports import Transport
+
+__all__ = ["Device"]
+
+_DEFAULT_LINK = Link.from_mbit_per_s(10, rtt_s=0.02)
+
+
+class Device:
+    """Runs a pipeline: its head here, its tail on an edge, the cut chosen anew for each request.
+
+    A request ends in exactly one `Outcome` by its deadline. If the edge can't be reached or is too late, the device
+    finishes from the payload that it kept.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The same as on the edge.
+    transport : Transport
+    policy : Policy, optional
+        How to choose; `adaptive()` unless given.
+    profile : TierProfile, optional
+        What the pipeline costs here. Unless given, it is read from the cache, or measured on `sample`, or on the first
+        request's value (which takes a second or two, once a machine, runtime and pipeline).
+    sample : object, optional
+        What `pipeline.run` takes.
+    link : Link, optional
+        What to believe of the link until it has been measured.
+    runtime : Runtime, optional
+        What models are run with.
+    parts : sequence of (int, int), optional
+        The only parts that this device has; all, or those of a bundle, unless given.
+    exact : bool
+        Use the edge only while its results agree bit for bit with the device's.
+    deadline_s : float, optional
+        For requests that give none of their own. A result that comes after it is an error; without one, none is late.
+    patience_s : float
+        How long an edge may be silent, deadline or not, before the device finishes a request itself, or where it
+        can't, gives it up.
+    connect_s : float
+        How long to wait for the edge at the start. Without it the device begins alone.
+    subject_to : constraint, or iterable of them
+        What every placement must have, such as ``StepsOnDevice(1)``: the raw input never leaves the device.
+    follow : bool
+        Use the placements that the edge's planner proposes, while they are valid.
+    cache : bool or path
+        Where own profiles are kept; True is the user's cache folder.
+    planner : Planner, optional
+        One of your own, instead of `policy`, `profile` and `link`: for other estimators, an objective, a seed.
+    recorder : Recorder, optional
+        Is told each plan and observation of the planner that the device makes: `splitiot.sim.TraceWriter` logs them.
+        Give it to a planner of your own yourself.
+    runner : Runner, optional
+        One of your own, instead of `runtime`.
+    telemetry : callable, optional
+        Gives what policies may want to know of this device, for each request: `splitiot.DeviceLoad`, for example.
+    clock : callable
+        Monotonic seconds.
+
+    Examples
+    --------
+    See `splitiot.EdgeService` for both sides in one process.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        transport: Transport,
+        *,
+        policy: Policy | None = None,
+        profile: TierProfile | None = None,
+        sample: Any = None,
+        link: Link | None = None,
+        runtime: Runtime | None = None,
+        parts: Sequence[tuple[int, int]] | None = None,
+        exact: bool = False,
+        deadline_s: float | None = None,
+        patience_s: float = 5.0,
+        connect_s: float = 2.0,
+        subject_to: Iterable[Constraint] | Constraint = (),
+        follow: bool = False,
+        cache: bool | str | os.PathLike[str] = True,
+        planner: Planner | None = None,
+        recorder: Recorder | None = None,
+        runner: Runner | None = None,
+        telemetry: Callable[[], Mapping[str, float]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        _positive(deadline_s)
+        _positive(patience_s)
+        if recorder is not None and planner is not None:
+            raise ValueError("a planner of your own has its own recorder: Planner(..., recorder=...)")
+        if profile is None and planner is not None:
+            profile = planner.topology.tiers[0]
+        if profile is not None and profile.digest != pipeline.digest:
+            raise ProfileError("this profile is of another pipeline: measure this one with splitiot.profile()")
+        constraints = (subject_to,) if callable(subject_to) else tuple(subject_to)
+        if constraints and planner is not None:
+            raise ValueError("a planner of your own has its own constraints: Planner(..., subject_to=...)")
+        self._pipeline, self._transport, self._clock, self._sample = pipeline, transport, clock, sample
+        self._own_runner = runner is None
+        self._runner = runner or Runner(pipeline, runtime=runtime, clock=clock)
+        self._deadline_s, self._connect_s, self._telemetry = deadline_s, connect_s, telemetry
+        info = pipeline.runtime_info(runtime)
+        parts = pipeline.parts if parts is None else parts
+        self._session = DeviceSession(
+            pipeline,
+            boot=int.from_bytes(os.urandom(8), "little") >> 1,
+            runtime=info,
+            profile=profile,
+            parts=parts,
+            exact=exact,
+        )
+        self._core = Core(
+            pipeline,
+            transport,
+            self._session,
+            self._runner,
+            info,
+            clock=clock,
+            policy=policy,
+            link=link or _DEFAULT_LINK,
+            subject_to=constraints,
+            parts=None if parts is None else frozenset((int(a), int(b)) for a, b in parts),
+            planner=planner,
+            recorder=recorder,
+            cache=ProfileCache(cache),
+            patience_s=patience_s,
+            follow=follow,
+        )
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self._connected = self._closed = False
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What it runs."""
+        return self._pipeline
+
+    @property
+    def planner(self) -> Planner:
+        """Its beliefs and its policy; there is none before the device has a profile."""
+        if self._core.planner is None:
+            raise ProfileError("not profiled yet: give Device a sample or a profile, or run something first")
+        return self._core.planner
+
+    @property
+    def edge_up(self) -> bool:
+        """Whether the edge can be used now."""
+        return self._session.edge_up(self._clock())
+
+    @property
+    def counters(self) -> DeviceCounters:
+        """What was counted since the start."""
+        return self._session.counters
+
+    def connect(self) -> bool:
+        """Say hello and measure the link; whether the edge answered within `connect_s`.
+
+        Called by ``with``, and by the first `run`.
+        """
+        with self._lock:
+            self._check_free()
+            if self._core.planner is None and (self._sample is not None or self._session.profile is not None):
+                self._prepare(self._sample)
+            return self._connect()
+
+    def run(
+        self, value: Any, *, deadline_s: float | None = None, telemetry: Mapping[str, float] | None = None
+    ) -> Outcome:
+        """Run the pipeline on one value.
+
+        Parameters
+        ----------
+        value : object
+            What `pipeline.run` takes.
+        deadline_s : float, optional
+            From now.
+        telemetry : mapping of str to float, optional
+            What policies may want to know: ``{"battery": 0.4}``; goes before what the device's `telemetry` gives.
+
+        Returns
+        -------
+        Outcome
+            With a value, or a typed error; `Outcome.unwrap` raises that.
+
+        Raises
+        ------
+        TypeError, ValueError, CutError
+            `value` is not what the pipeline takes, the deadline is no positive number, or the policy names an
+            impossible cut: mistakes of the caller.
+        LocalProtocolError
+            `value` is not what the pipeline takes, the device was closed, or is at work on a stream.
+        """
+        deadline_s = _positive(self._deadline_s if deadline_s is None else deadline_s)
+        with self._lock:
+            self._check_free()
+            payload = self._pipeline.bind(value)
+            began_s = self._clock()
+            if self._core.planner is None:
+                try:
+                    self._prepare(value)
+                except Exception as error:  # a step raised while it was measured
+                    return ended(None, step_error(error), None, self._clock() - began_s)
+            if not self._connected:
+                self._connect()
+            try:
+                return self._run(payload, deadline_s, self._told(telemetry))
+            except BaseException:  # Ctrl-C, say: nobody waits for the answer any more
+                self._core.abandon()
+                raise
+
+    def map(
+        self,
+        values: Iterable[Any],
+        *,
+        window: int = 3,
+        keep: Keep = "all",
+        deadline_s: float | None = None,
+        telemetry: Mapping[str, float] | None = None,
+    ) -> Iterator[Outcome]:
+        """Run the pipeline on many values, several at a time: device, link and edge work on different ones at once.
+
+        Parameters
+        ----------
+        values : iterable
+            What `pipeline.run` takes, each. It is read in a thread of its own, as there is room.
+        window : int
+            The most values that are on their way at once. As many as there are resources in series (device, link,
+            edge) keep all of them at work, if round trips are short; else ``latency_s / period_s`` of the costs.
+        keep : {"all", "newest"}
+            Where values come faster than they can be worked on: make the source wait, or let the newest take the place
+            of one that waits. Those that gave way have no outcome, and are counted in ``counters.skipped``.
+        deadline_s : float, optional
+            For each, from when it was taken from the source.
+        telemetry : mapping of str to float, optional
+            As for `run`.
+
+        Returns
+        -------
+        iterator of Outcome
+            In the order of the values; ``outcome.index`` says of which. An outcome waits for those before it, and not
+            more than `window` wait for the caller. Closing the iterator (``break`` in a loop does it) ends what is
+            under way. Until then the device does nothing else.
+
+        Raises
+        ------
+        ValueError
+            `window`, `keep` or the deadline is out of range.
+        LocalProtocolError
+            The device was closed, or is at work on another stream.
+        Exception
+            Whatever the source raises, behind the outcomes of what it gave before; and mistakes of a policy.
+
+        Examples
+        --------
+        >>> from splitiot import EdgeService, Fixed, InMemory, tasks
+        >>> def double(x): return 2 * x
+        >>> def increment(x): return x + 1
+        >>> pipeline = tasks([double, increment])
+        >>> service = EdgeService([pipeline])
+        >>> transport = InMemory(lambda frame: service.handle(frame, peer="me"))
+        >>> with Device(pipeline, transport, sample=20, policy=Fixed(1)) as device:
+        ...     [outcome.value for outcome in device.map(range(4))]
+        [1, 3, 5, 7]
+        """
+        deadline_s = _positive(self._deadline_s if deadline_s is None else deadline_s)
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+            raise ValueError(f"a window is a whole number of at least 1, got {window!r}")
+        if keep not in ("all", "newest"):
+            raise ValueError(f"keep is 'all' or 'newest', got {keep!r}")
+        stream = Stream(
+            self._core,
+            values,
+            window=window,
+            keep=keep,
+            deadline_s=deadline_s,
+            telemetry=lambda: self._told(telemetry),
+        )
+        return self._streamed(stream)
+
+    def _streamed(self, stream: Stream) -> Iterator[Outcome]:
+        with self._lock:
+            self._check_free()
+            if self._core.planner is None and self._session.profile is not None:
+                self._prepare(None)
+            if not self._connected:
+                self._connect()
+            self._core.drain()
+            self._stream = stream
+        try:
+            yield from stream.outcomes()
+        finally:
+            self._stream = None
+
+    def reset(self) -> None:
+        """Forget what a stateful pipeline remembers, here and on the edge; the cut may then move."""
+        with self._lock:
+            self._check_free()
+            self._core.reset()
+
+    def close(self) -> None:
+        """Close the transport, and the runner unless it was given."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if self._stream is not None:
+                self._stream.stop()
+            self._transport.close()
+            if self._own_runner:
+                self._runner.close()
+
+    def __enter__(self) -> Device:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_free(self) -> None:
+        if self._closed:
+            raise LocalProtocolError("this device was closed")
+        if self._stream is not None:
+            raise LocalProtocolError("this device is at work on a stream: close that first, or use its outcomes up")
+
+    def _told(self, telemetry: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        if self._telemetry is None:
+            return telemetry
+        return self._telemetry() if telemetry is None else {**self._telemetry(), **telemetry}
+
+    def _prepare(self, sample: Any) -> None:
+        self._core.plan_with(self._core.own_profile(sample))
+
+    def _connect(self) -> bool:
+        self._connected = True
+        return self._core.connect(self._connect_s)
+
+    # one request
+
+    def _run(self, payload: Payload, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Outcome:
+        core, begun_s = self._core, self._clock()
+        core.drain()
+        begun = core.begin(payload, begun_s, deadline_s, telemetry)
+        if isinstance(begun, Outcome):
+            return begun
+        sequence = core.submit(begun, core.head(begun))
+        if isinstance(sequence, Outcome):
+            return sequence
+        while sequence not in core.done:
+            if core.finishes:
+                self._finish(core.finishes.popleft())
+            else:
+                self._wait(core.session.wake_s())
+        return core.take(sequence)
+
+    def _finish(self, effect: RunLocal) -> None:
+        core = self._core
+        result, seconds, steps_s = core.finish(effect)
+        frame = core.receive(0.0)  # an answer that came meanwhile was first
+        if frame is not None:
+            core.pump(core.took(frame))
+        core.pump(core.finished(effect, result, seconds, steps_s))
+
+    def _wait(self, wake_s: float | None) -> None:
+        core, now_s = self._core, self._clock()
+        frame = core.receive(SLICE_S if wake_s is None else min(max(0.0, wake_s - now_s), SLICE_S))
+        if frame is not None:
+            core.pump(core.took(frame))
+        core.pump(core.session.tick(self._clock()))
+
+
+def _positive(deadline_s: float | None) -> float | None:
+    if deadline_s is not None and not 0 < deadline_s < math.inf:
+        raise ValueError(f"deadline_s must be a positive number of seconds, got {deadline_s}")
+    return deadline_s

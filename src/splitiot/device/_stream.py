@@ -1,0 +1,261 @@
+"""Many requests at once: device, link and edge work on different frames."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal
+
+from attrs import evolve, frozen
+
+from splitiot.device._core import SLICE_S, Begun, Core, ended, step_error
+from splitiot.plan import Outcome
+from splitiot.session import RunLocal
+
+__all__ = ["Keep", "Stream"]
+
+Keep = Literal["all", "newest"]
+
+# How long a single wait for a frame may be: what falls due meanwhile, a hedge say, is late by as much.
+_HASTE_S: Final = 0.005
+_LEISURE_S: Final = 0.02
+_JOIN_S: Final = 1.0
+
+
+@frozen
+class _Frame:
+    index: int
+    value: Any
+    begun_s: float
+
+
+class Stream:
+    """Frames on their way through a device, in order.
+
+    Three threads beside the caller's: one takes the frames from their source, one is the device's compute lane (local
+    finishes, then heads), one listens to the edge. All that they share is guarded by one condition; what takes long (a
+    head, a wait) is done without it.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        frames: Iterable[Any],
+        *,
+        window: int,
+        keep: Keep,
+        deadline_s: float | None,
+        telemetry: Callable[[], Mapping[str, float] | None],
+    ) -> None:
+        self._core, self._frames = core, frames
+        self._window, self._keep, self._deadline_s, self._telemetry = window, keep, deadline_s, telemetry
+        self._changed = threading.Condition()
+        self._waiting: deque[_Frame] = deque()
+        self._numbers: dict[int, _Frame] = {}  # by sequence: requests that the session has
+        self._outcomes: dict[int, Outcome | None] = {}  # by index; None for a frame that gave way to a newer one
+        self._taken = 0  # from the source
+        self._begun = 0  # of those, begun
+        self._ended = 0  # of those, handed to the caller
+        self._exhausted = self._stopped = False
+        self._error: BaseException | None = None
+        self._source_error: BaseException | None = None
+        self._idle = False  # the lane has done all there was
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Give the outcomes in order; closing this ends all."""
+        core = self._core
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"splitiot-{name}", daemon=True)
+            for name, work in (("source", self._feed), ("lane", self._compute), ("listener", self._listen))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            index = 0
+            while (outcome := self._next(index)) is not None:
+                index = outcome.index + 1
+                yield outcome
+        finally:
+            with self._changed:
+                self._stopped = True
+                if core.session.pending:
+                    core.abandon()
+                core.done.clear()
+                self._changed.notify_all()
+            for thread in threads[1:]:
+                thread.join()  # a head that runs is waited for: the runner must not be closed under it
+            threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
+
+    def stop(self) -> None:
+        """End all at once, from another thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _next(self, index: int) -> Outcome | None:
+        """Wait for the outcome of a frame, or of the next one that did not give way; None at the end."""
+        with self._changed:
+            while True:
+                while index in self._outcomes:
+                    outcome = self._outcomes.pop(index)
+                    if outcome is not None:
+                        self._ended += 1
+                        self._changed.notify_all()
+                        return outcome
+                    index += 1
+                if self._error is not None:
+                    raise self._error
+                if self._exhausted and index >= self._taken:
+                    if self._source_error is not None:
+                        raise self._source_error
+                    return None
+                if self._stopped:
+                    return None
+                self._changed.wait(SLICE_S)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # the caller gets it, behind the outcomes that there are
+            with self._changed:
+                self._error = self._error or error
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    # the source
+
+    def _feed(self) -> None:
+        try:
+            for value in self._pulled():
+                begun_s = self._core.clock()
+                with self._changed:
+                    if self._stopped:
+                        return
+                    if self._keep == "newest" and self._waiting:
+                        self._outcomes[self._waiting.popleft().index] = None
+                        self._core.session.counters.skipped += 1
+                    self._waiting.append(_Frame(self._taken, value, begun_s))
+                    self._taken += 1
+                    self._changed.notify_all()
+        except BaseException as error:  # what was taken before goes on
+            self._source_error = error
+        finally:
+            with self._changed:
+                self._exhausted = True
+                self._changed.notify_all()
+
+    def _pulled(self) -> Iterator[Any]:
+        frames = iter(self._frames)
+        while True:
+            if self._keep == "all":  # asked for only when there is room: a camera's picture should not age here
+                with self._changed:
+                    while not self._stopped and self._taken - self._ended >= self._window:
+                        self._changed.wait(SLICE_S)
+            if self._stopped:
+                return
+            try:
+                value = next(frames)
+            except StopIteration:
+                return
+            yield value
+
+    # the device's compute lane
+
+    def _compute(self) -> None:
+        core = self._core
+        while (work := self._work()) is not None:
+            if isinstance(work, RunLocal):
+                result, seconds, steps_s = core.finish(work)
+                with self._changed:
+                    core.pump(core.finished(work, result, seconds, steps_s))
+                    self._collect()
+                continue
+            begun = self._begin(work)
+            if begun is None:
+                continue
+            head = core.head(begun)
+            with self._changed:
+                if core.pipeline.remembers_from(begun.cut):  # the edge takes one at a time, in order
+                    while self._numbers and not self._stopped:
+                        self._changed.wait(SLICE_S)
+                if self._stopped:
+                    return
+                self._end_or_go_on(work, begun, core.submit(begun, head, self._lane_s(begun)))
+        self._idle = True
+
+    def _work(self) -> _Frame | RunLocal | None:
+        with self._changed:
+            while not self._stopped:
+                if self._core.finishes:
+                    return self._core.finishes.popleft()
+                if self._waiting and self._begun - self._ended < self._window:
+                    self._begun += 1
+                    return self._waiting.popleft()
+                if self._exhausted and not self._waiting and not self._numbers:
+                    return None
+                self._changed.wait(SLICE_S)
+        return None
+
+    def _begin(self, frame: _Frame) -> Begun | None:
+        core = self._core
+        if core.planner is None:
+            try:
+                own = core.own_profile(frame.value)
+            except Exception as error:  # a step raised while it was measured
+                self._end(frame, ended(None, step_error(error), None, core.clock() - frame.begun_s))
+                return None
+            with self._changed:
+                core.plan_with(own)
+        try:
+            payload = core.pipeline.bind(frame.value)
+        except Exception as error:
+            self._end(frame, ended(None, step_error(error), None, core.clock() - frame.begun_s))
+            return None
+        with self._changed:
+            begun = core.begin(payload, frame.begun_s, self._deadline_s, self._telemetry())
+        if isinstance(begun, Outcome):
+            self._end(frame, begun)
+            return None
+        return begun
+
+    def _lane_s(self, begun: Begun) -> float:
+        """How long a local finish may have to wait: for the head of the next frame."""
+        planner = self._core.planner
+        return 0.0 if planner is None or self._window == 1 else planner.finish_s(0) - planner.finish_s(begun.cut)
+
+    def _end_or_go_on(self, frame: _Frame, begun: Begun, ended: int | Outcome) -> None:
+        if isinstance(ended, Outcome):
+            self._end(frame, ended)
+        else:
+            self._numbers[ended] = frame
+            self._collect()
+
+    def _end(self, frame: _Frame, outcome: Outcome) -> None:
+        with self._changed:
+            self._outcomes[frame.index] = evolve(outcome, index=frame.index)
+            self._changed.notify_all()
+
+    def _collect(self) -> None:
+        """Take over what has ended in the session."""
+        core = self._core
+        for sequence in [number for number in core.done if number in self._numbers]:
+            self._end(self._numbers.pop(sequence), core.take(sequence))
+        if core.finishes:
+            self._changed.notify_all()
+
+    # the link
+
+    def _listen(self) -> None:
+        core = self._core
+        wait_s = _LEISURE_S if self._deadline_s is None else _HASTE_S
+        while not (self._stopped or self._idle):
+            frame = core.receive(wait_s)
+            with self._changed:
+                if self._stopped:
+                    return
+                if frame is not None:
+                    core.pump(core.took(frame))
+                core.pump(core.session.tick(core.clock()))
+                self._collect()
