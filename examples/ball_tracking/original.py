@@ -45,7 +45,7 @@ def track(video: str, annotated: str | None = None) -> list[dict[str, Any]]:
         for i in range(1, len(trail)):
             before, after = trail[i - 1], trail[i]
             if before is not None and after is not None:
-                cv2.line(small, before, after, (40, 90 + 165 * i // 32, 255), 1 + 3 * i // 32, cv2.LINE_AA)
+                cv2.line(small, before, after, (40, 90 + 165 * i // 32, 255), 1 + 2 * i // 32, cv2.LINE_AA)
         text = "no ball"
         if found:
             cv2.circle(small, (round(x), round(y)), round(radius), (255, 255, 255), 2, cv2.LINE_AA)

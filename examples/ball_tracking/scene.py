@@ -111,8 +111,8 @@ def _background(photograph: Picture, t: float) -> NDArray[np.float32]:
     height, width = photograph.shape[:2]
     dx = 10 * math.sin(2 * math.pi * t / 7.3) + WIDTH / 2 - zoom * width / 2
     dy = 6 * math.sin(2 * math.pi * t / 5.2) + HEIGHT / 2 - zoom * height / 2
-    moved = cv2.warpAffine(photograph, np.array([[zoom, 0, dx], [0, zoom, dy]]), (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
-    return np.asarray(moved, np.float32)
+    moved = np.array([[zoom, 0, dx], [0, zoom, dy]])
+    return np.asarray(cv2.warpAffine(photograph, moved, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR), np.float32)
 
 
 def _front(photograph: Picture) -> NDArray[np.float32]:

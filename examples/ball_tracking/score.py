@@ -25,9 +25,9 @@ def score(values: Iterable[dict[str, Any] | None], truth: Sequence[Ball], width:
     Returns
     -------
     dict of str to float
-        ``error_px`` (mean), ``error_median_px`` and ``error_p95_px`` over frames where ball and tracker agree that there
-        is one; ``found`` and ``missing``: shares of the frames with a visible ball (half of it or more) where it was
-        found, or that have no value; ``false_alarms``: the share of frames where nothing of the ball is visible and one
+        ``error_px`` (mean), ``error_median_px`` and ``error_p95_px`` over the frames where the ball is visible (half
+        of it or more) and was found; ``found`` and ``missing``: the shares of the frames with a visible ball where it
+        was found, or that have no value; ``false_alarms``: the share of the frames with nothing of the ball where one
         was found all the same.
     """
     scale = WIDTH / width

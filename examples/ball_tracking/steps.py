@@ -6,8 +6,9 @@ take the largest thing that is left.
 
 from __future__ import annotations
 
+import itertools
 import os
-import tempfile
+import uuid
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -88,9 +89,7 @@ class Canvas:
         if self._writer is None:
             folder = Path(self._file).resolve().parent
             folder.mkdir(parents=True, exist_ok=True)
-            opened, name = tempfile.mkstemp(prefix="making-", suffix=".avi", dir=folder)
-            os.close(opened)
-            self._making = Path(name)
+            self._making = folder / f"making-{uuid.uuid4().hex}.avi"
             self._writer = scene.open_writer(self._making, width=picture.shape[1], height=picture.shape[0])
         self._writer.write(picture)
 
@@ -111,10 +110,9 @@ def draw(canvas: Canvas, picture: Picture, ball: Place | None) -> dict[str, Any]
     canvas.found += ball is not None
     canvas.trail.append(None if ball is None else (round(ball[0]), round(ball[1])))
     drawn = picture.copy()  # what came may be somebody else's, or read-only
-    places = list(canvas.trail)
-    for age, (a, b) in enumerate(zip(places, places[1:], strict=False), start=1):
+    for age, (a, b) in enumerate(itertools.pairwise(canvas.trail), start=1):
         if a is not None and b is not None:
-            cv2.line(drawn, a, b, (40, 90 + 165 * age // TRAIL, 255), 1 + 3 * age // TRAIL, cv2.LINE_AA)
+            cv2.line(drawn, a, b, (40, 90 + 165 * age // TRAIL, 255), 1 + 2 * age // TRAIL, cv2.LINE_AA)
     if ball is not None:
         x, y, radius = ball
         cv2.circle(drawn, (round(x), round(y)), round(radius), (255, 255, 255), 2, cv2.LINE_AA)

@@ -10,6 +10,7 @@ each turn its flaw gives the casing a blow, which rings at a few kilohertz, firs
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ def spectrum(signal: Signal) -> tuple[Signal, Signal]:
 def features(signal: Signal, energy: Signal) -> Features:
     """Eleven numbers: logarithms of RMS and of the energies in eight bands, kurtosis, crest factor."""
     edges = np.searchsorted(np.fft.rfftfreq(len(signal), 1 / RATE_HZ), BANDS_HZ)
-    bands = [energy[a:b].sum(dtype=np.float64) for a, b in zip(edges, edges[1:], strict=False)]
+    bands = [energy[a:b].sum(dtype=np.float64) for a, b in itertools.pairwise(edges)]
     x = signal.astype(np.float64)
     rms = math.sqrt(np.mean(x**2))
     shape = [np.mean(x**4) / rms**4, np.abs(x).max() / rms]
