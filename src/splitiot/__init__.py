@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from splitiot.link_probe import fetch_profile, measure_link
     from splitiot.models import Bundle, Model, from_keras, load_bundle, load_model, save_bundle
     from splitiot.observation import EdgeTimes, Observation
-    from splitiot.pipeline import Boundary, Pipeline, Placement, Runtime, Step, Tier
+    from splitiot.pipeline import DROP, Boundary, Drop, Pipeline, Placement, Runtime, Step, Tier
     from splitiot.plan import Outcome, Plan
     from splitiot.planner import Planner
     from splitiot.policies import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Policy,
         RetestOnDrift,
         StaleProbe,
+        ThroughputTarget,
         adaptive,
     )
     from splitiot.profiling import profile
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DROP",
     "AtMost",
     "Best",
     "Boundary",
@@ -66,6 +68,7 @@ __all__ = [
     "Deadline",
     "Decision",
     "Device",
+    "Drop",
     "EdgeService",
     "EdgeTimes",
     "Fixed",
@@ -91,6 +94,7 @@ __all__ = [
     "StaleProbe",
     "Step",
     "StepsOnDevice",
+    "ThroughputTarget",
     "Tier",
     "TierProfile",
     "Topology",
@@ -125,7 +129,7 @@ _HOMES = {
     "link_probe": ("fetch_profile", "measure_link"),
     "models": ("Bundle", "Model", "from_keras", "load_bundle", "load_model", "save_bundle"),
     "observation": ("EdgeTimes", "Observation"),
-    "pipeline": ("Boundary", "Pipeline", "Placement", "Runtime", "Step", "Tier"),
+    "pipeline": ("DROP", "Boundary", "Drop", "Pipeline", "Placement", "Runtime", "Step", "Tier"),
     "plan": ("Outcome", "Plan"),
     "planner": ("Planner",),
     "policies": (
@@ -140,6 +144,7 @@ _HOMES = {
         "Policy",
         "RetestOnDrift",
         "StaleProbe",
+        "ThroughputTarget",
         "adaptive",
     ),
     "profiling": ("profile",),

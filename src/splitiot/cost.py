@@ -85,10 +85,18 @@ class _Table:
     terms: Floats  # (rows, 6)
     power: Power | None
     row_of: dict[int, int] = field(init=False)
+    in_turn: NDArray[np.bool_] | None = field(init=False)  # rows whose requests reach the edge one after another
 
     @row_of.default
     def _index(self) -> dict[int, int]:
         return {placement.cut: row for row, placement in enumerate(self.placements)}
+
+
+    @in_turn.default
+    def _find(self) -> NDArray[np.bool_] | None:
+        found = np.array([self.pipeline.remembers_from(placement.cut) for placement in self.placements])
+        found &= self.terms[:, _RTT] > 0
+        return found if found.any() else None
 
 
 class Costs:
@@ -272,9 +280,22 @@ class Costs:
 
     @property
     def period_s(self) -> Floats:
-        """Seconds between results of a pipelined run: the slowest of device, uplink, edge and downlink."""
-        busy = self._terms[:, :4] * self._beliefs[:4]
-        result: Floats = busy.max(axis=1)
+        """Seconds between results of a pipelined run: the slowest of device, uplink, edge and downlink.
+
+        Where the tail remembers something, link and edge work on one request at a time, and count together.
+        """
+        busy = self._terms * self._beliefs
+        result: Floats = busy[:, :4].max(axis=1)
+        if self._table.in_turn is not None:
+            result = np.where(self._table.in_turn, np.maximum(busy[:, 0], busy[:, 1:].sum(axis=1)), result)
+        return result
+
+    def paced_s(self, window: int) -> Floats:
+        """Return the seconds between results with at most `window` requests under way; shape (rows,).
+
+        ``max(period_s, latency_s / window)``: Little's law, for a window too small to keep the slowest resource at work.
+        """
+        result: Floats = np.maximum(self.period_s, self.latency_s / window)
         return result
 
     @property
@@ -327,6 +348,11 @@ class Costs:
     def returned_bytes(self) -> Floats:
         """Bytes of the payload that comes back."""
         return _read_only(self._terms[:, _DOWN])
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether any tail remembers something, so that its requests reach the edge one after another."""
+        return self._table.in_turn is not None
 
     @property
     def exchanges(self) -> NDArray[np.bool_]:

@@ -53,6 +53,8 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         It is not known which of several sent frames was answered: teaches nothing about the link (Karn's rule).
     probe : bool
         A measurement of the link alone; `cut` and `plan_id` mean nothing.
+    queued_s : float
+        Of the round trip, what this request waited on the link behind others.
     head_steps_s, local_steps_s : tuple of float
         Of the seconds in `head_s` and `local_s` those of each step, where they run one by one; else empty.
 
@@ -77,10 +79,11 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     probe: bool = False
     head_steps_s: tuple[float, ...] = ()
     local_steps_s: tuple[float, ...] = ()
+    queued_s: float = 0.0
 
     @property
     def network_s(self) -> float | None:
-        """Seconds on the link: the round trip less the edge's residence. None where either is unknown."""
+        """Seconds on the link: the round trip less the edge's residence and `queued_s`. None where it is unknown."""
         if self.round_trip_s is None or self.edge is None:
             return None
-        return self.round_trip_s - self.edge.residence_s
+        return self.round_trip_s - self.edge.residence_s - self.queued_s

@@ -260,7 +260,7 @@ def _break_evens(costs: Costs, objective: Objective, best: int) -> tuple[BreakEv
         fixed = base.latency_s
     elif objective == "energy_j" and costs.power is not None:
         fixed, slope = base.energy_j, slope * costs.power.send_w
-    elif objective == "period_s":
+    elif objective == "period_s" and not costs.in_turn:
         fixed = base.period_s
     else:
         return ()

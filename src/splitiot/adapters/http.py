@@ -84,7 +84,7 @@ class HttpTransport(RoundTrip):
         *,
         token: str | None = None,
         timeout_s: float = 10.0,
-        workers: int = 2,
+        workers: int = 8,
         ssl_context: ssl.SSLContext | None = None,
         allow_plaintext: bool = False,
         max_frame_bytes: int = wire.MAX_FRAME_BYTES,

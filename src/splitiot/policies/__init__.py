@@ -12,6 +12,7 @@ from splitiot.policies.linear_bandit import LinearBandit
 from splitiot.policies.local_mode import LocalMode
 from splitiot.policies.retest_on_drift import RetestOnDrift
 from splitiot.policies.stale_probe import StaleProbe
+from splitiot.policies.throughput_target import ThroughputTarget
 
 __all__ = [
     "Best",
@@ -27,5 +28,6 @@ __all__ = [
     "Policy",
     "RetestOnDrift",
     "StaleProbe",
+    "ThroughputTarget",
     "adaptive",
 ]

@@ -29,6 +29,7 @@ from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Outcome, Plan
 from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.session._way import Way
 from splitiot.topology import TierProfile
 
 __all__ = ["DeviceEffect", "DeviceSession"]
@@ -55,6 +56,8 @@ class _Pending(msgspec.Struct, eq=False):
     told: tuple[Observation, ...] = ()
     answered: bool = False
     resent: bool = False
+    behind: bool = False
+    """Others were on their way when it was sent."""
 
 
 class DeviceCounters(msgspec.Struct, eq=False):
@@ -131,6 +134,7 @@ class DeviceSession:
             exact=exact,
             probe_interval_s=probe_interval_s,
         )
+        self._way = Way()
         self._pending: dict[int, _Pending] = {}
         self._ended: OrderedDict[int, _Pending] = OrderedDict()
         self._telling: deque[Observation] = deque()
@@ -332,6 +336,7 @@ class DeviceSession:
             head_steps_s=head_steps_s,
             nbytes=len(frame),
             told=told,
+            behind=bool(self._pending),
         )
         self._pending[sequence] = pending
         self.counters.requests += 1
@@ -366,6 +371,8 @@ class DeviceSession:
             return [*self._contact.welcomed(message, now_s)]
         if isinstance(message, wire.Echo):
             sends, seen = self._contact.echoed(message, len(frame), now_s, idle=not self._pending)
+            if seen is not None and seen.round_trip_s is not None:
+                self._way.passed(now_s - seen.round_trip_s, now_s, message.residence_s, behind=bool(self._pending))
             return [*sends, *([] if seen is None else self._observe(seen))]
         effects: list[DeviceEffect] = [*self._contact.seen(message.edge_boot, now_s)]
         pending = self._pending.get(message.sequence)
@@ -583,6 +590,7 @@ class DeviceSession:
             sent_bytes=seen.sent_bytes,
             received_bytes=nbytes,
             retransmitted=pending.resent,
+            queued_s=self._way.passed(pending.sent_s, now_s, times.residence_s, behind=pending.behind),
         )
 
     def _silent(self, pending: _Pending, now_s: float) -> list[DeviceEffect]:

@@ -13,8 +13,9 @@ __all__ = ["RoundTrip", "Transport"]
 
 
 class Transport(abc.ABC):
-    """Carries frames to an edge and back. One thread calls it.
+    """Carries frames to an edge and back. `send` is called by one thread at a time, and so is `receive`.
 
+    In a stream (`Device.map`) one thread waits in `receive` while others call `send`; elsewhere there is only one.
     Frames are whole messages: a transport neither reads nor changes them. Nothing need be reliable: the session
     matches answers to requests, and ends requests whose answers never come.
     """
@@ -66,7 +67,7 @@ class RoundTrip(Transport):
     >>> transport.close()
     """
 
-    def __init__(self, *, workers: int = 2, timeout_s: float = 10.0) -> None:
+    def __init__(self, *, workers: int = 8, timeout_s: float = 10.0) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self._workers, self._timeout_s = workers, timeout_s

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
+import queue
 from collections.abc import Callable
 
 from splitiot.transports._base import Transport
@@ -29,16 +28,15 @@ class InMemory(Transport):
 
     def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
         self._answer = answer
-        self._arrived: deque[bytes] = deque()
+        self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
         answer = self._answer(frame)
         if answer is not None:
-            self._arrived.append(answer)
+            self._arrived.put(answer)
 
     def receive(self, *, timeout_s: float) -> bytes | None:
-        if self._arrived:
-            return self._arrived.popleft()
-        if timeout_s > 0:
-            time.sleep(timeout_s)  # nothing can arrive meanwhile: answers come in the caller's own thread
-        return None
+        try:
+            return self._arrived.get(timeout=timeout_s) if timeout_s > 0 else self._arrived.get_nowait()
+        except queue.Empty:
+            return None
