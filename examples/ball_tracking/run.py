@@ -28,7 +28,7 @@ from attrs import frozen
 import splitiot as si
 
 HERE = Path(__file__).parent
-PHASES = (("quick", 0.015), ("busy", 0.060), ("slow", 0.140), ("very slow", 0.330), ("quick again", 0.015))
+PHASES = (("quick", 0.015), ("busy", 0.060), ("slow", 0.140), ("busy", 0.060), ("quick", 0.015))
 """What the five steps between capture and drawing take together on the device, in seconds."""
 
 
@@ -139,7 +139,7 @@ def run_cut(cut: int, video: Path) -> tuple[list[Arrived], float]:
 def run_automatically(fps: float, phase: int, video: Path) -> list[Arrived]:
     """Run at the camera's pace, while the device gets slower and quick again."""
     own = si.profile(app.pipeline, app.sample)
-    steps_s = [own.part_s(k, k + 1) for k in range(app.pipeline.n)]
+    steps_s = [float(s) for s in own.steps_s]
     processing_s = sum(steps_s[1:-1])
 
     def camera() -> Iterator[int]:
