@@ -28,7 +28,7 @@ from attrs import frozen
 import splitiot as si
 
 HERE = Path(__file__).parent
-PHASES = (("quick", 0.015), ("busy", 0.060), ("slow", 0.140), ("busy", 0.060), ("quick", 0.015))
+PHASES = (("quick", 0.015), ("busy", 0.045), ("slow", 0.140), ("busy", 0.045), ("quick", 0.015))
 """What the five steps between capture and drawing take together on the device, in seconds."""
 
 
@@ -208,7 +208,7 @@ def draw_plot(arrived: Sequence[Arrived], fps: float, phase: int, file: Path) ->
     ends = [0.0, *(float(times[k * phase - 1]) for k in range(1, len(PHASES) + 1))]
     for k, (name, seconds) in enumerate(PHASES):
         for axes in (top, bottom):
-            axes.axvspan(ends[k], ends[k + 1], color="tab:orange", alpha=min(0.4, seconds * 1.2), lw=0)
+            axes.axvspan(ends[k], ends[k + 1], color="tab:orange", alpha=min(0.5, 0.02 + 2 * seconds), lw=0)
         text = f"{name}\n{seconds * 1e3:.0f} ms a frame"
         top.text((ends[k] + ends[k + 1]) / 2, scene.FPS * 1.28, text, ha="center", va="top")
     top.plot(at, rates, color="tab:blue", label="rate, over the last second")
