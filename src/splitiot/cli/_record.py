@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from attrs import asdict, frozen
@@ -40,6 +40,8 @@ class Record:
     total_s : float
         From the call until the value was there.
     error : str, optional
+    cpu, memory, temperature_c, battery : float, optional
+        The device's load when the request ended, as `splitiot.DeviceLoad` has it.
     """
 
     request: int
@@ -55,14 +57,18 @@ class Record:
     edge_s: float | None
     total_s: float
     error: str | None
+    cpu: float | None = None
+    memory: float | None = None
+    temperature_c: float | None = None
+    battery: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
 
 
-def record(number: int, outcome: Outcome) -> Record:
-    """Make the record of an outcome."""
+def record(number: int, outcome: Outcome, load: Mapping[str, float] | None = None) -> Record:
+    """Make the record of an outcome, and of the device's load by then."""
     seen, plan = outcome.observation, outcome.plan
     computed = [] if seen is None else [s for s in (seen.head_s, seen.local_s) if s is not None]
     edge = None if seen is None or seen.edge is None else seen.edge.compute_s
@@ -80,8 +86,11 @@ def record(number: int, outcome: Outcome) -> Record:
         edge_s=edge,
         total_s=outcome.latency_s,
         error=None if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}",
+        **{name: (load or {}).get(name) for name in _LOAD},
     )
 
+
+_LOAD = ("cpu", "memory", "temperature_c", "battery")
 
 COLUMNS = {
     "request": "right",
@@ -140,6 +149,8 @@ class Totals:
         self.sources: collections.Counter[str] = collections.Counter()
         self.cuts: collections.Counter[int] = collections.Counter()
         self._seconds: collections.deque[float] = collections.deque(maxlen=100_000)
+        self._cpu, self._memory = _Mean(), _Mean()
+        self.max_temperature_c: float | None = None
 
     def add(self, one: Record) -> None:
         """Count one request."""
@@ -149,6 +160,11 @@ class Totals:
         self.received_bytes += one.received_bytes
         if one.cut is not None:
             self.cuts[one.cut] += 1
+        self._cpu.add(one.cpu)
+        self._memory.add(one.memory)
+        if one.temperature_c is not None:
+            before = self.max_temperature_c
+            self.max_temperature_c = one.temperature_c if before is None else max(one.temperature_c, before)
         if one.error is not None:
             self.failed += 1
             return
@@ -172,6 +188,9 @@ class Totals:
             "mean_s": statistics.fmean(self._seconds) if self._seconds else None,
             "sent_bytes": self.sent_bytes,
             "received_bytes": self.received_bytes,
+            "mean_cpu": self._cpu.value,
+            "mean_memory": self._memory.value,
+            "max_temperature_c": self.max_temperature_c,
         }
 
     def __str__(self) -> str:
@@ -183,8 +202,27 @@ class Totals:
         return (
             f"{self.requests} requests: {sources or 'none'}; {self.failed} without a value\n"
             f"total   median {middle} ms, 95 % within {high} ms; {self.sent_bytes:,} bytes sent\n"
-            f"cuts    {cuts or '-'}"
+            f"cuts    {cuts or '-'}{self._load()}"
         )
+
+    def _load(self) -> str:
+        means = [f"{name} {mean.value:.0%}" for name, mean in (("cpu", self._cpu), ("memory", self._memory)) if mean.n]
+        if self.max_temperature_c is not None:
+            means.append(f"at most {self.max_temperature_c:.1f} C")
+        return f"\nload    {', '.join(means)}" if means else ""
+
+
+class _Mean:
+    def __init__(self) -> None:
+        self.n, self._sum = 0, 0.0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.n, self._sum = self.n + 1, self._sum + value
+
+    @property
+    def value(self) -> float | None:
+        return self._sum / self.n if self.n else None
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,6 +135,8 @@ class Device:
             profile=profile,
             parts=parts,
             exact=exact,
+            lossy=transport.lossy,
+            chance=random.Random().random,
         )
         self._core = Core(
             pipeline,

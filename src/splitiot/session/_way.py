@@ -13,8 +13,8 @@ _MEMORY_S: Final = 30.0
 class Way:
     """Tells what requests waited on the link for those before them, so that the link is not blamed for it.
 
-    An answer less the edge's residence is when its request was over the link: a round trip's share (`floor_s`, the least
-    that was seen lately) later. A request that was sent before the one ahead of it was over waited until then.
+    An answer less the edge's residence is when its request was over the link, and a round trip's share later (the least
+    that was seen lately). A request that was sent before the one ahead of it was over waited until then.
     """
 
     def __init__(self) -> None:
