@@ -28,8 +28,10 @@ from attrs import frozen
 import splitiot as si
 
 HERE = Path(__file__).parent
-PHASES = (("quick", 0.015), ("busy", 0.045), ("slow", 0.140), ("busy", 0.045), ("quick", 0.015))
-"""What the five steps between capture and drawing take together on the device, in seconds."""
+PHASES = (("quick", 0.015), ("busy", 0.042), ("slow", 0.140), ("busy", 0.042), ("quick", 0.015))
+"""What the five steps between capture and drawing take together on the played device, in seconds."""
+CAPTURE_S = 0.006
+"""What capture takes there: a camera does not get slower."""
 
 
 @frozen
@@ -42,19 +44,19 @@ class Arrived:
 
 
 class PlayedDevice(si.Runner):
-    """Takes as long for the steps between capture and drawing as a slower machine would."""
+    """Takes as long for the steps before drawing as a slower machine would."""
 
     processing_s = 0.0
-    """Of those steps together; divided among them as this machine's profile says."""
+    """Of those behind capture together."""
     shares: Sequence[float] = ()
+    """How it is divided among them."""
 
     def run_timed(
         self, start: int, stop: int, payload: Any, owner: Hashable = None
     ) -> tuple[Any, float, tuple[float, ...]]:
         result, seconds, steps_s = super().run_timed(start, stop, payload, owner)
-        played = tuple(
-            max(took_s, self.processing_s * self.shares[step]) for step, took_s in enumerate(steps_s, start=start)
-        )
+        wanted = [CAPTURE_S, *(share * self.processing_s for share in self.shares)]
+        played = tuple(max(took_s, wanted[step]) for step, took_s in enumerate(steps_s, start=start))
         wait_s = sum(played) - sum(steps_s)
         time.sleep(wait_s)
         return result, seconds + wait_s, played
@@ -151,7 +153,7 @@ def run_automatically(fps: float, phase: int, video: Path) -> list[Arrived]:
             yield number % scene.FRAMES
 
     runner = PlayedDevice(app.pipeline)
-    runner.shares = [0.0, *(s / processing_s for s in steps_s[1:-1]), 0.0]
+    runner.shares = [s / processing_s for s in steps_s[1:-1]]
     policy = si.ThroughputTarget(fps)
     with (
         edge(video) as url,
@@ -175,11 +177,9 @@ def take(outcome: si.Outcome, began_s: float) -> Arrived:
 def report(name: str, rate: float, values: Sequence[dict[str, Any] | None], output: str) -> None:
     """Print a line of the table."""
     found = app.score(values)
-    print(
-        f"{name:<12} {rate:>8.1f}   {found['error_px']:>11.2f} {found['error_median_px']:>7.2f} "
-        f"{found['error_p95_px']:>7.2f}   {found['found']:>6.1%} {sum(v is None for v in values):>5}  {output}",
-        flush=True,
-    )
+    errors = f"{found['error_px']:>11.2f} {found['error_median_px']:>7.2f} {found['error_p95_px']:>7.2f}"
+    shares = f"{found['found']:>6.1%} {sum(value is None for value in values):>5}"
+    print(f"{name:<12} {rate:>8.1f}   {errors}   {shares}  {output}".rstrip(), flush=True)
 
 
 def places(value: dict[str, Any] | None) -> dict[str, Any] | None:
