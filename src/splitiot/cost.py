@@ -91,7 +91,6 @@ class _Table:
     def _index(self) -> dict[int, int]:
         return {placement.cut: row for row, placement in enumerate(self.placements)}
 
-
     @in_turn.default
     def _find(self) -> NDArray[np.bool_] | None:
         found = np.array([self.pipeline.remembers_from(placement.cut) for placement in self.placements])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from splitiot.cli._beside import _GRACE_S
-from tests.cli.helpers import CHAIN, Cli, process
+from tests.cli.helpers import CHAIN, TARGETS, Cli, process
 
 pytestmark = pytest.mark.network
 
@@ -224,3 +224,22 @@ def test_serve_beside_nobody(tmp_path: Path) -> None:
     _, err = server.communicate(timeout=60)
     assert server.returncode == 2
     assert "--beside is for" in err
+
+
+@pytest.mark.parametrize("words", [["--cut", "1"], ["--cut", "0", "--window", "3"], ["--fps", "5"], ["--newest"]])
+def test_streams_and_dropped_ones(cli: Cli, words: list[str]) -> None:
+    target = str(TARGETS / "filtering.py")
+    said = cli("run", target, *words, "--json")
+    assert said.code == 0, said.err
+    totals = said.lines[-1]["totals"]
+    if "--newest" in words:  # which gave way to newer ones is chance
+        assert totals["failed"] == 0
+        return
+    assert (totals["requests"], totals["failed"], totals["dropped"]) == (12, 0, 4)
+    assert said.lines[-1]["score"] == {"right": 12}
+    assert [line["dropped"] for line in said.lines[:-1]] == [x % 3 == 0 for x in range(12)]
+    if "--cut" in words:
+        assert totals["cuts"] == {words[1]: 12}
+    said = cli("run", target, "--edge", "none")
+    assert said.code == 0
+    assert "0 without a value, 4 dropped by tasks" in said.out

@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import csv
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from attrs import asdict, frozen
@@ -40,6 +41,8 @@ class Record:
     total_s : float
         From the call until the value was there.
     error : str, optional
+    dropped : bool
+        A task dropped it: there is no value, and nothing went wrong.
     cpu, memory, temperature_c, battery : float, optional
         The device's load when the request ended, as `splitiot.DeviceLoad` has it.
     """
@@ -57,6 +60,7 @@ class Record:
     edge_s: float | None
     total_s: float
     error: str | None
+    dropped: bool = False
     cpu: float | None = None
     memory: float | None = None
     temperature_c: float | None = None
@@ -85,7 +89,8 @@ def record(number: int, outcome: Outcome, load: Mapping[str, float] | None = Non
         network_s=None if seen is None else seen.network_s,
         edge_s=edge,
         total_s=outcome.latency_s,
-        error=None if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}",
+        error=None if outcome.error is None or outcome.dropped else f"{type(outcome.error).__name__}: {outcome.error}",
+        dropped=outcome.dropped,
         **{name: (load or {}).get(name) for name in _LOAD},
     )
 
@@ -119,7 +124,7 @@ def cells(one: Record) -> list[str]:
         milliseconds(one.total_s, digits=2),
         one.source,
         "yes" if one.exact else "no",
-        one.error or ("probe" if one.probe else ""),
+        one.error or ("dropped" if one.dropped else "probe" if one.probe else ""),
     ]
 
 
@@ -142,10 +147,18 @@ class CsvFile:
 
 
 class Totals:
-    """What all requests come to. Of their times the last 100,000 are kept."""
+    """What all requests come to. Of their times the last 100,000 are kept.
 
-    def __init__(self) -> None:
-        self.requests = self.failed = self.inexact = self.sent_bytes = self.received_bytes = 0
+    Parameters
+    ----------
+    clock : callable
+        Monotonic seconds: tells how many a second there were.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first_s = self._last_s = 0.0
+        self.requests = self.failed = self.dropped = self.inexact = self.sent_bytes = self.received_bytes = 0
         self.sources: collections.Counter[str] = collections.Counter()
         self.cuts: collections.Counter[int] = collections.Counter()
         self._seconds: collections.deque[float] = collections.deque(maxlen=100_000)
@@ -153,8 +166,11 @@ class Totals:
         self.max_temperature_c: float | None = None
 
     def add(self, one: Record) -> None:
-        """Count one request."""
+        """Count one request, which ended just now."""
         self.requests += 1
+        self._last_s = self._clock()
+        if self.requests == 1:
+            self._first_s = self._last_s
         self.sources[one.source] += 1
         self.sent_bytes += one.sent_bytes
         self.received_bytes += one.received_bytes
@@ -168,8 +184,17 @@ class Totals:
         if one.error is not None:
             self.failed += 1
             return
+        if one.dropped:
+            self.dropped += 1
+            return
         self.inexact += not one.exact
         self._seconds.append(one.total_s)
+
+    @property
+    def per_s(self) -> float | None:
+        """Requests a second, from the end of the first to the end of the last."""
+        between_s = self._last_s - self._first_s
+        return (self.requests - 1) / between_s if self.requests > 1 and between_s > 0 else None
 
     def quantile_s(self, share: float) -> float | None:
         """Seconds that this share of the requests with a value took at most."""
@@ -180,6 +205,8 @@ class Totals:
         return {
             "requests": self.requests,
             "failed": self.failed,
+            "dropped": self.dropped,
+            "per_s": self.per_s,
             "inexact": self.inexact,
             "sources": dict(self.sources),
             "cuts": {str(cut): count for cut, count in sorted(self.cuts.items())},
@@ -199,9 +226,11 @@ class Totals:
         if len(self.cuts) > 4:
             cuts += f" and {len(self.cuts) - 4} more"
         middle, high = milliseconds(self.quantile_s(0.5)), milliseconds(self.quantile_s(0.95))
+        dropped = f", {self.dropped} dropped by tasks" if self.dropped else ""
+        rate = f"; {self.per_s:.3g} a second" if self.per_s is not None else ""
         return (
-            f"{self.requests} requests: {sources or 'none'}; {self.failed} without a value\n"
-            f"total   median {middle} ms, 95 % within {high} ms; {self.sent_bytes:,} bytes sent\n"
+            f"{self.requests} requests: {sources or 'none'}; {self.failed} without a value{dropped}\n"
+            f"total   median {middle} ms, 95 % within {high} ms{rate}; {self.sent_bytes:,} bytes sent\n"
             f"cuts    {cuts or '-'}{self._load()}"
         )
 

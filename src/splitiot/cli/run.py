@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cut = parser.add_argument_group("the cut")
     cut.add_argument("--policy", metavar="NAME", help=f"{POLICY}, or local (default: adaptive)")
     cut.add_argument("--cut", type=int, metavar="K", help="always this many steps here")
+    cut.add_argument(
+        "--fps", type=positive, metavar="N", help="as many steps here as a stream of N requests a second allows"
+    )
     cut.add_argument("--follow", action="store_true", help="take what the edge plans (serve --policy)")
     cut.add_argument("--profile", metavar="FILE", help="what it costs here, made with plan --save-profile")
     work = parser.add_argument_group("the requests")
@@ -77,6 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 is forever (default: 20, or all that `inputs` beside the pipeline gives)",
     )
     work.add_argument("--period", type=not_negative, default=0.0, metavar="S", help="seconds from start to start")
+    work.add_argument(
+        "--window",
+        type=at_least(1),
+        metavar="N",
+        help="a stream: so many at a time, device, link and edge at work at once (default: 1, with --fps 3)",
+    )
+    work.add_argument("--newest", action="store_true", help="of a stream's inputs that wait keep only the newest")
     work.add_argument("--deadline", type=positive, metavar="MS", help="for each (default: none is late)")
     work.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of a random input (default: 0)")
     kept = parser.add_argument_group("what is kept")
@@ -132,8 +142,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 deadline_s=None if arguments.deadline is None else arguments.deadline / 1e3,
                 follow=arguments.follow,
                 recorder=recorder,
+                telemetry=load,
             )
-            opened = _connected(device, target, url, transport, load, console)
+            opened = _connected(device, target, url, transport, _streamed(arguments, device), console)
         outcomes, missing = stack.enter_context(opened)
         ended = False
         try:
@@ -165,8 +176,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.cut is not None and (arguments.policy is not None or arguments.follow):
-        raise Unusable("--cut says where to cut: leave --policy and --follow out")
+    if arguments.cut is not None and (arguments.policy is not None or arguments.follow or arguments.fps is not None):
+        raise Unusable("--cut says where to cut: leave --policy, --follow and --fps out")
+    if arguments.fps is not None and (arguments.policy is not None or arguments.follow):
+        raise Unusable("--fps is a policy of its own: leave --policy and --follow out")
+    if arguments.edge == "none" and _window(arguments) is not None:
+        raise Unusable("--fps, --window and --newest need an edge: leave --edge out to have one started beside")
     if arguments.save is not None and arguments.count == 0:
         raise Unusable("--save keeps all results in memory: give a --count")
     if arguments.trace is not None and arguments.edge == "none":
@@ -189,10 +204,12 @@ def _load() -> DeviceLoad | None:
 
 
 def _policy(arguments: argparse.Namespace, target: Target) -> Policy:
-    from splitiot.policies import Fixed
+    from splitiot.policies import Fixed, RetestOnDrift, StaleProbe, ThroughputTarget
 
     if arguments.cut is not None:
         return Fixed(legal_cut(target, arguments.cut))
+    if arguments.fps is not None:
+        return RetestOnDrift(StaleProbe(ThroughputTarget(arguments.fps, window=_window(arguments) or 1)))
     name = arguments.policy or "adaptive"
     if name == "local":
         legal_cut(target, target.pipeline.n)
@@ -235,14 +252,13 @@ def _edge(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[str
 
 @contextlib.contextmanager
 def _connected(
-    device: Device, target: Target, url: str, transport: _Listening, load: DeviceLoad | None, console: Console
+    device: Device, target: Target, url: str, transport: _Listening, run_all: _Outcomes, console: Console
 ) -> Iterator[_Opened]:
     up = False
 
     def outcomes(values: Iterator[Any]) -> Iterator[Outcome]:
         nonlocal up
-        for value in values:
-            outcome = device.run(value, telemetry=None if load is None else load())
+        for outcome in run_all(values):
             up = up or outcome.source == "edge" or device.edge_up
             yield outcome
 
@@ -252,6 +268,19 @@ def _connected(
         yield outcomes, lambda: "" if up else _unused(url, transport.last_error)
 
 
+def _streamed(arguments: argparse.Namespace, device: Device) -> _Outcomes:
+    """One after another, or several at a time."""
+    window = _window(arguments)
+    if window is None:
+        return lambda values: map(device.run, values)
+    return lambda values: device.map(values, window=window, keep="newest" if arguments.newest else "all")
+
+
+def _window(arguments: argparse.Namespace) -> int | None:
+    window: int | None = arguments.window
+    return 3 if window is None and (arguments.fps is not None or arguments.newest) else window
+
+
 def _unused(url: str, why: str) -> str:
     why = why or "it refused, or did not answer"
     return f"the edge at {url} could never be used ({why}): everything ran here"
@@ -259,8 +288,9 @@ def _unused(url: str, why: str) -> str:
 
 @contextlib.contextmanager
 def _alone(target: Target, runtime: Runtime) -> Iterator[_Opened]:
-    from splitiot.errors import SplitiotError, StepError
+    from splitiot.errors import Dropped, SplitiotError, StepError
     from splitiot.observation import Observation
+    from splitiot.pipeline import DROP
     from splitiot.plan import Outcome
     from splitiot.runner import Runner
 
@@ -272,6 +302,8 @@ def _alone(target: Target, runtime: Runtime) -> Iterator[_Opened]:
             began_s = time.monotonic()
             try:
                 result, seconds = runner.run(0, n, pipeline.bind(value))
+                if result is DROP:
+                    return Outcome(error=Dropped("a task dropped it"), latency_s=time.monotonic() - began_s)
                 sent, own = pipeline.divide(n, result)
                 value = pipeline.join(own, sent)
             except SplitiotError as error:
