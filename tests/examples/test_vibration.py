@@ -57,7 +57,11 @@ def test_one_unusual_window_is_no_alarm_and_most_of_the_last_ones_are() -> None:
 def test_every_cut_gives_what_the_loop_gives(cut: int, expected: list[dict[str, object]]) -> None:
     with si.EdgeService([app.pipeline]) as service:
         transport = si.InMemory(lambda frame: service.handle(frame, peer="machine"))
-        with si.Device(app.pipeline, transport, policy=si.Fixed(cut), sample=app.sample, cache=False) as device:
+        some_bytes = [100.0] * (app.pipeline.n + 1)  # any profile does: the cut is fixed
+        profile = si.TierProfile.from_steps(
+            app.pipeline.digest, [0.001] * app.pipeline.n, sent_bytes=some_bytes, returned_bytes=some_bytes
+        )
+        with si.Device(app.pipeline, transport, policy=si.Fixed(cut), profile=profile) as device:
             outcomes = [device.run(number) for number in app.inputs()]
     assert {outcome.source for outcome in outcomes} == {"edge"}
     assert [outcome.value for outcome in outcomes] == expected

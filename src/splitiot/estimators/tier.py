@@ -179,7 +179,7 @@ class TierEstimator:
         self._recount()
 
     def _expected(self) -> NDArray[np.float64]:
-        """What the profile says of each step, never nothing: many times nothing is nothing, however slow it is found."""
+        """What the profile says of each step, never nothing: a multiple of nothing could tell no seconds."""
         return np.maximum(np.diff(self.profile.heads_s), _LEAST_S)
 
     def _recount(self) -> None:
