@@ -141,6 +141,7 @@ def run_cut(cut: int, video: Path) -> tuple[list[Arrived], float]:
 def run_automatically(fps: float, phase: int, video: Path) -> list[Arrived]:
     """Run at the camera's pace, while the device gets slower and quick again."""
     own = si.profile(app.pipeline, app.sample)
+    assert own.steps_s is not None  # tasks are timed one by one
     steps_s = [float(s) for s in own.steps_s]
     processing_s = sum(steps_s[1:-1])
 

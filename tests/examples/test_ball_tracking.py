@@ -138,6 +138,18 @@ def test_the_score_measures(video: Path) -> None:
     assert (nothing["found"], nothing["missing"], nothing["false_alarms"]) == (0, 0.5, 0)
 
 
+def test_the_largest_green_thing_is_the_ball() -> None:
+    picture = np.zeros((180, 320, 3), np.uint8)
+    mask = np.zeros((180, 320), np.uint8)
+    for x, radius in ((40, 6), (200, 15), (290, 9)):
+        cv2.circle(mask, (x, 90), radius, 255, cv2.FILLED)
+    place = steps.contours(picture, mask)[1]
+    assert place == pytest.approx((200, 90, 15), abs=1)
+    assert steps.contours(picture, np.zeros_like(mask))[1] is None
+    speck = cv2.circle(np.zeros_like(mask), (200, 90), 2, 255, cv2.FILLED)
+    assert steps.contours(picture, speck)[1] is None
+
+
 def test_pins_leave_six_cuts() -> None:
     assert app.pipeline.n == 7
     assert app.pipeline.cuts == (1, 2, 3, 4, 5, 6)
@@ -189,6 +201,16 @@ def test_a_source_gives_the_frame_that_is_asked_for(clip: Path) -> None:
     for number in (0, 7, 3, 4, 0):
         assert np.array_equal(opened.read(number), frames[number])
     opened.close()
+
+
+def test_frames_in_order_are_read_without_seeking(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sought: list[int] = []
+    monkeypatch.setattr(source.Source, "_seek", lambda self, number: sought.append(number))
+    opened = source.Source(str(clip))
+    for number in (0, 1, 2, 9):
+        opened.read(number)
+    opened.close()
+    assert sought == [9]
 
 
 def test_a_frame_that_is_not_there_is_dropped(clip: Path) -> None:

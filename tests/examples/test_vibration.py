@@ -67,6 +67,31 @@ def test_every_cut_gives_what_the_loop_gives(cut: int, expected: list[dict[str, 
     assert [outcome.value for outcome in outcomes] == expected
 
 
+def test_each_machine_has_an_alarm_of_its_own() -> None:
+    some_bytes = [100.0] * (app.pipeline.n + 1)
+    profile = si.TierProfile.from_steps(
+        app.pipeline.digest, [0.001] * app.pipeline.n, sent_bytes=some_bytes, returned_bytes=some_bytes
+    )
+    with si.EdgeService([app.pipeline]) as service:
+        devices = [
+            si.Device(
+                app.pipeline,
+                si.InMemory(lambda frame, name=name: service.handle(frame, peer=name)),
+                policy=si.Fixed(3),
+                profile=profile,
+            )
+            for name in ("sound", "broken")
+        ]
+        said = [
+            [device.run(k + first).unwrap() for device, first in zip(devices, (0, 490), strict=True)] for k in range(10)
+        ]
+        for device in devices:
+            device.close()
+    sound, broken = said[-1]
+    assert (sound["alarm"], sound["since"]) == (False, -1)
+    assert (broken["alarm"], broken["since"]) == (True, app.ENOUGH - 1)
+
+
 def test_the_sensor_is_on_the_device_and_the_alarm_on_the_edge() -> None:
     assert app.pipeline.cuts == (1, 2, 3, 4, 5)
 
