@@ -60,6 +60,7 @@ class Contact:
         self._parts = None if parts is None else tuple(parts)
         self._wants_exact, self._probe_interval_s = exact, probe_interval_s
         self.edge: wire.PipelineHello | None = None
+        self.outages = 0
         self.refusal = ""
         self.trouble = "it has not answered yet"  # what went wrong when it was greeted last
         self.max_frame_bytes = wire.MAX_FRAME_BYTES
@@ -90,7 +91,7 @@ class Contact:
     def settled(self) -> bool:
         """Whether nothing is left to wait for: welcome and measured, refused, or unreachable."""
         if self.edge is None:
-            return self._breaker.tried
+            return self._hello is None and self._breaker.tried
         return self._hello is None and self._probe is None
 
     # what the session tells
@@ -260,4 +261,5 @@ class Contact:
         if self.edge is None and now_s < self._breaker.retry_s:
             return  # more of the same outage
         self.edge = None
+        self.outages += 1
         self._breaker.open(now_s if since_s is None else since_s)

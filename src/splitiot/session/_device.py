@@ -26,7 +26,7 @@ from splitiot.errors import (
     StepError,
 )
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
+from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Outcome, Plan
 from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact
@@ -74,6 +74,8 @@ class _Pending(msgspec.Struct, eq=False):
     answered: bool = False
     behind: bool = False
     """Others were on their way when it was sent."""
+    resets: int = 0
+    """Of the resets that were asked for, the one that it tells the edge."""
 
 
 class DeviceCounters(msgspec.Struct, eq=False):
@@ -161,12 +163,12 @@ class DeviceSession:
         self._way = Way()
         self._pending: dict[int, _Pending] = {}
         self._ended: OrderedDict[int, _Pending] = OrderedDict()
-        self.telling = Telling()
+        self.telling = Telling(self._digest)
         self._budget, self._chance, self._lossy = RetryBudget(), chance, lossy
         self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
-        self._order = 0
-        self._reset = False
+        self._order = self._resets = 0
+        self._reset = False  # the edge has yet to be told
         self.counters = DeviceCounters()
 
     # what the owner asks
@@ -210,9 +212,23 @@ class DeviceSession:
         return len(self._pending)
 
     @property
+    def full(self) -> bool:
+        """Whether one more request would be refused: as many are pending as may be."""
+        return len(self._pending) >= self._max_pending
+
+    def waits_for(self, sequence: int) -> bool:
+        """Whether a request has not ended."""
+        return sequence in self._pending
+
+    @property
     def settled(self) -> bool:
         """Whether there is nothing left to wait for at the start: welcomed and measured, refused, or unreachable."""
         return self._contact.settled
+
+    @property
+    def outages(self) -> int:
+        """How often the edge was found to be gone, hellos that were lost included."""
+        return self._contact.outages
 
     def take_next(self) -> tuple[wire.NextPlacement, float] | None:
         """Take the newest placement that the edge's planner proposed, once, and until when it is valid."""
@@ -231,9 +247,14 @@ class DeviceSession:
         wake_s = min([*times, self._contact.wake_s()])
         return None if wake_s == math.inf else wake_s
 
+    def dump(self) -> bytes:
+        """Return the observations that the edge may not have heard as bytes, for `Telling.load` at the next start."""
+        return self.telling.dump(seen for pending in self._pending.values() for seen in pending.told)
+
     def reset(self) -> None:
         """Tell the edge with the next request to forget the state of this device."""
         self._order, self._reset = 0, True
+        self._resets += 1
 
     def abandon(self) -> None:
         """Nobody waits for the pending requests any more: they end without a Done. Late answers still teach."""
@@ -313,7 +334,7 @@ class DeviceSession:
         if stateful:
             self._order += 1  # the head has run: whatever goes wrong from here on, the edge must notice the gap
         self._budget.earn()
-        if len(self._pending) >= self._max_pending:
+        if self.full:
             raise Overloaded(f"{len(self._pending)} requests are pending; wait for some to end", retry_after_s=0.05)
         pipeline, cut = self._pipeline, plan.cut
         if cut not in self._fingerprints:
@@ -326,6 +347,7 @@ class DeviceSession:
             hedge_s = min(deadline_s - finish_s - self._margin_s, now_s + patience_s)
         sent, kept = pipeline.divide(cut, payload)
         packed = wire.pack(sent, RAW)
+        resets = self._reset and pipeline.remembers_from(cut)
         sequence = self._number()
         told = self.telling.take()
         message = wire.Request(
@@ -347,7 +369,7 @@ class DeviceSession:
             observations=told,
             telemetry={} if telemetry is None else wire.finite(telemetry),
             order=order if stateful else None,
-            reset=pipeline.remembers and self._reset,
+            reset=resets,
             exact=self._exact,
         )
         frame = wire.encode(message, packed.buffers)
@@ -368,6 +390,7 @@ class DeviceSession:
             nbytes=len(frame),
             told=told,
             behind=bool(self._pending),
+            resets=self._resets if resets else 0,
         )
         self._pending[sequence] = pending
         self.counters.requests += 1
@@ -382,7 +405,8 @@ class DeviceSession:
             why = EdgeUnavailable(self.trouble or "the edge is busy")
             return sequence, self._happened(pending, Event.LOST, now_s, why)
         self.counters.offloaded += 1
-        self._reset = False
+        if stateful:
+            self._reset = False  # if it gets lost, the order of what follows tells
         pending.again_s = now_s + self._patience_s(pending)
         return sequence, [Send(frame)]
 
@@ -424,6 +448,8 @@ class DeviceSession:
         if isinstance(message, wire.SayHello):
             lost = EdgeUnavailable("the edge does not know this device")
             return effects + self._contact.again(now_s) + self._happened(pending, Event.UNKNOWN, now_s, lost)
+        if message.code in (wire.ErrorCode.DROPPED, wire.ErrorCode.FAILED):
+            self._ran(pending)
         if message.code == wire.ErrorCode.DROPPED:
             return effects + self._dropped(message, pending, now_s)
         error = RemoteError(message.message or message.code, code=message.code)
@@ -460,15 +486,18 @@ class DeviceSession:
         now_s: float,
         steps_s: tuple[float, ...] = (),
     ) -> list[DeviceEffect]:
-        """A `RunLocal` ended, with what the part gave or what it raised."""
+        """A `RunLocal` ended, with what the part gave (maybe `DROP`) or what it raised."""
         pending = self._pending.get(sequence)
         if pending is None or not pending.local:
             return []  # the edge was faster
+        if result is DROP:
+            result = Dropped("a task on the device dropped the frame")
         if isinstance(result, Dropped):
             self.counters.dropped += 1
             return self._end(pending, None, result, pending.local, now_s)
         if isinstance(result, Exception):
-            error = result if isinstance(result, SplitiotError) else StepError(f"the local finish raised {result!r}")
+            words = "; ".join([f"the local finish raised {result!r}", *getattr(result, "__notes__", ())])
+            error = result if isinstance(result, SplitiotError) else StepError(words)
             if error is not result:
                 error.__cause__ = result
             return self._end(pending, None, error, pending.local, now_s)
@@ -560,6 +589,7 @@ class DeviceSession:
             self.counters.late_replies += 1
             return []
         known.answered = True
+        self._ran(known)
         self._contact.answered(now_s, known.nbytes)
         if not known.attempts:
             self._rounds.append(now_s - known.sent_s)
@@ -585,6 +615,11 @@ class DeviceSession:
         self.counters.dropped += 1
         self._contact.answered(now_s, 0)
         return self._end(pending, None, Dropped(failure.message), "none", now_s)
+
+    def _ran(self, known: _Pending) -> None:
+        """The edge has run a request: what it told to reset is reset."""
+        if known.resets == self._resets:
+            self._reset = False
 
     def _value(self, reply: wire.Reply, buffers: list[memoryview], pending: _Pending) -> Any:
         if self._pipeline.sink == "edge":

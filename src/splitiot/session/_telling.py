@@ -24,11 +24,13 @@ class Telling:
 
     Parameters
     ----------
+    digest : bytes
+        Of the pipeline: what `dump` gives fits no other one.
     most : int
     """
 
-    def __init__(self, most: int = 4 * _AT_MOST) -> None:
-        self._most = most
+    def __init__(self, digest: bytes = bytes(32), most: int = 4 * _AT_MOST) -> None:
+        self._digest, self._most = digest, most
         self._ring: deque[Observation] = deque()
         self.dropped = 0
         self.changes = 0
@@ -56,12 +58,19 @@ class Telling:
     def dump(self, extra: Iterable[Observation] = ()) -> bytes:
         """Return all of it, and `extra` before it, as bytes with a checksum."""
         body = msgspec.msgpack.encode([*(seen for seen in extra if not seen.probe), *self._ring])
-        return _MAGIC + zlib.crc32(body).to_bytes(4, "little") + body
+        return _MAGIC + self._digest + zlib.crc32(body).to_bytes(4, "little") + body
 
     def load(self, data: bytes) -> int:
-        """Take what `dump` returned, as the oldest; return how many: none of bytes that are torn or of another kind."""
-        body = data[8:]
-        if data[:4] != _MAGIC or zlib.crc32(body).to_bytes(4, "little") != data[4:8]:
+        """Take what `dump` returned, as the oldest. Bytes that are torn, or of another pipeline, are nothing.
+
+        Returns
+        -------
+        int
+            The largest plan's id among them, 0 if there are none: a device that starts anew must number behind it.
+        """
+        start = len(_MAGIC) + len(self._digest)
+        checksum, body = data[start : start + 4], data[start + 4 :]
+        if data[:start] != _MAGIC + self._digest or zlib.crc32(body).to_bytes(4, "little") != checksum:
             return 0
         try:
             kept = _DECODER.decode(body)
@@ -69,7 +78,7 @@ class Telling:
             return 0
         self._ring.extendleft(reversed(kept))
         self._trim()
-        return len(kept)
+        return max((seen.plan_id for seen in kept), default=0)
 
     def _trim(self) -> None:
         self.changes += 1
