@@ -81,6 +81,8 @@ contracts: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the direction of imports
 
 types: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the types
 	$(BIN)/mypy $(wildcard src examples)
+	$(BIN)/mypy examples/ball_tracking/*.py
+	$(BIN)/mypy examples/vibration/*.py
 
 docs: $(STAMPS)/docs  ## Build the documentation into build/site
 	$(BIN)/mkdocs build --strict --quiet
