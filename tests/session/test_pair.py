@@ -241,3 +241,36 @@ def test_small_tables_stay_small() -> None:
     assert len(edge._answers) <= 3
     assert len(device._ended) <= 4
     assert edge.in_flight == device.pending == 0
+
+
+def test_a_request_from_before_a_reset_is_not_taken_for_one_behind_it() -> None:
+    """The first of two resets arrives late, the second never: what follows must not be computed on the first one's state."""
+    pipeline = Remembering()
+    device = DeviceSession(pipeline, boot=BOOT, runtime=RUNTIME, lossy=False)
+    edge = edge_session(pipeline)
+    plan = plan_of(pipeline, 0)
+    w = World(device, edge, pipeline, usual=(0.01,))
+    tail = pipeline.part(0, 3).open()
+
+    def compute(job: Any) -> Any:
+        if job.reset:
+            tail.reset()
+        return tail(job.payload)
+
+    w.compute = compute
+    w.run(0.1)
+    w._fates = iter([[0.5], []])  # the one with value 5 is late, that with 7 is lost
+    for value in (5, 7):
+        device.reset()
+        w.submit(plan, value, deadline_s=0.2, finish_s=None)
+        w.run(w.now_s + 0.21)
+    w._fates = itertools.repeat([0.01])
+    w.run(w.now_s + 0.5)
+    sequence = w.submit(plan, 9, deadline_s=1.0, finish_s=None)
+    w.run(w.now_s + 1.5)
+    _, outcome = the_end(w.done[sequence])
+    assert isinstance(outcome.error, RemoteError)
+    device.reset()
+    sequence = w.submit(plan, 9, deadline_s=1.0, finish_s=None)
+    w.run(w.now_s + 1.5)
+    assert the_end(w.done[sequence])[1].value == sums([9])[-1]

@@ -253,7 +253,7 @@ class DeviceSession:
 
     def reset(self) -> None:
         """Tell the edge with the next request to forget the state of this device."""
-        self._order, self._reset = 0, True
+        self._reset = True  # the order goes on: a request from before the reset must not be taken for one behind it
         self._resets += 1
 
     def abandon(self) -> None:

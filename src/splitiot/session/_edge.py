@@ -383,7 +383,7 @@ class EdgeSession:
     def _check_order(self, request: wire.Request, peer: Peer, digest: str) -> None:
         if request.order is None:
             raise _Refused(ErrorCode.BAD_ORDER, "a stateful pipeline's requests need an order number")
-        expected = 0 if request.reset else peer.orders.get(digest, 0)
+        expected = request.order if request.reset else peer.orders.get(digest, 0)
         if expected is None:
             raise _Refused(ErrorCode.STATE_LOST, "a request of this stateful pipeline was not run: call reset()")
         if request.order != expected:

@@ -144,7 +144,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     attempt : int
         0, then 1, 2, ... for retransmissions.
     order : int, optional
-        Of stateful parts: 0, 1, 2, ... since the last reset.
+        Of stateful parts: 0, 1, 2, ... since the start; with `reset` any number may follow.
     reset : bool
         Forget the state before running.
     exact : bool

@@ -14,7 +14,7 @@ from splitiot.plan import Plan
 from splitiot.policies import Policy, adaptive
 from splitiot.testing.simulation._device import DeviceMachine, Role
 from splitiot.testing.simulation._edge import EdgeMachine
-from splitiot.testing.simulation._faults import FAULTS, Fault, ScarceEdge, StatefulParts
+from splitiot.testing.simulation._faults import FAULTS, Fault, OtherRuntime, ScarceEdge, StatefulParts
 from splitiot.testing.simulation._heap import Chance, Heap
 from splitiot.testing.simulation._network import Line, Network
 from splitiot.testing.simulation._report import Report, Violation
@@ -309,7 +309,8 @@ class World:
     def _check_resumed(self, device: DeviceMachine) -> None:
         core, name = device.core, device.role.name
         assert core is not None
-        if core.session.refusal:  # an edge that was of no use is asked again after ten seconds
+        # an edge that was of no use is asked again after ten seconds only
+        if core.session.refusal or (device.role.exact and OtherRuntime in self._kinds):
             self.counts["refused"] += 1
             return
         resumed_s = None if device.resumed_s is None else device.resumed_s - self.heal_s

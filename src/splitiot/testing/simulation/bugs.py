@@ -15,9 +15,9 @@ from attrs import frozen
 
 from splitiot import wire
 from splitiot.device._core import Core
-from splitiot.errors import EdgeUnavailable, ProtocolError
+from splitiot.errors import Dropped, EdgeUnavailable, ProtocolError
 from splitiot.estimators.seen import Seen
-from splitiot.pipeline import DROP, Pipeline
+from splitiot.pipeline import Pipeline
 from splitiot.runner import Runner
 from splitiot.session import DeviceSession, Done, EdgeSession, Job, RunLocal, Send
 from splitiot.session import _breaker as breaker
@@ -243,7 +243,7 @@ def _without_lane(old: Any) -> Any:
 def _drop_is_a_value(old: Any) -> Any:
     def finish(self: Core, effect: RunLocal) -> Any:
         result, seconds, steps_s = old(self, effect)
-        return (effect.payload if result is DROP else result), seconds, steps_s
+        return (effect.payload if isinstance(result, Dropped) else result), seconds, steps_s
 
     return finish
 
@@ -256,11 +256,10 @@ def _reset_not_told(old: Any) -> Any:
     return reset
 
 
-def _order_goes_on(old: Any) -> Any:
+def _order_begins_anew(old: Any) -> Any:
     def reset(self: Any) -> None:
-        order = self._order
         old(self)
-        self._order = order
+        self._order = 0
 
     return reset
 
@@ -405,7 +404,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("breaker-stays", "the breaker stays open", Contact, "welcomed", _always([])),
     _bug("drop-is-a-value", "a dropped frame has a value", Core, "finish", _drop_is_a_value),
     _bug("reset-not-told", "the edge is not told of a reset", DeviceSession, "reset", _reset_not_told),
-    _bug("order-goes-on", "order numbers go on after a reset", DeviceSession, "reset", _order_goes_on),
+    _bug("order-anew", "order numbers begin anew at a reset", DeviceSession, "reset", _order_begins_anew),
     _bug("stateful-hedged", "what remembers is finished here", Pipeline, "remembers_from", _always(False)),
     _bug("answers-forgotten", "answers are not remembered", EdgeSession, "_remember", _always(None)),
     _bug("answers-mixed", "remembered answers are another request's", EdgeSession, "_remember", _mixes_answers),
