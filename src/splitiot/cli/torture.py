@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=at_least(1), default=1, metavar="J", help="processes at once (default: 1)")
     parser.add_argument("--policy", metavar="NAME", default="adaptive", help=f"{POLICY} (default: adaptive)")
     parser.add_argument("--faults", metavar="A,B", help="only these kinds, or none (default: as the seed says)")
-    parser.add_argument("--requests", type=at_least(1), default=120, metavar="N", help="a seed (default: 120)")
+    parser.add_argument("--requests", type=at_least(1), default=105, metavar="N", help="a seed (default: 105)")
     words = "the policy need not want the edge again when everything is well again"
     parser.add_argument("--stays-away", action="store_true", help=words)
     words = "plant bugs in the library, one after another, and say which seed notices"

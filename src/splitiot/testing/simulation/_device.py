@@ -150,7 +150,7 @@ class DeviceMachine:
         self.resumed_s: float | None = None
         self.tried = 0  # how often it asked the edge before that, after everything was well again
         self.requests = 0
-        self._number = 0
+        self._number = self._owed = 0
         self._stored: bytes | None = None
         self._empty()
 
@@ -230,6 +230,9 @@ class DeviceMachine:
         self.core.done, self.core.finishes = _Outcomes(self._done_with), _Finishes(self._asked_for)
         world.say(role.name, f"starts (boot {boot % 10000})")
         self._poll(self.life)
+        owed, self._owed = self._owed, 0
+        for _ in range(owed):
+            self.arrive()
 
     def crash(self) -> None:
         """Go down with all that is under way."""
@@ -275,6 +278,7 @@ class DeviceMachine:
     def arrive(self) -> None:
         """Somebody wants something."""
         if not self.alive:
+            self._owed += 1  # whoever wants it waits
             return
         self._number += 1
         self.requests += 1

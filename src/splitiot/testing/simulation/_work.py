@@ -72,6 +72,8 @@ def same(one: Any, other: Any) -> bool:
     """Whether two values agree bit for bit, types included."""
     if type(one) is not type(other):
         return False
+    if type(one) in (int, bytes):
+        return bool(one == other)
     if isinstance(one, np.ndarray):
         return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
     if isinstance(one, tuple):

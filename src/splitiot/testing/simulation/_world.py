@@ -162,16 +162,17 @@ class World:
         self.edge.start()
         for device in self.devices:
             self.heap.at(chance.between(0.0, 0.3), device.start)
-        each = requests / len(self.devices)
         over_s = self.heal_s + _AFTER_S
+        each = -(-requests // len(self.devices))
         for device in self.devices:
             together = chance.whole(1, 3)
-            period_s = over_s * together / each
-            at_s = chance.between(0.1, 0.3)
-            while at_s < over_s:
-                for _ in range(together):
-                    self.heap.at(at_s, device.arrive)
-                at_s += period_s * chance.between(0.5, 1.4)
+            gaps = [chance.between(0.5, 1.5) for _ in range(-(-each // together))]
+            period_s = (over_s - 0.3) / sum(gaps)
+            at_s = 0.3
+            for number in range(each):
+                if number % together == 0:
+                    at_s += period_s * gaps[number // together]
+                self.heap.at(at_s - period_s * 0.4, device.arrive)
         self.heap.at(self.heal_s, self._heal)
 
     # meanwhile
@@ -345,7 +346,7 @@ def simulate(
     seed: int = 0,
     *,
     faults: Iterable[type[Fault] | Fault] | None = None,
-    requests: int = 120,
+    requests: int = 105,
     transport: Wrap | None = None,
     resumes: bool = True,
 ) -> Report:
