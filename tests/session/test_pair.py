@@ -244,7 +244,7 @@ def test_small_tables_stay_small() -> None:
 
 
 def test_a_request_from_before_a_reset_is_not_taken_for_one_behind_it() -> None:
-    """The first of two resets arrives late, the second never: what follows must not be computed on the first one's state."""
+    """The first of two resets arrives late, the second never: what follows must not use the first one's state."""
     pipeline = Remembering()
     device = DeviceSession(pipeline, boot=BOOT, runtime=RUNTIME, lossy=False)
     edge = edge_session(pipeline)

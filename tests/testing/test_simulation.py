@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
@@ -37,13 +38,61 @@ from tests.share import FULL
 
 SEEDS = range(100) if FULL else range(10)
 
-# Seeds that found something once; what, stands in the commit that put it right.
-FOUND = (15, 37, 75, 260, 284, 342, 541, 787, 1490)
-
 CAUGHT = {
+    "ends-twice": (0, "two outcomes"),
+    "late-overwrites": (7, "two outcomes"),
+    "hedge-never": (2, "no value"),
+    "hedge-late": (2, "late finish"),
+    "lane-ignored": (8, "late finish"),
+    "busy-ends": (0, "no value"),
+    "loss-ends": (1, "no value"),
+    "boot-ignored": (33, "wrong value"),
+    "frames-trusted": (3, "raised"),
+    "edge-trusts": (2, "raised"),
+    "payload-shared": (3, "wrong value"),
+    "payload-dropped": (0, "wrong failure"),
+    "deadline-moves": (2, "late value"),
+    "latency-short": (0, "wrong latency"),
+    "late-value": (3, "late value"),
+    "ended-unbounded": (0, "unbounded"),
+    "exact-always": (2, "not exact"),
+    "retry-unbounded": (2, "too many retries"),
+    "retry-twice": (5, "too many retries"),
+    "retry-new-id": (2, "never ended"),
+    "lease-never-ends": (2, "does not resume"),
+    "breaker-cap": (67, "does not resume"),
+    "breaker-stays": (0, "does not resume"),
+    "drop-is-a-value": (25, "wrong value"),
+    "reset-not-told": (6, "does not resume"),
+    "order-anew": (6, "wrong value"),
+    "stateful-hedged": (4, "no owner"),
+    "answers-forgotten": (2, "executed twice"),
+    "answers-mixed": (6, "two answers"),
+    "answers-last": (0, "two answers"),
+    "flights-doubled": (11, "does not resume"),
+    "beside": (24, "two at once"),
+    "order-unchecked": (6, "wrong value"),
+    "reset-ignored": (6, "wrong on the edge"),
+    "late-runs": (5, "ran late"),
+    "inexact-will-do": (17, "not exact"),
+    "one-step-short": (0, "payload changed"),
+    "answers-unbounded": (0, "unbounded"),
+    "flights-unbounded": (11, "unbounded"),
+    "peers-unbounded": (7, "unbounded"),
+    "state-shared": (4, "wrong on the edge"),
+    "boots-share": (24, "wrong on the edge"),
+    "never-reset": (6, "wrong on the edge"),
+    "counted-twice": (6, "counted twice"),
 }
+"""Which seed is the first that notices each bug, and which promise it finds broken: `splitiot torture --teeth`.
+
+Of these beside, order-anew, busy-long and hello-not-asked were in the library, until a seed found them."""
 
 DIGESTS = {
+    1: "b8412de1f9b90914",
+    2: "4c28bbac4d8e53f6",
+    3: "7c62c3f280a691ef",
+    6: "d08ed9054c50b786",
 }
 """Of seeds whose runs must be the same on every Python. A change of the library may change them: say so, and why."""
 
@@ -54,12 +103,6 @@ def test_all_promises_are_kept() -> None:
         assert report.ok, report.explain()
         assert len(report.faults) >= 3
         assert report.requests >= 100
-
-
-@pytest.mark.parametrize("seed", FOUND)
-def test_seeds_that_found_something(seed: int) -> None:
-    report = simulate(seed=seed)
-    assert report.ok, report.explain()
 
 
 def test_every_kind_bites() -> None:
@@ -130,7 +173,7 @@ def test_no_clock_and_no_chance_of_the_machine(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("seed", range(12 if FULL else 3))
 def test_clock_steps_change_no_plan(seed: int) -> None:
-    """Steps of an hour, and clocks that differ by up to a minute: plans are the same, with all beliefs, to the last bit."""
+    """Steps of an hour, clocks that differ by a minute: plans are the same, with all beliefs, to the last bit."""
     faults = [fault for fault in simulate(seed=seed).faults if not isinstance(fault, ClockSteps)]
     plain, skewed = simulate(seed=seed, faults=faults), simulate(seed=seed, faults=[*faults, ClockSteps])
     assert skewed.bites["clock-steps"] > 0
@@ -171,13 +214,14 @@ def test_the_heap_keeps_the_order() -> None:
 def test_the_grid_makes_durations_exact() -> None:
     times = [on_grid(0.1 * number) for number in range(100)]
     assert all(0 <= time - 0.1 * number < TICK_S for number, time in enumerate(times))
-    assert all((1e6 + 61 + b) - (1e6 + 61 + a) == b - a for a, b in zip(times, times[1:], strict=False))
+    assert all((1e6 + 61 + b) - (1e6 + 61 + a) == b - a for a, b in itertools.pairwise(times))
 
 
 def test_chance_is_the_same_everywhere() -> None:
     chance = Chance(5)
-    assert chance.some(range(10), 4) == [2, 4, 7, 8]
-    assert [chance.below(100) for _ in range(4)] == [73, 45, 90, 66]
+    assert chance.some(range(10), 4) == [6, 7, 8, 9]
+    assert [chance.below(100) for _ in range(4)] == [73, 92, 2, 46]
+    assert chance.bits(62) == 1148552655040140148
     assert Chance(5).child().bits(32) == Chance(5).child().bits(32)
 
 

@@ -150,8 +150,9 @@ def _in_processes(arguments: argparse.Namespace) -> Told:
             lines.put(line)
         lines.put(None)
 
-    for worker in workers:
-        threading.Thread(target=read, args=(worker,), daemon=True).start()
+    readers = [threading.Thread(target=read, args=(worker,), daemon=True) for worker in workers]
+    for reader in readers:
+        reader.start()
     try:
         left = len(workers)
         while left:
@@ -164,10 +165,13 @@ def _in_processes(arguments: argparse.Namespace) -> Told:
             if worker.wait() != 0:
                 raise Failed(f"a worker ended with {worker.returncode}")
     finally:
-        for worker in workers:
+        for worker, reader in zip(workers, readers, strict=True):
             if worker.poll() is None:
                 worker.terminate()
             worker.wait()
+            reader.join()
+            assert worker.stdout is not None
+            worker.stdout.close()
 
 
 def _tell(

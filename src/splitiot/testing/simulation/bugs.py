@@ -283,6 +283,23 @@ def _runs_duplicates(old: Any) -> Any:
     return requested
 
 
+def _busy_for_long(old: Any) -> Any:
+    def busy(self: Any, retry_after_s: float, now_s: float) -> None:
+        old(self, retry_after_s, now_s)
+        if retry_after_s > 0:
+            self._busy_until_s = now_s + min(retry_after_s, 60.0)
+
+    return busy
+
+
+def _knows_everybody(old: Any) -> Any:
+    def requested(self: Any, request: Any, buffers: Any, name: str, now_s: float, reply_to: Any) -> Any:
+        self._peers.at(name, request.boot, now_s)[0].greeted = True
+        return old(self, request, buffers, name, now_s, reply_to)
+
+    return requested
+
+
 def _as(**changes: Any) -> Change:
     def change(old: Any) -> Any:
         def job(self: Any, request: Any, *words: Any) -> Any:
@@ -422,6 +439,14 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("state-shared", "all devices have one state", Runner, "_run_stateful", _everyones_state),
     _bug("boots-share", "a device's boots have one state", edge, "owner", lambda old: lambda name, boot: old(name, 0)),
     _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
+    _bug("busy-long", "a busy edge is left alone for a minute", Contact, "busy", _busy_for_long),
+    _bug(
+        "hello-not-asked",
+        "a device that was forgotten is not asked to say hello",
+        EdgeSession,
+        "_requested",
+        _knows_everybody,
+    ),
     _bug("counted-twice", "observations are counted each time", Seen, "take", _takes_again),
 )
 """All bugs, told apart by name."""
