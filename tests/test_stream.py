@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import itertools
 import queue
 import random
@@ -890,6 +891,42 @@ def test_tails_that_remember_run_one_at_a_time_in_order(tier: str | None, cut: i
     assert made[0].most == 1
 
 
+def test_a_head_that_ran_for_nobody_is_noticed() -> None:
+    """It has changed what the head remembers, and the tail never heard of it: a value would be wrong."""
+    begun, leave = threading.Event(), threading.Event()
+
+    def add(total: list[int], x: int) -> int:
+        if x == 100:
+            begun.set()
+            assert leave.wait(WAIT_S)
+        total[0] += x
+        return total[0]
+
+    both = [task(add, name=name, state="own", resource=lambda: contextlib.nullcontext([0])) for name in ("a", "b")]
+    pipeline = tasks(both)
+    with EdgeService([pipeline]) as edge, device_on(threaded(edge), pipeline) as device:
+        outcomes = device.map([1, 100, 5], window=2)
+        assert next(outcomes).value == 1
+        assert begun.wait(WAIT_S)
+        stream = device._stream
+        assert stream is not None
+
+        def release() -> None:
+            while not stream._stopped:
+                time.sleep(0.001)
+            leave.set()
+
+        join = background(release)
+        outcomes.close()
+        join()
+        outcome = device.run(1)
+        assert isinstance(outcome.error, RemoteError)
+        assert "reset()" in str(outcome.error)
+        device.reset()
+        assert [outcome.value for outcome in device.map([1, 2, 3])] == [1, 4, 10]
+        assert device.run(1).value == 17, "a stream that came to its end leaves no gap"
+
+
 def test_a_tail_that_remembers_goes_on_behind_failures() -> None:
     def remember(total: list[int], x: int) -> Any:
         if x % 4 == 1:
@@ -897,10 +934,8 @@ def test_a_tail_that_remembers_goes_on_behind_failures() -> None:
         total[0] += x
         return DROP if x % 4 == 2 else total[0]
 
-    from contextlib import nullcontext
-
     for tier in (None, "edge"):
-        note = task(remember, tier=tier, state="own", resource=lambda: nullcontext([0]))
+        note = task(remember, tier=tier, state="own", resource=lambda: contextlib.nullcontext([0]))
         pipeline = tasks([add_one, note])
         with EdgeService([pipeline]) as edge, device_on(threaded(edge), pipeline, 1) as device:
             outcomes = list(device.map(range(12), window=3))

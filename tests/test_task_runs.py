@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -270,6 +271,42 @@ def test_a_lack_of_memory_does_not_close_what_tasks_hold_or_remember() -> None:
     assert log[2:] == ["close held"] * 2
 
 
+class Leaving(SizedPipeline):
+    """Its middle step holds something; what it has already of the results stays where it was made."""
+
+    solo = MappingProxyType({(1, 2): False})
+
+    def divide(self, cut: int, payload: Any) -> tuple[Any, Any]:
+        return {name: value for name, value in payload.items() if name != "early"}, None
+
+    def part(self, start: int, stop: int) -> Part:
+        part = super().part(start, stop)
+        opened: Callable[..., Any] = part.open
+
+        def open_(runtime: Any = None) -> Any:
+            executable = opened(runtime)
+
+            class Strict(type(executable)):  # type: ignore[misc]
+                def __call__(self, payload: Any) -> Any:
+                    assert "early" not in payload
+                    return {**super().__call__(payload), "early": 1}
+
+            executable.__class__ = Strict
+            return executable
+
+        part.open = open_  # type: ignore[method-assign]
+        return part
+
+
+def test_pieces_hand_on_what_would_cross_between_them() -> None:
+    pipeline = Leaving([3, 3, 3, 3])
+    with Runner(pipeline) as runner:
+        assert runner.run(0, 3, {"t0": np.zeros(3, np.uint8)})[0].keys() == {"t3", "early"}
+        assert runner.opened == 3
+        with pytest.raises(CutError, match="divides"):
+            Runner(tasks([counting("edge", "a"), counting("edge", "b")])).run(0, 1, 1)
+
+
 # what tasks remember
 
 
@@ -391,6 +428,23 @@ def test_a_task_that_raises_in_a_chain_keeps_what_it_holds(tier: str | None) -> 
         else:
             assert after.unwrap() == 6
             assert log == ["open held", "close held", "open held"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_task_that_raises_keeps_a_resource_that_remembers_nothing(cut: int) -> None:
+    log: list[str] = []
+
+    def picky(held: Held, x: int) -> int:
+        if x < 0:
+            raise ValueError("too small")
+        return x
+
+    pipeline = tasks([task(picky, resource=lambda: Held(log)), double])
+    with Sides(pipeline) as both:
+        assert [both.run(value, cut).value for value in (1, -1, -1, 2)] == [2, None, None, 4]
+        # where the edge raised, the device tried, and holds one of its own
+        assert log == ["open held"] * (2 if cut == 0 else 1)
+    assert log.count("close held") == log.count("open held")
 
 
 def test_a_wrong_result_keeps_the_state_too() -> None:

@@ -212,8 +212,7 @@ class Core:
 
     def abandon(self) -> None:
         """Nobody waits for the requests any more."""
-        if self.session.pending:
-            self.session.abandon()
+        self.session.abandon()
         self.done.clear()
         self.finishes.clear()
 
