@@ -32,9 +32,11 @@ class Disk:
         self._folder = folder
 
     def read(self, name: str) -> bytes:
+        """Return what a file holds."""
         return (self._folder / name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
+        """Write and sync; makes the folder if need be."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with open(self._folder / name, "wb") as file:
             file.write(data)
@@ -42,6 +44,7 @@ class Disk:
             os.fsync(file.fileno())
 
     def rename(self, old: str, new: str) -> None:
+        """Rename, and sync the folder where that is possible."""
         os.replace(self._folder / old, self._folder / new)
         with contextlib.suppress(OSError):  # not every system can sync a folder
             handle = os.open(self._folder, os.O_RDONLY)
