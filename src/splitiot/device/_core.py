@@ -310,12 +310,9 @@ class Core:
     def finish(self, effect: RunLocal) -> tuple[Payload | Exception, float, tuple[float, ...]]:
         """Run a local finish, like `head`; tell `finished` what it gives."""
         try:
-            result, seconds, steps_s = self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
-            if result is DROP:
-                return Dropped("a task on the device dropped the frame"), seconds, ()
+            return self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
         except Exception as error:
             return error, 0.0, ()
-        return result, seconds, steps_s
 
     def finished(
         self, effect: RunLocal, result: Payload | Exception, seconds: float, steps_s: tuple[float, ...]
