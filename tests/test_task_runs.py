@@ -26,6 +26,7 @@ from splitiot.errors import (
     LocalProtocolError,
     RemoteError,
     StepError,
+    TaskKilled,
     TransportError,
 )
 from splitiot.functions import Task, task, tasks
@@ -35,6 +36,7 @@ from splitiot.policies import Context, Decision, Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
 from splitiot.transports import InMemory
+from tests import isolated
 from tests.pipelines import SizedPipeline
 from tests.session.support import add_one, double, minus_three, profile_of, read
 from tests.share import FULL
@@ -630,6 +632,38 @@ def test_a_late_edge_does_not_bring_pinned_steps_here() -> None:
     assert type(outcome.error).__name__ == "DeadlineExceeded"
     assert ran == []
     assert both.device.counters.hedges == 0
+
+
+# tasks in processes of their own
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(("tier", "cut"), [("device", 2), ("edge", 1)])
+def test_what_dies_or_hangs_in_a_process_of_its_own_ends_its_frame_alone(tier: str, cut: int, streamed: bool) -> None:
+    pipeline = tasks([add_one, task(isolated.delicate, tier=tier, isolated=True, timeout_s=3.0), minus_three])
+    values = [4, 0, 1, 2, 3, 5, 4]
+    with Sides(pipeline, patience_s=60.0) as both:
+        if streamed:
+            outcomes = list(both.device.map(values, window=3, telemetry={"cut": cut}))
+        else:
+            outcomes = [both.run(value, cut) for value in values]
+    assert [outcome.value for outcome in outcomes] == [7, None, None, None, None, 9, 7]
+    died, hung, raised, dropped = outcomes[1:5]
+    for outcome, words in ((died, "delicate"), (hung, "3"), (raised, "three")):
+        assert isinstance(
+            outcome.error, RemoteError if tier == "edge" else TaskKilled if outcome is not raised else StepError
+        )
+        assert words in str(outcome.error)
+        assert "in task 'delicate'" in str(outcome.error) or tier == "device"
+    assert dropped.dropped
+
+
+def test_isolated_tasks_give_the_same_at_every_cut() -> None:
+    pipeline = tasks([add_one, task(isolated.delicate, isolated=True), double])
+    assert pipeline.solo == {(1, 2): False}
+    with Sides(pipeline) as both:
+        for cut in (0, 3, 1, 2):
+            assert both.run(6, cut).unwrap() == 28
 
 
 # any chain at all
