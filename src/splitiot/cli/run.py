@@ -158,6 +158,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                     if arguments.save is not None and outcome.ok:
                         kept |= flatten(outcome.value, number)
                     if score is not None:
+                        results += [None] * (outcome.index - len(results))  # those that gave way to newer ones
                         results.append(outcome.value if outcome.ok else None)
                     show(one)
             ended = True
