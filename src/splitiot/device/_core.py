@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ class Core:
         self.planner = planner
         if planner is not None:
             self._restrict(planner)
-        self._spool, self._spooled = spool, 0
+        self._spool, self._spooled, self._saving = spool, 0, threading.Lock()
         # plans get ids behind those of the observations that an earlier start left
         self._behind = 0 if spool is None else session.telling.load(spool.load())
         if planner is not None:
@@ -356,7 +357,8 @@ class Core:
     def save(self, data: bytes | None) -> None:
         """Save that; it takes as long as the disk takes, and may be called while other threads do other things here."""
         if data is not None and self._spool is not None:
-            self._spool.save(data, self.clock())
+            with self._saving:
+                self._spool.save(data, self.clock())
 
     # the start
 

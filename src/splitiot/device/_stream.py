@@ -87,11 +87,12 @@ class Stream:
                 if core.session.pending or self._headed:
                     core.abandon()
 
-    def stop(self) -> None:
-        """End all at once, from another thread: the device is closed."""
+    def stop(self) -> bytes | None:
+        """End all at once, from another thread: the device is closed. Return what `Core.save` shall save."""
         with self._changed:
             self._stopped = self._closed = True
             self._changed.notify_all()
+            return self._core.unsaved(due=False)
 
     def _next(self) -> Outcome | None:
         """Wait for the outcome of the next frame in order; None at the end."""
