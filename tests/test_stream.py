@@ -308,6 +308,46 @@ def test_the_newest_takes_the_place_of_one_that_waits() -> None:
         assert device.counters.requests == len(indices)
 
 
+def test_the_newest_waits_for_room_too() -> None:
+    """With two on their way no third begins, however many come."""
+    ran: list[int] = []
+
+    def head(x: int) -> int:
+        ran.append(x)
+        return x
+
+    pipeline = tasks([head, double])
+    with EdgeService([pipeline]) as edge:
+        gate = Gate(edge)
+
+        def source() -> Iterator[int]:
+            yield 0
+            gate.wait(1)
+            yield 1
+            gate.wait(2)
+            yield from range(2, 50)
+            until_s = time.monotonic() + 0.1  # time enough to begin one
+            while len(ran) == 2 and time.monotonic() < until_s:
+                time.sleep(0.001)
+            assert ran == [0, 1]
+            gate.answer()
+
+        def answer() -> None:
+            gate.wait(2)
+            while ran[-1] != 49:
+                time.sleep(0.001)
+            for left in (2, 1):
+                gate.wait(left)
+                gate.answer()
+
+        with device_on(gate, pipeline) as device:
+            join = background(answer)
+            assert [outcome.index for outcome in device.map(source(), window=2, keep="newest")] == [0, 1, 49]
+            join()
+            assert device.counters.skipped == 47
+    assert gate.most == 2
+
+
 def test_frames_that_give_way_leave_nothing_behind(service: EdgeService) -> None:
     """A source without a pause, and a consumer that waits for long."""
     enough = threading.Event()
