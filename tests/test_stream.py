@@ -386,6 +386,30 @@ def test_a_source_that_raises_does_so_behind_what_it_gave(service: EdgeService) 
         assert device.run(1).value == 1
 
 
+def test_what_is_on_its_way_ends_before_the_source_raises(service: EdgeService) -> None:
+    gate = Gate(service)
+
+    def source() -> Iterator[int]:
+        yield from (1, 2)
+        raise OSError("unplugged")
+
+    got: list[Any] = []
+    with device_on(gate) as device:
+
+        def answer() -> None:
+            while device._stream is None or not device._stream._exhausted:
+                time.sleep(0.001)
+            for _ in range(2):
+                gate.wait(1)
+                gate.answer()
+
+        join = background(answer)
+        with pytest.raises(OSError, match="unplugged"):
+            got.extend(outcome.value for outcome in device.map(source()))
+        join()
+    assert got == [1, 3]
+
+
 def test_a_source_that_blocks_does_not_hold_up_what_it_gave(service: EdgeService) -> None:
     release = threading.Event()
 
@@ -615,15 +639,13 @@ def test_no_way_to_finish_here(service: EdgeService) -> None:
 def test_hedges_when_the_edge_is_silent(service: EdgeService) -> None:
     """Finished here in time, in the lane where the heads run."""
     gate = Gate(service)
-    with device_on(gate, profile=profile_of(PIPELINE, 0.002)) as device:
-        began_s = time.monotonic()
-        outcomes = list(device.map(range(6), window=3, deadline_s=1.0))
-        took_s = time.monotonic() - began_s
-    assert [outcome.unwrap() for outcome in outcomes] == [PIPELINE.run(x) for x in range(6)]
-    assert {outcome.source for outcome in outcomes} <= {"hedge", "local", "fallback"}
-    assert outcomes[0].source == "hedge"
-    assert all(outcome.latency_s <= 1.0 for outcome in outcomes)
-    assert took_s < 4
+    # the finish is thought to take much longer than it does, so that a slow machine is in time too
+    with device_on(gate, profile=profile_of(PIPELINE, 0.2)) as device:
+        outcomes = list(device.map(range(3), window=3, deadline_s=1.5))
+    assert [outcome.unwrap() for outcome in outcomes] == [PIPELINE.run(x) for x in range(3)]
+    assert {outcome.source for outcome in outcomes} == {"hedge"}
+    assert all(0.1 < outcome.latency_s <= 1.5 for outcome in outcomes)
+    assert device.counters.hedges == 3
 
 
 def test_deadlines_when_nothing_can_be_finished(service: EdgeService) -> None:
