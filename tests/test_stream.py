@@ -648,6 +648,26 @@ def test_hedges_when_the_edge_is_silent(service: EdgeService) -> None:
     assert device.counters.hedges == 3
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_hedge_leaves_time_for_the_head_that_is_before_it_in_the_lane(service: EdgeService, window: int) -> None:
+    gate, clock = Gate(service), Clock()
+    with device_on(gate, profile=profile_of(PIPELINE, 0.2), clock=clock) as device:
+        finish_s = {cut: device.planner.finish_s(cut) for cut in (0, 1)}
+        outcomes = device.map([1], window=window, deadline_s=5.0)
+        due: list[float | None] = []
+
+        def look() -> None:
+            gate.wait(1)
+            due.extend(pending.hedge_s for pending in device._session._pending.values())
+            gate.answer()
+
+        join = background(look)
+        assert next(outcomes).source == "edge"
+        join()
+        outcomes.close()
+    assert due == [pytest.approx(clock.now_s + 5.0 - finish_s[1 if window == 1 else 0] - 0.005)]
+
+
 def test_deadlines_when_nothing_can_be_finished(service: EdgeService) -> None:
     gate = Gate(service)
     with device_on(gate, parts=[(0, 1)], profile=profile_of(PIPELINE, 0.002)) as device:
