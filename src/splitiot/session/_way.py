@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 __all__ = ["Way"]
 
 _MEMORY_S: Final = 30.0
+_AHEAD: Final = 64  # as many as can be on their way at once
 
 
 class Way:
     """Tells what requests waited on the link for those before them, so that the link is not blamed for it.
 
-    An answer less the edge's residence is when its request was over the link: a round trip's share (`floor_s`, the least
-    that was seen lately) later. A request that was sent before the one ahead of it was over waited until then.
+    An answer less the edge's residence is when its request was over the link: a round trip's share (`floor_s`, the
+    least that was seen lately) later. A request that was sent before the one ahead of it was over waited until then.
+    Answers may come in any order; of those that have not come nothing is known, so what is told is at most the truth.
     """
 
     def __init__(self) -> None:
-        self._over_s = -math.inf  # when the last request was over, a round trip's share included
+        self._over: deque[tuple[float, float]] = deque(maxlen=_AHEAD)  # sent, and over: a round trip's share included
         self._floor_s = math.inf
         self._floor_at_s = -math.inf
 
@@ -31,7 +34,8 @@ class Way:
         if alone_s < self._floor_s or now_s - self._floor_at_s > _MEMORY_S:
             self._floor_s, self._floor_at_s = alone_s, now_s
         queued_s = 0.0
-        if behind:  # it took no less than it would have taken alone
-            queued_s = min(max(0.0, self._over_s - self._floor_s - sent_s), max(0.0, alone_s - self._floor_s))
-        self._over_s = max(self._over_s, over_s)
+        if behind:  # what was sent before it, and was over before it
+            ahead_s = max((over for sent, over in self._over if sent <= sent_s and over <= over_s), default=-math.inf)
+            queued_s = max(0.0, ahead_s - self._floor_s - sent_s)
+        self._over.append((sent_s, over_s))
         return queued_s
