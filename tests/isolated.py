@@ -107,6 +107,11 @@ def leak(nbytes: int) -> int:
     return len(KEPT)
 
 
+def fill(_: Any) -> NoReturn:
+    while True:  # to the last byte, and no less than that is kept
+        KEPT.append([None] * 4)
+
+
 def chatter(value: Any) -> Any:
     print("printed")
     sys.stdout.buffer.write(b"written\n")

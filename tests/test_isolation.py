@@ -334,6 +334,13 @@ def test_a_leak_ends_with_its_child(make: Make) -> None:
 
 
 @LINUX
+def test_one_without_a_byte_left_can_still_say_so(make: Make) -> None:
+    with pytest.raises(TaskKilled, match="job wanted more memory") as raised:
+        make(isolated.fill, max_bytes=20 * 2**20)(None)
+    assert raised.value.reason == "memory"
+
+
+@LINUX
 def test_an_argument_can_be_too_large_for_the_limit(make: Make) -> None:
     job = make(isolated.same, max_bytes=50 * 2**20)
     with pytest.raises(TaskKilled) as raised:
@@ -700,7 +707,7 @@ def loaded(path: Path) -> Any:
 def two_files(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     """A function and a resource of two files with one name, which is a package's too."""
     texts = {
-        "a": "import numpy, sys\ndef size(held, value): return held, numpy.size(value), sys.modules[__name__].__file__\n",
+        "a": "import numpy, sys\ndef size(held, x): return held, numpy.size(x), sys.modules[__name__].__file__\n",
         "b": "import contextlib\n@contextlib.contextmanager\ndef resource(): yield 'held'\n",
     }
     for folder, text in texts.items():
