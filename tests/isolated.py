@@ -215,3 +215,15 @@ def nested(value: Any) -> Any:
         return inner(value)
     finally:
         inner.close()
+
+
+def delicate(value: int) -> Any:
+    """Of each value what its last digit says: it dies, hangs, raises, drops; or doubles."""
+    kind = value % 10
+    if kind == 1:
+        os._exit(3)
+    if kind == 2:
+        time.sleep(600)
+    if kind == 3:
+        raise ValueError("three")
+    return DROP if kind == 4 else 2 * value

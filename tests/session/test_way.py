@@ -43,6 +43,14 @@ def test_an_answer_that_overtakes_blames_nobody() -> None:
     assert way.passed(0.1, 6.0, 4.8, behind=True) == 0, "sent first, over first"
 
 
+def test_an_answer_that_is_overtaken_still_waited_for_those_before() -> None:
+    way = Way()
+    way.passed(-9.0, -9.0 + 0.1, 0.0, behind=False)
+    way.passed(0.0, 1.6, 0.5, behind=False)
+    assert way.passed(0.3, 3.2, 0.1, behind=True) == pytest.approx(0.7), "of its 1.7 s what is known so far"
+    assert way.passed(0.2, 6.0, 3.9, behind=True) == pytest.approx(0.8)
+
+
 @pytest.mark.parametrize("residence_s", [math.nan, math.inf, -math.inf, -1.0, 1e9, 2.0])
 def test_clocks_that_are_wrong_teach_nothing(residence_s: float) -> None:
     way, clean = Way(), Way()
