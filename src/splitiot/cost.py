@@ -293,7 +293,7 @@ class Costs:
     def paced_s(self, window: int) -> Floats:
         """Return the seconds between results with at most `window` requests under way; shape (rows,).
 
-        ``max(period_s, latency_s / window)``: Little's law, for a window too small to keep the slowest resource at work.
+        ``max(period_s, latency_s / window)``: Little's law, for a window too small to keep the slowest one at work.
         """
         result: Floats = np.maximum(self.period_s, self.latency_s / window)
         return result

@@ -14,10 +14,9 @@ _MEMORY_S: Final = 30.0
 class Way:
     """Tells what requests waited for those before them, so that neither link nor edge is blamed for it.
 
-    An answer less the edge's residence is when its request was over the link: a round trip's share (`floor_s`, the least
-    that was seen, of small frames lately) later. A request that was sent before the one ahead of it was over waited
-    until then; and one that reached the edge before the one ahead of it was answered waited there, if the edge had it
-    wait at all.
+    An answer less the edge's residence is when its request was over the link: a round trip's share (the least that was
+    seen, of small frames lately) later. A request that was sent before the one ahead of it was over waited until then;
+    and one that reached the edge before the one ahead of it was answered waited there, if the edge had it wait at all.
     """
 
     def __init__(self) -> None:
