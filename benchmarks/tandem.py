@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @frozen(eq=False)
 class Chain:
-    """What is cut: seconds of each step on device and edge, bytes at each cut, and the results a second that are wanted.
+    """What is cut: seconds of each step on device and edge, bytes at each cut, and the results a second wanted.
 
     Parameters
     ----------

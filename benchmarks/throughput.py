@@ -240,7 +240,7 @@ def results(tasks: Sequence[tuple[str, str, int, int]], jobs: int) -> Iterable[R
 
 def per_minute(one: Run) -> float:
     """Return how often a run's cut moved while nothing changed."""
-    return 60 * sum(c.switches for c in one.changes) / sum(c.steady_s for c in one.changes)
+    return 60 * sum(c.switches for c in one.changes) / max(1.0, sum(c.steady_s for c in one.changes))
 
 
 def table(runs: Sequence[Run], title: str) -> list[str]:
@@ -318,8 +318,13 @@ def plot(world: World, path: Path) -> None:
         cuts.step(ran.begun_s[own], ran.cuts[own], where="post", color=colour, lw=1.3, label=label)
     rates.axhline(world.chain.fps, color="black", lw=0.9, ls="--")
     rates.annotate(
-        f"target {world.chain.fps:g}", (world.end_s, world.chain.fps), xytext=(4, 0), textcoords="offset points",
-        va="center", fontsize=8, annotation_clip=False,
+        f"target {world.chain.fps:g}",
+        (world.end_s, world.chain.fps),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        annotation_clip=False,
     )
     rates.set_ylim(0, top * 1.25)
     rates.set_xlim(0, world.end_s)
@@ -356,14 +361,14 @@ def main() -> int:
     tasks = [(a, c, s, arguments.window) for c in chains for s in range(arguments.seeds) for a in agents]
     began_s = time.monotonic()
     runs = sorted(results(tasks, max(1, arguments.jobs)), key=lambda one: (one.agent, one.chain, one.seed))
+    if arguments.json is not None:
+        rows: list[dict[str, Any]] = [attrs.asdict(one) for one in runs]
+        arguments.json.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     title = f"{arguments.seeds} seeds, window {arguments.window}"
     for name in chains:
         fps = CHAINS[name]().fps
         print("\n".join(table([one for one in runs if one.chain == name], f"{name}, {fps:.3g} a second")), end="\n\n")
     print("\n".join(table(runs, f"all {len(chains)} chains, {title} ({time.monotonic() - began_s:.0f} s)")))
-    if arguments.json is not None:
-        rows: list[dict[str, Any]] = [attrs.asdict(one) for one in runs]
-        arguments.json.write_text(json.dumps(rows) + "\n", encoding="utf-8")
     if arguments.plot is not None:
         plot(World(tracker(), window=arguments.window), arguments.plot)
         print(f"picture: {arguments.plot}")

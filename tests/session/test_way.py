@@ -18,7 +18,7 @@ class Road:
         self.rtt_s, self.link_s, self.edge_s = rtt_s, 0.0, 0.0
         self.way, self.answered_s = Way(), 0.0
 
-    def send(self, at_s: float, up_s: float, compute_s: float, nbytes: int = 10_000) -> tuple[float, float, float, float]:
+    def send(self, at_s: float, up_s: float, compute_s: float, nbytes: int = 10_000) -> tuple[float, ...]:
         """Return what it waited on link and edge, and what `Way` thinks."""
         began_s = max(at_s, self.link_s)
         self.link_s = began_s + up_s
@@ -75,6 +75,13 @@ def test_who_is_alone_waited_for_nobody() -> None:
     way = Way()
     assert way.passed(0.0, 1.0, 0.5, nbytes=9999, behind=False, queue_s=0.4) == (0.0, 0.0)
     assert way.passed(0.1, 1.2, 0.5, nbytes=9999, behind=False, queue_s=0.4) == (0.0, 0.0)  # another device's queue
+
+
+def test_an_edge_that_runs_two_at_once_lets_nobody_wait() -> None:
+    way = Way()
+    way.passed(0.0, 1.0, 0.9, nbytes=9999, behind=False)
+    assert way.passed(0.05, 1.05, 0.9, nbytes=9999, behind=True, queue_s=0.0)[1] == 0.0
+    assert way.passed(0.1, 1.1, 0.9, nbytes=9999, behind=True, queue_s=0.3)[1] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("residence_s", [-0.1, 1.5, float("nan")])
