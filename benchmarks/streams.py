@@ -13,6 +13,7 @@ latency.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -162,7 +163,8 @@ def network(kind: str, *, window: int, count: int, rounds: int = 5) -> list[str]
     """Measure a network whose device and edge are two processes, over HTTP, at cuts where little crosses.
 
     What the slowest takes is measured twice, in turns with the stream: one request after the other, when nothing else
-    runs; and in the stream itself, where all three need the processor at once.
+    runs; and in the stream itself, where all three need the processor at once. Beside that stands the processor time of
+    the two processes: what a request takes there besides the network (frames, HTTP, learning) is work as well.
     """
     model = model_of(kind)
     (spec,) = model.inputs
@@ -177,25 +179,31 @@ def network(kind: str, *, window: int, count: int, rounds: int = 5) -> list[str]
             with si.Device(model, si.HttpTransport(url), policy=si.Fixed(cut), profile=own, cache=False) as device:
                 one_by_one(device, value, 20)
                 streamed(device, value, window, 20)
-                figures = [_round(device, value, window, count) for _ in range(rounds)]
-            head_s, link_s, edge_s, alone_s, period_s, believed_s, _ = np.median(figures, axis=0).tolist()
+                figures = [_round(device, value, window, count, child) for _ in range(rounds)]
+            head_s, link_s, edge_s, alone_s, period_s, believed_s, _, own_s, theirs_s = np.median(
+                figures, axis=0
+            ).tolist()
             shares = [(max(row[:3]) / row[4], row[6] / row[4]) for row in figures]
             alone, busy = np.median(shares, axis=0).tolist()
             lines.append(
                 f"{kind:10} {cut:4} {1e3 * head_s:7.2f} {1e3 * link_s:7.2f} {1e3 * edge_s:7.2f} {1e3 * period_s:7.2f} "
-                f"{1e3 * believed_s:9.2f} {alone:7.2f} {busy:10.2f} {1e3 * alone_s:11.2f} {alone_s / period_s:6.2f}x"
+                f"{1e3 * believed_s:9.2f} {alone:7.2f} {busy:10.2f} {1e3 * alone_s:11.2f} {alone_s / period_s:6.2f}x "
+                f"{1e3 * own_s:9.2f} {1e3 * theirs_s:6.2f} {max(own_s, theirs_s) / period_s:6.2f}"
             )
     return lines
 
 
-def _round(device: si.Device, value: Any, window: int, count: int) -> tuple[float, ...]:
+def _round(device: si.Device, value: Any, window: int, count: int, edge: Child) -> tuple[float, ...]:
     began = time.perf_counter()
     seen = [_seen(device.run(value)) for _ in range(count)]
     alone_s = (time.perf_counter() - began) / count
     head_s, link_s, edge_s = np.median([row[:3] for row in seen], axis=0).tolist()
+    own_s, theirs_s = time.process_time(), edge.cpu_s()
     found = streamed(device, value, window, count)
+    own_s = (time.process_time() - own_s) / count
+    theirs_s = math.nan if theirs_s is None else ((edge.cpu_s() or 0.0) - theirs_s) / count
     busy_s = max(statistics.fmean(row[0] for row in found.seen), statistics.fmean(row[3] for row in found.seen))
-    return head_s, link_s, edge_s, alone_s, found.period_s, found.believed_s, busy_s
+    return head_s, link_s, edge_s, alone_s, found.period_s, found.believed_s, busy_s, own_s, theirs_s
 
 
 def _seen(outcome: si.Outcome) -> tuple[float, float, float, float]:
@@ -260,7 +268,7 @@ def main() -> int:
             "a network over HTTP, window 3: milliseconds of head, link and edge alone, and between results; "
             "share of the rate of the slowest one alone, and as it was in the stream",
             f"{'':10} {'cut':>4} {'head':>7} {'link':>7} {'edge':>7} {'period':>7} {'believed':>9} {'alone':>7} "
-            f"{'in stream':>10} {'sequential':>11}",
+            f"{'in stream':>10} {'sequential':>11} {'':7} {'processor':>9} {'edge':>6} {'share':>6}",
             *network("fomo", window=3, count=150),
             *network("mobilenet", window=3, count=50),
         ],
