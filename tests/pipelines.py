@@ -118,9 +118,8 @@ class _SizedPart(Part):
 
 
 class _SizedExecutable:
-    nbytes = 1
-
     def __init__(self, nbytes: Sequence[int], start: int, stop: int) -> None:
+        self.nbytes = int(start < stop)
         self._nbytes, self._start, self._stop = nbytes, start, stop
 
     def __call__(self, payload: Payload, /) -> Payload:

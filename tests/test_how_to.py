@@ -16,6 +16,7 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
     "check-your-own": {},
     "write-a-policy": {},
     "streams": {},
+    "tasks": {},
     "state": {"keyword.tflite": networks.svdf, "counter.tflite": networks.counter},
     "unknown-models": {
         "network.onnx": lambda: FILES["net.onnx"][0],

@@ -34,7 +34,7 @@ HEAVY = {
 CORE_DEPENDENCIES = {"attr", "attrs", "msgspec", "numpy", "typing_extensions"}
 SANS_IO = {
     *("codecs", "cost", "estimators", "framing", "observation", "pipeline", "plan", "planner", "policies"),
-    *("functions", "recorder", "session", "solver", "topology", "wire"),
+    *("recorder", "session", "solver", "topology", "wire"),
 }
 
 

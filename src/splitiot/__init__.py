@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from splitiot.profiling import profile
     from splitiot.runner import Runner
     from splitiot.solver import solve
+    from splitiot.telemetry import DeviceLoad
     from splitiot.topology import Link, TierProfile, Topology
     from splitiot.transports import InMemory, RoundTrip, Transport
 
@@ -68,6 +69,7 @@ __all__ = [
     "Deadline",
     "Decision",
     "Device",
+    "DeviceLoad",
     "Drop",
     "EdgeService",
     "EdgeTimes",
@@ -150,6 +152,7 @@ _HOMES = {
     "profiling": ("profile",),
     "runner": ("Runner",),
     "solver": ("solve",),
+    "telemetry": ("DeviceLoad",),
     "topology": ("Link", "TierProfile", "Topology"),
     "transports": ("InMemory", "RoundTrip", "Transport"),
 }

@@ -91,7 +91,6 @@ class _Table:
     def _index(self) -> dict[int, int]:
         return {placement.cut: row for row, placement in enumerate(self.placements)}
 
-
     @in_turn.default
     def _find(self) -> NDArray[np.bool_] | None:
         found = np.array([self.pipeline.remembers_from(placement.cut) for placement in self.placements])
@@ -293,7 +292,8 @@ class Costs:
     def paced_s(self, window: int) -> Floats:
         """Return the seconds between results with at most `window` requests under way; shape (rows,).
 
-        ``max(period_s, latency_s / window)``: Little's law, for a window too small to keep the slowest one at work.
+        ``max(period_s, latency_s / window)``: by Little's law, where the window is too small to keep the slowest
+        resource at work.
         """
         result: Floats = np.maximum(self.period_s, self.latency_s / window)
         return result

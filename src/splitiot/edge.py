@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from splitiot import wire
-from splitiot.errors import Dropped, LocalProtocolError, StepError
+from splitiot.errors import LocalProtocolError, StepError
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP, Pipeline, Runtime
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
-from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Run, Send
+from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Quota, Run, Send
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class EdgeService:
         place of the one that was heard of longest ago, which gets a "state-lost" failure until it resets.
     max_frame_bytes, max_in_flight : int
         Larger frames are refused, more requests at once are answered with "busy".
+    quota : Quota, optional
+        What one device may ask for: `splitiot.session.Quota`.
     clock : callable
         Monotonic seconds.
 
@@ -95,6 +97,7 @@ class EdgeService:
         max_owners: int = 1024,
         max_frame_bytes: int = wire.MAX_FRAME_BYTES,
         max_in_flight: int = 32,
+        quota: Quota | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         served = list(pipelines)
@@ -119,6 +122,7 @@ class EdgeService:
             make_planner=make_planner,
             max_frame_bytes=max_frame_bytes,
             max_in_flight=max_in_flight,
+            quota=quota,
         )
         self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
         self._lock = threading.Lock()
@@ -269,6 +273,8 @@ class EdgeService:
         compute_s = encode_s = 0.0
         steps_s: tuple[float, ...] = ()
         ended: BaseException | None = None
+        runner: Runner | None = None
+        state_kept = False
         result: Any = job.late(began_s)
         if result is None:
             try:
@@ -277,19 +283,19 @@ class EdgeService:
                     runner.reset(job.owner)
                 result, compute_s, steps_s = runner.run_timed(job.start, job.stop, job.payload, job.owner)
                 ran_s = clock()
-                if result is DROP:
-                    raise Dropped("a task on the edge dropped the frame")
-                if job.pipeline.sink == "device":
-                    result = wire.pack(result)
-                    encode_s = clock() - ran_s
-                else:
-                    if self._on_result is not None:
-                        self._on_result(job.key[0], job.pipeline.join(None, result))
-                    result = wire.pack(None)
-                key = (job.digest, job.start)
-                self._seconds[key] = compute_s + 0.8 * (self._seconds.get(key, compute_s) - compute_s)
+                if result is not DROP:
+                    if job.pipeline.sink == "device":
+                        result = wire.pack(result)
+                        encode_s = clock() - ran_s
+                    else:
+                        if self._on_result is not None:
+                            self._on_result(job.key[0], job.pipeline.join(None, result))
+                        result = wire.pack(None)
+                    key = (job.digest, job.start)
+                    self._seconds[key] = compute_s + 0.8 * (self._seconds.get(key, compute_s) - compute_s)
             except Exception as error:  # whatever a task raises ends its request, not the service
                 result = error
+                state_kept = runner is not None and runner.keeps(job.owner, error)
             except BaseException as error:  # Ctrl-C or SystemExit: duplicates that wait must hear of it
                 ended, result = error, StepError(f"the edge was interrupted: {error!r}")
         times = EdgeTimes(
@@ -300,7 +306,7 @@ class EdgeService:
             steps_s=steps_s,
         )
         with self._lock:
-            effects = self._session.complete(job, result, clock(), times)
+            effects = self._session.complete(job, result, clock(), times, state_kept=state_kept)
         self._deliver(effects)
         if ended is not None:
             raise ended

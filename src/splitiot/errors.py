@@ -16,6 +16,7 @@ SplitiotError
 │   ├── LocalProtocolError        this side was used wrongly
 │   └── RemoteProtocolError       the other side sent what it must not
 ├── StepError                     a step raised: its own exception is the cause
+│   └── TaskKilled                an isolated task hung, died or took too much memory
 ├── RemoteError                   the edge could not compute: code and message of the other side
 ├── Dropped                       a task dropped the frame: it was filtered, and has no result
 ├── DeadlineExceeded              no result in time (also a TimeoutError)
@@ -26,6 +27,8 @@ SplitiotError
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 __all__ = [
     "AuthenticationError",
@@ -47,6 +50,7 @@ __all__ = [
     "SplitiotError",
     "StateLost",
     "StepError",
+    "TaskKilled",
     "TraceError",
     "TransportError",
     "TransportTimeout",
@@ -127,6 +131,22 @@ class RemoteProtocolError(ProtocolError):
 
 class StepError(SplitiotError):
     """A step raised on this side; its own exception is the `__cause__`."""
+
+
+class TaskKilled(StepError):
+    """An isolated task came to no end of its own: its process is gone, and the next frame has a new one.
+
+    Parameters
+    ----------
+    message : str
+    reason : {"hung", "died", "memory"}
+        It took longer than it may and was stopped; its process died (a crash, an exit); it wanted more memory than
+        it may have.
+    """
+
+    def __init__(self, message: str, *, reason: Literal["hung", "died", "memory"] = "died") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RemoteError(SplitiotError):

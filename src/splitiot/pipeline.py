@@ -337,6 +337,8 @@ class Pipeline(abc.ABC):
     solo : dict of (int, int) to bool
         Runs of steps that hold something, a camera or what they remember, and so are opened as parts of their own:
         once, wherever the cut is. True for those that remember: each owner has one, and the cut does not cross them.
+    unreturnable : str
+        Why its results can't cross back from the edge; empty where they can, or nobody knows.
     """
 
     steps: tuple[Step, ...]
@@ -347,6 +349,7 @@ class Pipeline(abc.ABC):
     refused: Mapping[int, str]
     parts: tuple[tuple[int, int], ...] | None = None
     solo: Mapping[tuple[int, int], bool] = MappingProxyType({})
+    unreturnable: str = ""
 
     @property
     def n(self) -> int:
@@ -461,6 +464,9 @@ class Chain(Pipeline):
             for first, p in zip(self._firsts, self.links, strict=False)
             for cut, why in p.refused.items()
         }
+        self.unreturnable = self.links[-1].unreturnable
+        if self.unreturnable and self.sink == "device":
+            refused = dict.fromkeys(range(len(self.steps)), self.unreturnable) | refused
         refused |= pinned(self.steps)
         self.solo = {
             (first + start, first + stop): keeps
@@ -553,14 +559,26 @@ class _ChainPart(Part):
 class _ChainExecutable:
     def __init__(self, links: Sequence[Pipeline], opened: Sequence[Executable]) -> None:
         self._links, self._opened = links, opened
+        self._at_work: Executable | None = None
         self.nbytes = sum(executable.nbytes for executable in opened)
 
+    @property
+    def survives(self) -> bool:
+        """Whether what raised is still good; those before it have done their work, those behind have not begun."""
+        return self._at_work is None or getattr(self._at_work, "survives", False)
+
     def __call__(self, payload: Payload, /) -> Payload:
-        payload = self._opened[0](payload)
+        payload = self._run(self._opened[0], payload)
         for before, link, executable in zip(self._links, self._links[1:], self._opened[1:], strict=False):
             if payload is DROP:
                 break
-            payload = executable(link.bind(before.join(None, payload)))
+            payload = self._run(executable, link.bind(before.join(None, payload)))
+        return payload
+
+    def _run(self, executable: Executable, payload: Payload) -> Payload:
+        self._at_work = executable
+        payload = executable(payload)
+        self._at_work = None
         return payload
 
     def reset(self) -> None:

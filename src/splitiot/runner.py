@@ -299,6 +299,14 @@ class Runner:
         with state.lock:
             self._forget(owner, state)
 
+    def keeps(self, owner: Hashable, error: Exception) -> bool:
+        """Whether an owner's state is sound after a run that raised `error`: its steps ran as far as that."""
+        if isinstance(error, CutError | Overloaded | LocalProtocolError):  # it did not run
+            return False
+        with self._lock:
+            state = self._states.get(owner)
+            return state is not None and state.lost is None and bool(state.executables)
+
     def close(self) -> None:
         """Close everything. What is at work is closed when it has finished."""
         with self._lock:
@@ -371,7 +379,7 @@ class Runner:
             for key in sorted(self._idle, key=self._used.__getitem__):
                 idle = self._idle[key]
                 try:
-                    if idle[0] is not keep:
+                    if idle[0] is not keep and self._sizes.get(id(idle[0])):  # else it would free nothing
                         return idle.pop(0)
                 except IndexError:  # all at work, or another thread was faster
                     continue
@@ -427,7 +435,7 @@ class Runner:
             raise
         if not state.executables:  # a new state: within the bound, the one used longest ago gives way
             while self._with_state() >= self.max_owners and self._evict_state(
-                f"was evicted: {self.max_owners} owners may have one"
+                f"was evicted: {self.max_owners} owners may have one", freeing=False
             ):
                 pass
         state.executables[key] = executable
@@ -457,11 +465,16 @@ class Runner:
         self._drop(list(state.executables.values()))
         state.executables.clear()
 
-    def _evict_state(self, why: str = "was evicted for lack of memory") -> bool:
-        """Lose the state that was used longest ago and is not at work; say whether there was one."""
+    def _evict_state(self, why: str = "was evicted for lack of memory", *, freeing: bool = True) -> bool:
+        """Lose the state that was used longest ago and is not at work; say whether there was one.
+
+        With `freeing` only one that holds memory: functions hold none that is known of.
+        """
         with self._lock:
             candidates = [state for state in self._states.values() if state.executables]
         for state in candidates:
+            if freeing and not any(self._sizes.get(id(e)) for e in list(state.executables.values())):
+                continue
             if state.lock.acquire(blocking=False):
                 try:
                     if state.executables and not state.forgotten:

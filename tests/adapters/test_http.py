@@ -23,7 +23,7 @@ from splitiot.adapters.http import PATH, HttpTransport, asgi, serve
 from splitiot.device import Device
 from splitiot.edge import EdgeService
 from splitiot.errors import AuthenticationError, TransportError, TransportTimeout
-from splitiot.functions import TaskPipeline, tasks
+from splitiot.functions import TaskPipeline, task, tasks
 from splitiot.policies import Fixed
 from tests.session.support import Clock, add_one, double, minus_three, numbers, profile_of, read, request_of
 
@@ -360,6 +360,43 @@ def test_a_device_and_an_edge_over_kept_connections(served: Any, service: Named)
     assert set(service.peers) == {"anonymous@127.0.0.1"}
     assert service.counters.requests == 50
     assert service.counters.duplicates == 0
+
+
+@needs_server
+@pytest.mark.parametrize("cut", range(4))
+def test_a_stream_of_many_at_once(served: Any, service: Named, cut: int) -> None:
+    server = served(asgi(service))
+    transport = HttpTransport(f"http://127.0.0.1:{server.port}")
+    with Device(PIPELINE, transport, policy=Fixed(cut), profile=profile_of(PIPELINE), cache=False) as device:
+        outcomes = list(device.map(range(40), window=4))
+        assert [(o.index, o.value, o.exact) for o in outcomes] == [(x, PIPELINE.run(x), True) for x in range(40)]
+        assert {o.source for o in outcomes} == {"local" if cut == 3 else "edge"}
+        for outcome in device.map(range(40), window=4):
+            if outcome.index == 2:
+                break
+        assert device.run(9).value == PIPELINE.run(9)
+    assert service.counters.duplicates == 0
+
+
+@needs_server
+def test_a_stream_whose_tail_remembers(served: Any) -> None:
+    """The server has threads, and the requests several connections: still one after another, in order."""
+    order: list[int] = []
+
+    def add(total: list[int], x: int) -> int:
+        time.sleep(0.003)  # slow enough for a thread
+        order.append(x)
+        total[0] += x
+        return total[0]
+
+    note = task(add, tier="edge", state="own", resource=lambda: contextlib.nullcontext([0]))
+    pipeline = tasks([add_one, note, double])
+    with Named([pipeline], workers=4, inline_s=0.0) as service:
+        server = served(asgi(service))
+        with device_on(HttpTransport(f"http://127.0.0.1:{server.port}"), pipeline) as device:
+            outcomes = list(device.map(range(30), window=5))
+    assert order == list(range(1, 31))
+    assert [outcome.unwrap() for outcome in outcomes] == [x * (x + 1) for x in range(1, 31)]
 
 
 @needs_server

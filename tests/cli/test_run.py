@@ -6,12 +6,15 @@ import csv
 import json
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from splitiot.cli._record import Record, Totals
+from splitiot.sim import load_trace
 from tests.cli.helpers import CHAIN, TARGETS, Cli, process
 
 WANTED = (8 * np.arange(64.0)) ** 2
@@ -174,6 +177,59 @@ def test_an_edge_that_is_needed_and_not_there(cli: Cli) -> None:
     assert "EdgeUnavailable" in said.lines[0]["error"]
 
 
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    found = {"cpu": 0.5, "memory": 0.25, "temperature_c": 40.0, "battery": 0.9, "process_bytes": 1e6}
+    monkeypatch.setattr("splitiot.telemetry.DeviceLoad", lambda: lambda: dict(found))
+    return found
+
+
+def test_the_load_is_in_the_records(cli: Cli, tmp_path: Path, load: dict[str, float]) -> None:
+    path = tmp_path / "requests.csv"
+    said = cli("run", CHAIN, "--edge", "none", "--count", 2, "--csv", path, "--json")
+    assert said.code == 0
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for one in (*said.lines[:-1], *rows):
+        assert [float(one[name]) for name in ("cpu", "memory", "temperature_c", "battery")] == [0.5, 0.25, 40.0, 0.9]
+    totals = said.lines[-1]["totals"]
+    assert (totals["mean_cpu"], totals["mean_memory"], totals["max_temperature_c"]) == (0.5, 0.25, 40.0)
+
+
+@pytest.mark.extra("cli")
+def test_the_load_is_a_line_of_the_totals(cli: Cli, load: dict[str, float]) -> None:
+    words = ["run", CHAIN, "--edge", "none", "--count", 2]
+    assert cli(*words).out.endswith("load    cpu 50%, memory 25%, at most 40.0 C\n")
+    assert "load" not in cli(*words, "--no-telemetry").out
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_load_is_for_policies_and_in_the_log(
+    cli: Cli, tmp_path: Path, load: dict[str, float], wanted: bool
+) -> None:
+    words = ["run", CHAIN, "--edge", f"http://127.0.0.1:{free_port()}", "--count", 2, "--json"]
+    words += ["--policy", f"{TARGETS / 'policies.py'}:Battery", "--trace", str(tmp_path / "trace.jsonl")]
+    said = cli(*words, *([] if wanted else ["--no-telemetry"]))
+    assert [r["why"] for r in said.lines[:-1]] == [f"battery {0.9 if wanted else None}"] * 2
+    assert [r["cpu"] for r in said.lines[:-1]] == [0.5 if wanted else None] * 2
+    logged = [each.telemetry for each in load_trace(tmp_path / "trace.jsonl").plans]
+    assert logged == [load if wanted else None] * 2
+
+
+def test_without_psutil(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    said = cli("run", CHAIN, "--edge", "none", "--count", 1, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.lines[0]["cpu"] is None
+
+
+@pytest.mark.extra("telemetry")
+def test_the_load_of_this_machine(cli: Cli) -> None:
+    said = cli("run", CHAIN, "--edge", "none", "--count", 1, "--json")
+    assert 0 < said.lines[0]["memory"] < 1
+
+
 UNUSABLE = {
     "no url": (["--edge", "edge:8443"], "no edge's address"),
     "plaintext": (["--edge", "http://192.0.2.1:1"], "--allow-plaintext"),
@@ -185,6 +241,9 @@ UNUSABLE = {
         "without arguments",
     ),
     "cut and policy": (["--edge", "none", "--cut", "1", "--policy", "local"], "leave --policy"),
+    "cut and fps": (["--cut", "1", "--fps", "5"], "leave --policy, --follow and --fps"),
+    "fps and policy": (["--fps", "5", "--policy", "local"], "--fps is a policy"),
+    "a stream without an edge": (["--edge", "none", "--window", "3"], "need an edge"),
     "no such cut": (["--edge", "none", "--cut", "4"], "cuts are 0..3"),
     "no such profile": (["--edge", "http://localhost:1", "--profile", "nowhere.json"], "there is no file"),
     "no such token file": (["--edge", "http://localhost:1", "--token-file", "nowhere"], "nowhere can't be read"),
@@ -213,6 +272,16 @@ def test_totals_without_any_request() -> None:
     totals = Totals()
     assert totals.to_dict()["p50_s"] is None
     assert str(totals).startswith("0 requests: none")
+
+
+def test_the_load_in_totals() -> None:
+    totals = Totals()
+    for number, (cpu, temperature_c) in enumerate([(None, None), (0.2, 0.0), (0.4, -5.0)], 1):
+        one = Record(number, 1, "edge", True, False, "", 10, 5, 0.1, 0.1, 0.1, total_s=0.1, error=None)
+        totals.add(evolve(one, cpu=cpu, temperature_c=temperature_c))
+    assert totals.to_dict()["mean_cpu"] == pytest.approx(0.3)
+    assert totals.to_dict()["mean_memory"] is None
+    assert str(totals).endswith("load    cpu 30%, at most 0.0 C")
 
 
 def test_quantiles_are_values_that_were_seen() -> None:

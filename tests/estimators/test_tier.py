@@ -311,3 +311,18 @@ def test_after_a_drift_the_steps_are_learnt_as_quickly_as_at_first() -> None:
     # the first is only a surprise; the second makes half of the way in logarithms, the third two thirds, ...
     shares = learnt(5)[1:]
     assert max(abs(np.log(shares))) < 0.5 * max(abs(np.log(learnt(2)[1:])))
+
+
+def test_steps_that_the_profile_takes_for_nothing_are_learnt_and_the_factor_stays() -> None:
+    """Heads that are measured with noise can be flat where steps are short: what lies there is refined as well."""
+    estimator = TierEstimator(TierProfile.from_steps("ab", [0.003, 0.0, 0.0, 0.001]), Tier.DEVICE)
+    steps = [0.003, 0.002, 0.004, 0.001]
+    for number in range(60):
+        estimator.update(timed(0, 4, steps), float(number))
+    assert np.diff(estimator.heads_s * estimator.get()) == pytest.approx(steps, rel=0.01)
+    assert estimator.get() == pytest.approx(2.5, rel=0.05)
+    slower = [0.003, 0.008, 0.016, 0.004]
+    for number in range(60, 120):
+        estimator.update(timed(0, 4, slower), float(number))
+    assert estimator.heads_s[4] * estimator.get() == pytest.approx(sum(slower), rel=0.02)
+    assert estimator.get() < 20

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from splitiot import wire
@@ -93,10 +94,9 @@ def test_a_lost_hello_is_said_again_with_growing_waits_and_never_for_good() -> N
             times.append(now_s)
         now_s += 0.05
     gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert 2.2 < gaps[0] < gaps[2]
-    assert max(gaps) < 7
-    assert len(times) > 10
-    assert session.settled  # unreachable counts: nothing is worth waiting for at the start
+    # each has a lease of 2 s, and that counts as part of the wait behind it
+    assert gaps == [pytest.approx(2.0, abs=0.06)] * len(gaps)
+    assert session.outages == len(gaps)
     assert session.trouble
     (hello,) = [m for m in messages(session.tick(70.0)) if isinstance(m, wire.Hello)]
     session.receive(welcome(hello, PIPELINE), 70.1)
@@ -106,8 +106,7 @@ def test_a_lost_hello_is_said_again_with_growing_waits_and_never_for_good() -> N
 def test_an_answer_to_an_older_hello_is_ignored() -> None:
     session = DeviceSession(PIPELINE, boot=BOOT)
     (first,) = messages(session.tick(0.0))
-    session.tick(2.5)
-    (second,) = messages(session.tick(3.0))
+    (second,) = messages(session.tick(2.5))
     assert session.receive(welcome(first, PIPELINE), 3.1) == []
     assert not session.edge_up(3.1)
     session.receive(welcome(second, PIPELINE), 3.2)
@@ -217,9 +216,16 @@ def test_busy_without_the_part_is_overloaded() -> None:
     session = greeted(PIPELINE)
     _, request = submitted(session, finish_s=None)
     busy = wire.Busy(boot=BOOT, sequence=request.sequence, edge_boot=EDGE_BOOT, retry_after_s=0.5)
-    outcome = only(Done, session.receive(wire.encode(busy), 1.1)).outcome
+    assert session.receive(wire.encode(busy), 1.1) == []
+    assert 1.6 <= (session.wake_s() or 0.0) <= 1.65  # it is sent again when the edge said, and a little later
+    (again,) = messages(session.tick(1.65))
+    assert (again.sequence, again.attempt) == (request.sequence, 1)
+    assert again.deadline_s == pytest.approx(2.0 - 1.65)
+    assert session.receive(wire.encode(busy), 1.7) == []
+    outcome = only(Done, session.tick(2.0)).outcome
     assert isinstance(outcome.error, Overloaded)
     assert outcome.error.retry_after_s == 0.5
+    assert session.counters.retries == 1
 
 
 # requests
@@ -308,7 +314,7 @@ def test_several_answers_that_ask_for_a_hello_cause_one() -> None:
 
 
 def test_silence_is_hedged_in_time_and_the_first_answer_wins() -> None:
-    session = greeted(PIPELINE)
+    session = greeted(PIPELINE, lossy=False)
     sequence, request = submitted(session, deadline_s=2.0, finish_s=0.3)
     assert session.wake_s() == pytest.approx(2.0 - 0.3 - 0.005)
     assert session.tick(1.69) == []
@@ -428,8 +434,8 @@ def test_what_the_transport_could_not_carry() -> None:
     assert not session.edge_up(1.2)  # told, so at once
     only(Done, session.local_done(sequence, 39, 0.1, 1.3))
     _, effects = session.submit(PLAN, 21, now_s=1.4, deadline_s=2.0, finish_s=None)
-    assert not every(Send, effects)
-    assert isinstance(only(Done, effects).outcome.error, EdgeUnavailable)
+    assert not effects  # it may come back in time
+    assert isinstance(only(Done, session.tick(2.0)).outcome.error, EdgeUnavailable)
 
 
 def test_news_of_an_old_failure_does_not_end_a_new_contact() -> None:
@@ -449,12 +455,12 @@ def test_a_transport_that_lost_everything() -> None:
     second, _ = submitted(session, finish_s=None)
     effects = session.broken(ConnectionResetError("gone"), 1.1)
     assert only(RunLocal, effects).sequence == first
-    done = only(Done, effects)
+    assert not session.edge_up(1.1)
+    (_hello,) = [m for m in messages(session.tick(1.4)) if isinstance(m, wire.Hello)]
+    done = only(Done, session.tick(2.0))
     assert done.sequence == second
     assert isinstance(done.outcome.error, EdgeUnavailable)
     assert isinstance(done.outcome.error.__cause__, ConnectionResetError)
-    assert not session.edge_up(1.1)
-    assert [m for m in messages(session.tick(5.0)) if isinstance(m, wire.Hello)]
 
 
 def test_a_refused_credential_is_told() -> None:
@@ -464,7 +470,12 @@ def test_a_refused_credential_is_told() -> None:
     assert session.settled
     assert "bearer token" in session.trouble
     _, effects = session.submit(PLAN, 21, now_s=0.2, deadline_s=1.0, finish_s=None)
-    assert "bearer token" in str(only(Done, effects).outcome.error)
+    assert not effects
+    assert "bearer token" in str(only(Done, session.tick(1.0)).outcome.error)
+    session = greeted(PIPELINE)
+    _, effects = session.submit(PLAN, 21, now_s=1.0, deadline_s=2.0, finish_s=None)
+    effects = session.failed(only(Send, effects).frame, AuthenticationError("403: it was withdrawn"), 1.1)
+    assert "withdrawn" in str(only(Done, effects).outcome.error)  # sent again it would be refused again
 
 
 def test_say_hello_sends_the_request_once_more() -> None:
@@ -473,7 +484,8 @@ def test_say_hello_sends_the_request_once_more() -> None:
     again = wire.encode(wire.SayHello(boot=BOOT, sequence=request.sequence, edge_boot=EDGE_BOOT))
     hello, repeated = messages(session.receive(again, 1.1))
     assert isinstance(hello, wire.Hello)
-    assert repeated == request
+    assert repeated == msgspec.structs.replace(request, attempt=1, deadline_s=repeated.deadline_s)
+    assert session.counters.retries == 0  # nothing had been executed
     effects = session.receive(reply(request, 39), 1.3)
     assert only(Done, effects).outcome.value == 39
     assert only(Observed, effects).observation.retransmitted  # which of both was answered? Karn's rule
@@ -547,7 +559,7 @@ def test_what_can_not_cross_and_what_is_too_large() -> None:
 
 def test_results_wanted_on_the_edge() -> None:
     pipeline = numbers(sink="edge")
-    session = greeted(pipeline)
+    session = greeted(pipeline, lossy=False)
     plan = plan_of(pipeline, 3)
     _, effects = session.submit(plan, 39, now_s=1.0, deadline_s=2.0, finish_s=0.1)
     (request,) = messages(effects)
@@ -583,7 +595,7 @@ def test_what_is_to_be_told_is_bounded() -> None:
     session = greeted(PIPELINE)
     for number in range(1000):
         session.ran_alone(Observation(plan_id=number, cut=3, head_s=0.1))
-    assert session.counters.dropped_observations >= 1000 - 128
+    assert session.telling.dropped >= 1000 - 128
     _, request = submitted(session)
     assert len(request.observations) == 32
     assert request.observations[0].plan_id == 1000 - 128
@@ -618,10 +630,10 @@ def test_requests_of_stateful_pipelines_are_numbered_and_never_finished_locally(
         orders.append((request.order, request.reset))
     assert orders == [(0, False), (1, False), (2, False)]
     assert not every(RunLocal, session.tick(1.99))  # a local finish would not know the edge's state
-    for sequence in list(session._pending):
-        session.failed(session._pending[sequence].frame, TransportError("cut"), 1.1)
+    effects = session.broken(TransportError("cut"), 1.99)  # each was sent again before, so there is no token left
+    assert len(every(Done, effects)) == 3
     assert session.pending == 0
-    (hello,) = [m for m in messages(session.tick(2.0)) if isinstance(m, wire.Hello)]
+    (hello,) = [m for m in messages(session.tick(3.0)) if isinstance(m, wire.Hello)]
     session.receive(welcome(hello, pipeline), 2.0)
     session.reset()
     _, effects = session.submit(plan, 1, now_s=3.0, deadline_s=4.0)
@@ -666,7 +678,7 @@ def test_too_many_at_once_are_refused_and_what_ended_is_forgotten() -> None:
         session.tick(10.5 + k)
     assert session.pending == 0
     assert len(session._ended) == 6
-    assert all(p.payload is None and p.frame == b"" for p in session._ended.values())
+    assert all(p.payload is None and not p.buffers for p in session._ended.values())
 
 
 def test_abandoned_requests_end_quietly_and_still_teach() -> None:

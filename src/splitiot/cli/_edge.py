@@ -24,8 +24,16 @@ def add_edge_arguments(parser: Any) -> None:
     parser.add_argument("--allow-plaintext", action="store_true", help="permit http:// to other machines")
 
 
-def open_transport(arguments: argparse.Namespace, url: str) -> Transport:
+def open_transport(arguments: argparse.Namespace, url: str, *, token: str | None = None) -> Transport:
     """Make a transport to an edge; nothing is connected yet.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Those of `add_edge_arguments`.
+    url : str
+    token : str, optional
+        What they say, unless given.
 
     Raises
     ------
@@ -45,7 +53,10 @@ def open_transport(arguments: argparse.Namespace, url: str) -> Transport:
             raise Unusable(f"--ca {arguments.ca} can't be used: {error}") from error
     try:
         return HttpTransport(
-            url, token=_token(arguments), ssl_context=context, allow_plaintext=arguments.allow_plaintext
+            url,
+            token=_token(arguments) if token is None else token,
+            ssl_context=context,
+            allow_plaintext=arguments.allow_plaintext,
         )
     except ValueError as error:
         words = str(error).replace("allow_plaintext=True", "--allow-plaintext").replace("token=", "--token-file")

@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attrs import frozen
 
 from splitiot.cli._out import Unusable
 from splitiot.cli._target import Target, model_inputs
 
-__all__ = ["flatten", "read_inputs", "write_outputs"]
+__all__ = ["Given", "flatten", "given", "read_inputs", "write_outputs"]
+
+_COUNT = 20
+
+
+@frozen
+class Given:
+    """What is to be run.
+
+    Parameters
+    ----------
+    sample : object
+        A typical one, to measure with.
+    values : iterator
+    count : int, optional
+        How many of them, unless told otherwise; all if None.
+    """
+
+    sample: Any
+    values: Iterator[Any]
+    count: int | None = _COUNT
+
+
+def given(paths: Sequence[str], target: Target, seed: int) -> Given:
+    """Take files in turn, or what the target's `inputs` gives, or its sample again and again.
+
+    Raises
+    ------
+    Unusable
+        As `read_inputs`, `Target.inputs` and `Target.sample` do.
+    """
+    if paths:
+        read = read_inputs(paths, target)
+        return Given(read[0], itertools.cycle(read))
+    values = target.inputs()
+    if values is None:
+        sample = target.sample(seed)
+        return Given(sample, itertools.repeat(sample))
+    if target.has_sample:
+        return Given(target.sample(seed), values, None)
+    for first in values:
+        return Given(first, itertools.chain([first], values), None)
+    raise Unusable(f"inputs of {target.text} gives none")
 
 
 def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import csv
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from attrs import asdict, frozen
@@ -40,6 +41,10 @@ class Record:
     total_s : float
         From the call until the value was there.
     error : str, optional
+    dropped : bool
+        A task dropped it: there is no value, and nothing went wrong.
+    cpu, memory, temperature_c, battery : float, optional
+        The device's load when the request ended, as `splitiot.DeviceLoad` has it.
     """
 
     request: int
@@ -55,14 +60,19 @@ class Record:
     edge_s: float | None
     total_s: float
     error: str | None
+    dropped: bool = False
+    cpu: float | None = None
+    memory: float | None = None
+    temperature_c: float | None = None
+    battery: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return asdict(self)
 
 
-def record(number: int, outcome: Outcome) -> Record:
-    """Make the record of an outcome."""
+def record(number: int, outcome: Outcome, load: Mapping[str, float] | None = None) -> Record:
+    """Make the record of an outcome, and of the device's load by then."""
     seen, plan = outcome.observation, outcome.plan
     computed = [] if seen is None else [s for s in (seen.head_s, seen.local_s) if s is not None]
     edge = None if seen is None or seen.edge is None else seen.edge.compute_s
@@ -79,9 +89,13 @@ def record(number: int, outcome: Outcome) -> Record:
         network_s=None if seen is None else seen.network_s,
         edge_s=edge,
         total_s=outcome.latency_s,
-        error=None if outcome.error is None else f"{type(outcome.error).__name__}: {outcome.error}",
+        error=None if outcome.error is None or outcome.dropped else f"{type(outcome.error).__name__}: {outcome.error}",
+        dropped=outcome.dropped,
+        **{name: (load or {}).get(name) for name in _LOAD},
     )
 
+
+_LOAD = ("cpu", "memory", "temperature_c", "battery")
 
 COLUMNS = {
     "request": "right",
@@ -110,7 +124,7 @@ def cells(one: Record) -> list[str]:
         milliseconds(one.total_s, digits=2),
         one.source,
         "yes" if one.exact else "no",
-        one.error or ("probe" if one.probe else ""),
+        one.error or ("dropped" if one.dropped else "probe" if one.probe else ""),
     ]
 
 
@@ -133,27 +147,54 @@ class CsvFile:
 
 
 class Totals:
-    """What all requests come to. Of their times the last 100,000 are kept."""
+    """What all requests come to. Of their times the last 100,000 are kept.
 
-    def __init__(self) -> None:
-        self.requests = self.failed = self.inexact = self.sent_bytes = self.received_bytes = 0
+    Parameters
+    ----------
+    clock : callable
+        Monotonic seconds: tells how many a second there were.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first_s = self._last_s = 0.0
+        self.requests = self.failed = self.dropped = self.inexact = self.sent_bytes = self.received_bytes = 0
         self.sources: collections.Counter[str] = collections.Counter()
         self.cuts: collections.Counter[int] = collections.Counter()
         self._seconds: collections.deque[float] = collections.deque(maxlen=100_000)
+        self._cpu, self._memory = _Mean(), _Mean()
+        self.max_temperature_c: float | None = None
 
     def add(self, one: Record) -> None:
-        """Count one request."""
+        """Count one request, which ended just now."""
         self.requests += 1
+        self._last_s = self._clock()
+        if self.requests == 1:
+            self._first_s = self._last_s
         self.sources[one.source] += 1
         self.sent_bytes += one.sent_bytes
         self.received_bytes += one.received_bytes
         if one.cut is not None:
             self.cuts[one.cut] += 1
+        self._cpu.add(one.cpu)
+        self._memory.add(one.memory)
+        if one.temperature_c is not None:
+            before = self.max_temperature_c
+            self.max_temperature_c = one.temperature_c if before is None else max(one.temperature_c, before)
         if one.error is not None:
             self.failed += 1
             return
+        if one.dropped:
+            self.dropped += 1
+            return
         self.inexact += not one.exact
         self._seconds.append(one.total_s)
+
+    @property
+    def per_s(self) -> float | None:
+        """Requests a second, from the end of the first to the end of the last."""
+        between_s = self._last_s - self._first_s
+        return (self.requests - 1) / between_s if self.requests > 1 and between_s > 0 else None
 
     def quantile_s(self, share: float) -> float | None:
         """Seconds that this share of the requests with a value took at most."""
@@ -164,6 +205,8 @@ class Totals:
         return {
             "requests": self.requests,
             "failed": self.failed,
+            "dropped": self.dropped,
+            "per_s": self.per_s,
             "inexact": self.inexact,
             "sources": dict(self.sources),
             "cuts": {str(cut): count for cut, count in sorted(self.cuts.items())},
@@ -172,6 +215,9 @@ class Totals:
             "mean_s": statistics.fmean(self._seconds) if self._seconds else None,
             "sent_bytes": self.sent_bytes,
             "received_bytes": self.received_bytes,
+            "mean_cpu": self._cpu.value,
+            "mean_memory": self._memory.value,
+            "max_temperature_c": self.max_temperature_c,
         }
 
     def __str__(self) -> str:
@@ -180,11 +226,32 @@ class Totals:
         if len(self.cuts) > 4:
             cuts += f" and {len(self.cuts) - 4} more"
         middle, high = milliseconds(self.quantile_s(0.5)), milliseconds(self.quantile_s(0.95))
+        dropped = f", {self.dropped} dropped by tasks" if self.dropped else ""
+        rate = f"; {self.per_s:.3g} a second" if self.per_s is not None else ""
         return (
-            f"{self.requests} requests: {sources or 'none'}; {self.failed} without a value\n"
-            f"total   median {middle} ms, 95 % within {high} ms; {self.sent_bytes:,} bytes sent\n"
-            f"cuts    {cuts or '-'}"
+            f"{self.requests} requests: {sources or 'none'}; {self.failed} without a value{dropped}\n"
+            f"total   median {middle} ms, 95 % within {high} ms{rate}; {self.sent_bytes:,} bytes sent\n"
+            f"cuts    {cuts or '-'}{self._load()}"
         )
+
+    def _load(self) -> str:
+        means = [f"{name} {mean.value:.0%}" for name, mean in (("cpu", self._cpu), ("memory", self._memory)) if mean.n]
+        if self.max_temperature_c is not None:
+            means.append(f"at most {self.max_temperature_c:.1f} C")
+        return f"\nload    {', '.join(means)}" if means else ""
+
+
+class _Mean:
+    def __init__(self) -> None:
+        self.n, self._sum = 0, 0.0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self.n, self._sum = self.n + 1, self._sum + value
+
+    @property
+    def value(self) -> float | None:
+        return self._sum / self.n if self.n else None
 
 
 def _quantile(values: Sequence[float], share: float) -> float | None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import frozen
 
-from splitiot.cli._out import Unusable
+from splitiot.cli._out import Failed, Unusable
+from splitiot.errors import SplitiotError
+from splitiot.functions import TaskPipeline
 from splitiot.pipeline import Chain, Pipeline, Runtime, TensorSpec
 
 __all__ = [
     "TARGET",
+    "Score",
     "Target",
     "add_model_arguments",
     "add_runtime_arguments",
@@ -39,6 +43,8 @@ TARGET = (
     "a .tflite file, the folder of a bundle, or file.py:NAME or package.module:NAME of a pipeline "
     "(NAME: pipeline, unless given)"
 )
+
+Score: TypeAlias = Callable[[list[Any]], dict[str, float]]
 
 _NOTHING = object()
 
@@ -63,22 +69,24 @@ class Target:
     pipeline: Pipeline
     module: ModuleType | None = None
 
+    @property
+    def has_sample(self) -> bool:
+        """Whether there is a `sample` beside the pipeline."""
+        return self._hook("sample") is not _NOTHING
+
     def sample(self, seed: int = 0) -> Any:
-        """Return a typical input: `sample` of the pipeline's module, or a random one of a model's input types.
+        """Return a typical input: `sample` beside the pipeline, or the first of `inputs`, or a random one for a model.
 
         Raises
         ------
         Unusable
-            There is neither.
+            There is none of them.
         """
-        made = getattr(self.module, "sample", _NOTHING)
+        made = self._hook("sample")
         if made is not _NOTHING:
-            if not callable(made):
-                return made
-            try:
-                return made()
-            except Exception as error:
-                raise Unusable(f"sample() of {self.text} raised {error!r} (--debug shows where)") from error
+            return self._called("sample", made)
+        for first in self.inputs() or ():
+            return first
         inputs = model_inputs(self.pipeline)
         if inputs is None:
             raise Unusable(
@@ -88,6 +96,90 @@ class Target:
         from splitiot.models._check import random_payload
 
         return random_payload(inputs, np.random.default_rng(seed))
+
+    def inputs(self) -> Iterator[Any] | None:
+        """Return what `inputs` beside the pipeline gives (it is an iterable, or makes one); None where there is none.
+
+        Raises
+        ------
+        Unusable
+            It is no iterable, or raises. What it gives later is checked later.
+        Failed
+            From the iterator: `inputs` raised, or gave what the pipeline does not take.
+        """
+        made = self._hook("inputs")
+        if made is _NOTHING:
+            return None
+        values = self._called("inputs", made)
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise Unusable(
+                f"inputs of {self.text} must be an iterable of inputs, or a function that makes one, "
+                f"not {type(values).__name__}"
+            )
+        return self._checked(iter(values))
+
+    def _checked(self, values: Iterator[Any]) -> Iterator[Any]:
+        for number in itertools.count(1):
+            try:
+                value = next(values)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise Failed(
+                    f"inputs of {self.text} raised {error!r} for number {number} (--debug shows where)"
+                ) from error
+            try:
+                self.pipeline.bind(value)
+            except (SplitiotError, ValueError, TypeError) as error:
+                raise Failed(f"inputs of {self.text}, number {number}: {error}") from error
+            yield value
+
+    def score(self) -> Score | None:
+        """Return `score` beside the pipeline, made safe to call; None where there is none.
+
+        Raises
+        ------
+        Unusable
+            It is no function.
+        Failed
+            From the function: it raised, or what it returned are no numbers by name.
+        """
+        given = self._hook("score")
+        if given is _NOTHING:
+            return None
+        if not callable(given):
+            raise Unusable(
+                f"score of {self.text} must be a function of the list of all results, not {type(given).__name__}"
+            )
+
+        def score(values: list[Any]) -> dict[str, float]:
+            try:
+                found = given(values)
+            except Exception as error:
+                raise Failed(f"score() of {self.text} raised {error!r} (--debug shows where)") from error
+            try:
+                if not all(isinstance(name, str) and not isinstance(found[name], str | bytes) for name in found):
+                    raise TypeError
+                return {name: float(found[name]) for name in found}
+            except (TypeError, ValueError, LookupError) as error:
+                raise Failed(f"score() of {self.text} must return numbers by name, got {found!r}") from error
+
+        return score
+
+    def _hook(self, name: str) -> Any:
+        """Return what the pipeline's module has under this name, unless that is one of the steps."""
+        found = getattr(self.module, name, _NOTHING)
+        links = self.pipeline.links if isinstance(self.pipeline, Chain) else (self.pipeline,)
+        steps = [each for link in links if isinstance(link, TaskPipeline) for each in link.tasks]
+        return _NOTHING if any(found is step or found is step.function for step in steps) else found
+
+    def _called(self, name: str, made: Any) -> Any:
+        if not callable(made):
+            return made
+        try:
+            return made()
+        except Exception as error:
+            raise Unusable(f"{name}() of {self.text} raised {error!r} (--debug shows where)") from error
 
 
 def model_inputs(pipeline: Pipeline) -> tuple[TensorSpec, ...] | None:

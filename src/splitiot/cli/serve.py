@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from splitiot.cli._beside import token_of_parent
 from splitiot.cli._out import Console, Failed, Unusable, milliseconds
 from splitiot.cli._policy import POLICY, load_policy
 from splitiot.cli._target import (
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-profile", action="store_true", help="don't measure at the start: devices learn it slower")
     add_model_arguments(parser)
     add_runtime_arguments(parser)
+    parser.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)  # see _beside
     parser.add_argument("--json", action="store_true", help='write one line {"url": ...} when it is ready')
 
 
@@ -54,6 +56,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     _check_openness(arguments)
     tokens = None if arguments.token_file is None else read_tokens(arguments.token_file)
+    if arguments.beside:
+        tokens = {token_of_parent(): "beside"}
     policy = None if arguments.policy is None else load_policy(arguments.policy)
     if policy is not None and arguments.no_profile:
         raise Unusable("--policy plans with profiles: leave --no-profile out")

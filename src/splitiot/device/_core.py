@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from attrs import evolve, frozen
 from splitiot._log import logger
 from splitiot.cost import Constraint
 from splitiot.device._profile_cache import ProfileCache
+from splitiot.device._spool import Spool
 from splitiot.errors import (
     DeadlineExceeded,
     Dropped,
@@ -91,6 +93,7 @@ class Core:
         cache: ProfileCache,
         patience_s: float,
         follow: bool,
+        spool: Spool | None = None,
     ) -> None:
         self.pipeline, self.transport, self.session = pipeline, transport, session
         self.runner, self.clock = runner, clock
@@ -100,6 +103,11 @@ class Core:
         self.planner = planner
         if planner is not None:
             self._restrict(planner)
+        self._spool, self._spooled, self._saving = spool, 0, threading.Lock()
+        # plans get ids behind those of the observations that an earlier start left
+        self._behind = 0 if spool is None else session.telling.load(spool.load())
+        if planner is not None:
+            planner.number_behind(self._behind)
         self.done: dict[int, Outcome] = {}
         self.finishes: deque[RunLocal] = deque()
         self._warned = False
@@ -113,10 +121,14 @@ class Core:
     def begin(
         self, payload: Payload, begun_s: float, deadline_s: float | None, telemetry: Mapping[str, float] | None
     ) -> Begun | Outcome:
-        """Choose a placement."""
+        """Choose a placement, for what is left of the time."""
         now_s = self.clock()
+        left_s = None if deadline_s is None else deadline_s - (now_s - begun_s)
+        if left_s is not None and left_s <= 0:
+            late = DeadlineExceeded(f"it waited {now_s - begun_s:.3f} s to begin, longer than its deadline")
+            return ended(None, late, None, now_s - begun_s)
         try:
-            plan = self._decide(now_s, deadline_s, telemetry)
+            plan = self._decide(now_s, left_s, telemetry)
         except Infeasible as error:
             trouble = self.session.trouble or "busy"
             lost = EdgeUnavailable(f"the edge can't be used ({trouble}), nor anything else: {error}")
@@ -157,7 +169,7 @@ class Core:
             seen = Observation(plan_id=plan.id, cut=cut)
             return ended(plan, step_error(head), seen, clock() - begun.begun_s)
         if head.result is DROP:
-            self.session.counters.dropped += 1
+            self._count_drop()
             dropped = Dropped("a task on the device dropped the frame")
             return ended(plan, dropped, Observation(plan_id=plan.id, cut=cut), clock() - begun.begun_s)
         if self._alone(cut):
@@ -191,6 +203,14 @@ class Core:
             logger.warning("the edge runs %s, this device %s: results may differ", self.session.edge, self._info)
         return outcome
 
+    def next_finish(self) -> RunLocal | None:
+        """Take a local finish that is still wanted: the edge may have answered before the device was free for it."""
+        while self.finishes:
+            finish = self.finishes.popleft()
+            if self.session.waits_for(finish.sequence):
+                return finish
+        return None
+
     def abandon(self) -> None:
         """Nobody waits for the requests any more."""
         self.session.abandon()
@@ -205,6 +225,10 @@ class Core:
         self._proposed = (None, 0.0)  # it kept to the old cut
         if self.planner is not None:
             self.planner.reset()
+
+    def _count_drop(self) -> None:
+        self.session.counters.requests += 1
+        self.session.counters.dropped += 1
 
     def _alone(self, cut: int) -> bool:
         return cut == self.pipeline.n and self.pipeline.sink == "device"
@@ -287,12 +311,9 @@ class Core:
     def finish(self, effect: RunLocal) -> tuple[Payload | Exception, float, tuple[float, ...]]:
         """Run a local finish, like `head`; tell `finished` what it gives."""
         try:
-            result, seconds, steps_s = self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
-            if result is DROP:
-                return Dropped("a task on the device dropped the frame"), seconds, ()
+            return self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
         except Exception as error:
             return error, 0.0, ()
-        return result, seconds, steps_s
 
     def finished(
         self, effect: RunLocal, result: Payload | Exception, seconds: float, steps_s: tuple[float, ...]
@@ -325,13 +346,28 @@ class Core:
                 return
             self.pump(self.took(frame))
 
+    def unsaved(self, *, due: bool = True) -> bytes | None:
+        """Return what should be saved in the spool now, if anything: give it to `save`."""
+        telling = self.session.telling
+        if self._spool is None or telling.changes == self._spooled or (due and not self._spool.due(self.clock())):
+            return None
+        self._spooled = telling.changes
+        return self.session.dump()
+
+    def save(self, data: bytes | None) -> None:
+        """Save that; it takes as long as the disk takes, and may be called while other threads do other things here."""
+        if data is not None and self._spool is not None:
+            with self._saving:
+                self._spool.save(data, self.clock())
+
     # the start
 
     def connect(self, connect_s: float) -> bool:
         """Greet the edge; whether it answered in time."""
         session, began_s = self.session, self.clock()
         self.pump(session.tick(began_s))
-        while not session.settled and (left_s := began_s + connect_s - self.clock()) > 0:
+        outages = session.outages
+        while not session.settled and session.outages == outages and (left_s := began_s + connect_s - self.clock()) > 0:
             frame = self.receive(min(left_s, 0.05))
             if frame is not None:
                 self.pump(self.took(frame))
@@ -350,6 +386,15 @@ class Core:
             self._cache.save(own, self.pipeline, self._info)
         return own
 
+    def measured(self, value: Any, begun_s: float) -> TierProfile | Outcome:
+        """Return `own_profile`, or how the request ends that it was to be measured with."""
+        try:
+            return self.own_profile(value)
+        except Exception as error:  # a step raised, or dropped the frame
+            if isinstance(error, Dropped):
+                self._count_drop()
+            return ended(None, step_error(error), None, self.clock() - begun_s)
+
     def plan_with(self, own: TierProfile) -> None:
         """Make the planner."""
         self.session.profile = own
@@ -357,6 +402,7 @@ class Core:
         topology = Topology(tiers=[own, evolve(own)], links=[self._link])
         planner = Planner(self.pipeline, topology, self._policy, recorder=self._recorder, subject_to=self._subject_to)
         self._restrict(planner)
+        planner.number_behind(self._behind)
         self._use_edge_profile(planner)
         planner.observe(*self._early, now_s=self.clock())
         self._early.clear()

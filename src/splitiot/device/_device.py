@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from splitiot.cost import Constraint
-from splitiot.device._core import SLICE_S, Core, ended, step_error
+from splitiot.device._core import SLICE_S, Core
 from splitiot.device._profile_cache import ProfileCache
+from splitiot.device._spool import Spool
 from splitiot.device._stream import Keep, Stream
 from splitiot.errors import LocalProtocolError, ProfileError
 from splitiot.pipeline import Payload, Pipeline, Runtime
@@ -78,6 +80,8 @@ class Device:
         One of your own, instead of `runtime`.
     telemetry : callable, optional
         Gives what policies may want to know of this device, for each request: `splitiot.DeviceLoad`, for example.
+    spool : path, optional
+        A file for the observations that an edge which plans has not been told yet: they survive a restart.
     clock : callable
         Monotonic seconds.
 
@@ -108,6 +112,7 @@ class Device:
         recorder: Recorder | None = None,
         runner: Runner | None = None,
         telemetry: Callable[[], Mapping[str, float]] | None = None,
+        spool: str | os.PathLike[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _positive(deadline_s)
@@ -134,6 +139,8 @@ class Device:
             profile=profile,
             parts=parts,
             exact=exact,
+            lossy=transport.lossy,
+            chance=random.Random().random,
         )
         self._core = Core(
             pipeline,
@@ -151,6 +158,7 @@ class Device:
             cache=ProfileCache(cache),
             patience_s=patience_s,
             follow=follow,
+            spool=None if spool is None else Spool.at(spool),
         )
         self._lock = threading.Lock()
         self._stream: Stream | None = None
@@ -222,10 +230,10 @@ class Device:
             payload = self._pipeline.bind(value)
             began_s = self._clock()
             if self._core.planner is None:
-                try:
-                    self._prepare(value)
-                except Exception as error:  # a step raised while it was measured
-                    return ended(None, step_error(error), None, self._clock() - began_s)
+                own = self._core.measured(value, began_s)
+                if isinstance(own, Outcome):
+                    return own
+                self._core.plan_with(own)
             if not self._connected:
                 self._connect()
             try:
@@ -329,8 +337,8 @@ class Device:
             if self._closed:
                 return
             self._closed = True
-            if self._stream is not None:
-                self._stream.stop()
+            stream = self._stream
+            self._core.save(self._core.unsaved(due=False) if stream is None else stream.stop())
             self._transport.close()
             if self._own_runner:
                 self._runner.close()
@@ -367,6 +375,7 @@ class Device:
     def _run(self, payload: Payload, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Outcome:
         core, begun_s = self._core, self._clock()
         core.drain()
+        core.save(core.unsaved())
         begun = core.begin(payload, begun_s, deadline_s, telemetry)
         if isinstance(begun, Outcome):
             return begun
@@ -374,8 +383,8 @@ class Device:
         if isinstance(sequence, Outcome):
             return sequence
         while sequence not in core.done:
-            if core.finishes:
-                self._finish(core.finishes.popleft())
+            if finish := core.next_finish():
+                self._finish(finish)
             else:
                 self._wait(core.session.wake_s())
         return core.take(sequence)

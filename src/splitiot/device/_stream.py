@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from attrs import evolve, frozen
 
 from splitiot.device._core import SLICE_S, Begun, Core, ended, step_error
+from splitiot.errors import LocalProtocolError
 from splitiot.plan import Outcome
 from splitiot.session import RunLocal
 
@@ -53,13 +54,13 @@ class Stream:
         self._changed = threading.Condition()
         self._waiting: deque[_Frame] = deque()
         self._numbers: dict[int, _Frame] = {}  # by sequence: requests that the session has
-        self._outcomes: dict[int, Outcome | None] = {}  # by index; None for a frame that gave way to a newer one
+        self._order: deque[int] = deque()  # indices of frames that have begun and were not handed to the caller
+        self._outcomes: dict[int, Outcome] = {}  # by index
         self._taken = 0  # from the source
-        self._begun = 0  # of those, begun
-        self._ended = 0  # of those, handed to the caller
-        self._exhausted = self._stopped = False
+        self._exhausted = self._stopped = self._closed = False
         self._error: BaseException | None = None
         self._source_error: BaseException | None = None
+        self._headed = False  # a head has run, or runs, of which the session does not know yet
         self._idle = False  # the lane has done all there was
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -69,49 +70,46 @@ class Stream:
             threading.Thread(target=self._guarded, args=(work,), name=f"splitiot-{name}", daemon=True)
             for name, work in (("source", self._feed), ("lane", self._compute), ("listener", self._listen))
         ]
-        for thread in threads:
-            thread.start()
         try:
-            index = 0
-            while (outcome := self._next(index)) is not None:
-                index = outcome.index + 1
+            for thread in threads:
+                thread.start()
+            while (outcome := self._next()) is not None:
                 yield outcome
         finally:
             with self._changed:
                 self._stopped = True
-                if core.session.pending:
-                    core.abandon()
-                core.done.clear()
                 self._changed.notify_all()
-            for thread in threads[1:]:
+            for thread in filter(threading.Thread.is_alive, threads[1:]):
                 thread.join()  # a head that runs is waited for: the runner must not be closed under it
-            threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
+            if threads[0].is_alive():
+                threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
+            with self._changed:
+                if core.session.pending or self._headed:
+                    core.abandon()
 
-    def stop(self) -> None:
-        """End all at once, from another thread."""
+    def stop(self) -> bytes | None:
+        """End all at once, from another thread: the device is closed. Return what `Core.save` shall save."""
         with self._changed:
-            self._stopped = True
+            self._stopped = self._closed = True
             self._changed.notify_all()
+            return self._core.unsaved(due=False)
 
-    def _next(self, index: int) -> Outcome | None:
-        """Wait for the outcome of a frame, or of the next one that did not give way; None at the end."""
+    def _next(self) -> Outcome | None:
+        """Wait for the outcome of the next frame in order; None at the end."""
         with self._changed:
             while True:
-                while index in self._outcomes:
-                    outcome = self._outcomes.pop(index)
-                    if outcome is not None:
-                        self._ended += 1
-                        self._changed.notify_all()
-                        return outcome
-                    index += 1
+                if self._order and self._order[0] in self._outcomes:
+                    outcome = self._outcomes.pop(self._order.popleft())
+                    self._changed.notify_all()
+                    return outcome
                 if self._error is not None:
                     raise self._error
-                if self._exhausted and index >= self._taken:
+                if self._exhausted and not self._order and not self._waiting:
                     if self._source_error is not None:
                         raise self._source_error
                     return None
-                if self._stopped:
-                    return None
+                if self._closed:  # not the end: frames are left that have no outcome
+                    raise LocalProtocolError("this device was closed")
                 self._changed.wait(SLICE_S)
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -134,7 +132,7 @@ class Stream:
                     if self._stopped:
                         return
                     if self._keep == "newest" and self._waiting:
-                        self._outcomes[self._waiting.popleft().index] = None
+                        self._waiting.popleft()
                         self._core.session.counters.skipped += 1
                     self._waiting.append(_Frame(self._taken, value, begun_s))
                     self._taken += 1
@@ -151,7 +149,7 @@ class Stream:
         while True:
             if self._keep == "all":  # asked for only when there is room: a camera's picture should not age here
                 with self._changed:
-                    while not self._stopped and self._taken - self._ended >= self._window:
+                    while not self._stopped and len(self._waiting) + len(self._order) >= self._window:
                         self._changed.wait(SLICE_S)
             if self._stopped:
                 return
@@ -175,6 +173,7 @@ class Stream:
             begun = self._begin(work)
             if begun is None:
                 continue
+            self._headed = True
             head = core.head(begun)
             with self._changed:
                 if core.pipeline.remembers_from(begun.cut):  # the edge takes one at a time, in order
@@ -182,16 +181,18 @@ class Stream:
                         self._changed.wait(SLICE_S)
                 if self._stopped:
                     return
-                self._end_or_go_on(work, begun, core.submit(begun, head, self._lane_s(begun)))
+                submitted = core.submit(begun, head, self._lane_s(begun))
+                self._headed = False
+                self._end_or_go_on(work, begun, submitted)
         self._idle = True
 
     def _work(self) -> _Frame | RunLocal | None:
         with self._changed:
             while not self._stopped:
-                if self._core.finishes:
-                    return self._core.finishes.popleft()
-                if self._waiting and self._begun - self._ended < self._window:
-                    self._begun += 1
+                if finish := self._core.next_finish():
+                    return finish
+                if self._waiting and len(self._order) < self._window and not self._core.session.full:
+                    self._order.append(self._waiting[0].index)
                     return self._waiting.popleft()
                 if self._exhausted and not self._waiting and not self._numbers:
                     return None
@@ -201,10 +202,9 @@ class Stream:
     def _begin(self, frame: _Frame) -> Begun | None:
         core = self._core
         if core.planner is None:
-            try:
-                own = core.own_profile(frame.value)
-            except Exception as error:  # a step raised while it was measured
-                self._end(frame, ended(None, step_error(error), None, core.clock() - frame.begun_s))
+            own = core.measured(frame.value, frame.begun_s)
+            if isinstance(own, Outcome):
+                self._end(frame, own)
                 return None
             with self._changed:
                 core.plan_with(own)
@@ -253,9 +253,13 @@ class Stream:
         while not (self._stopped or self._idle):
             frame = core.receive(wait_s)
             with self._changed:
-                if self._stopped:
-                    return
                 if frame is not None:
                     core.pump(core.took(frame))
+                if self._stopped:
+                    return
                 core.pump(core.session.tick(core.clock()))
                 self._collect()
+                if isinstance(frame, Exception):  # a broken transport may have nothing else to say, at once
+                    self._changed.wait(wait_s)
+                unsaved = core.unsaved()
+            core.save(unsaved)

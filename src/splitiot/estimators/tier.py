@@ -20,6 +20,8 @@ __all__ = ["TierEstimator", "WaitEstimator"]
 
 _MAX_LOG: Final = math.log(1e6)  # beyond that it is no slow-down but a wrong profile or clock
 
+_LEAST_S: Final = 1e-6  # of a step: less is not measured
+
 
 class TierEstimator:
     """One slow-down factor times the profile, so that one run refreshes every step.
@@ -162,7 +164,7 @@ class TierEstimator:
         if self._counts is None:
             self._counts = np.zeros(self.profile.n, np.int64)
             self._deviations = np.zeros(self.profile.n)
-            self._steps_s = np.diff(self.profile.heads_s)
+            self._steps_s = self._expected()
         if self._level.samples <= 2:  # after a drift the old ones count no more than a new one
             np.minimum(self._counts, 1, out=self._counts)
         part = slice(start, stop)
@@ -170,15 +172,19 @@ class TierEstimator:
         with np.errstate(divide="ignore", over="ignore"):
             off = np.log(seconds / expected)
         off -= ratio + self._deviations[part]
-        off[~(np.abs(off) < _MAX_LOG)] = 0.0  # a step that the profile says costs nothing
+        off[~(np.abs(off) < _MAX_LOG)] = 0.0
         counts = self._counts[part]
         counts += 1
         self._deviations[part] += off * np.maximum(self._level.alpha, 1.0 / counts)
         self._recount()
 
+    def _expected(self) -> NDArray[np.float64]:
+        """What the profile says of each step, never nothing: a multiple of nothing could tell no seconds."""
+        return np.maximum(np.diff(self.profile.heads_s), _LEAST_S)
+
     def _recount(self) -> None:
         """Work out the curves anew."""
-        more = self._steps_s * np.expm1(self._deviations)
+        more = self._steps_s * np.expm1(self._deviations) + (self._steps_s - np.diff(self.profile.heads_s))
         heads_s, tails_s = self.profile.heads_s.copy(), self.profile.tails_s.copy()
         heads_s[1:] += np.cumsum(more)
         tails_s[:-1] += np.cumsum(more[::-1])[::-1]
@@ -244,7 +250,7 @@ class TierEstimator:
         else:
             self._counts = np.array(state["counts"], np.int64)
             self._deviations = np.array(state["deviations"], np.float64)
-            self._steps_s = np.diff(self.profile.heads_s)
+            self._steps_s = self._expected()
             if not self._counts.shape == self._deviations.shape == self._steps_s.shape:
                 raise ValueError(f"deviations of {len(self._counts)} steps, the profile has {self.profile.n}")
             self._recount()

@@ -118,7 +118,7 @@ def task(
     timeout_s : float
         When an isolated task counts as hung.
     max_bytes : int, optional
-        What an isolated task may allocate (on POSIX systems).
+        What an isolated task may allocate (on Linux).
 
     Raises
     ------
@@ -224,7 +224,12 @@ class TaskPipeline(Pipeline):
         words = ["tasks", version, *map(_word, self.tasks)]
         self.digest = hashlib.sha256("\n".join(map(repr, words)).encode()).hexdigest()
         self.solo = {} if self.stateful else _solo(self.tasks)
-        refused = _uncrossable(self.tasks, sink) | _glued(self.tasks) | pinned(self.steps)
+        why = self.tasks[-1].signature.obstacle_behind()
+        self.unreturnable = f"task {self.tasks[-1].name!r} returns {why}, which can't cross" if why else ""
+        refused = _uncrossable(self.tasks, sink)
+        if self.unreturnable and sink == "device":
+            refused |= dict.fromkeys(range(self.n), self.unreturnable)
+        refused |= _glued(self.tasks) | pinned(self.steps)
         self.refused: Mapping[int, str] = dict(sorted(refused.items()))
         self.cuts = tuple(c for c in range(self.n + 1) if c not in self.refused)
 
@@ -305,6 +310,4 @@ def _uncrossable(made: Sequence[Task], sink: Sink) -> dict[int, str]:
         if why:
             between = f"task {made[cut - 1].name!r} returns" if before else f"task {made[cut].name!r} takes"
             refused[cut] = f"{between} {why}, which can't cross"
-    if sink == "device" and (why := made[-1].signature.obstacle_behind()):
-        refused |= dict.fromkeys(range(n), f"task {made[-1].name!r} returns {why}, which can't cross")
     return refused

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,18 +26,19 @@ class TaskExecutable:
 
     def __init__(self, made: Sequence[Task]) -> None:
         self._made = tuple(made)
-        self.nbytes = sys.getsizeof(self._made)
+        self.nbytes = 0  # nobody knows; a runner that lacks memory closes others
         self._open = contextlib.ExitStack()
         self._start()
 
     def _start(self) -> None:
-        self._calls: list[tuple[Call, Task, tuple[type, ...] | None]] = []
+        calls: list[tuple[Call, Task, tuple[type, ...] | None]] = []
         try:
             for task in self._made:
-                self._calls.append((self._opened(task), task, task.signature.classes()))
+                calls.append((self._opened(task), task, task.signature.classes()))
         except BaseException:
             self.close()
             raise
+        self._calls = calls
 
     def __call__(self, payload: Payload, /) -> Payload:
         return self.stepwise(payload, _nothing)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from splitiot.errors import LocalProtocolError
 
 __all__ = ["wait_for"]
 
@@ -13,29 +15,47 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:
     """Await something on that loop, from any thread (also from one that runs a loop itself), and return its result.
 
     It is always the same loop: what a set-up makes there can be used there. Ctrl-C cancels what is awaited.
+
+    Raises
+    ------
+    LocalProtocolError
+        The caller is a coroutine on that loop: it would wait for itself.
     """
-    future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), _running())
+    loop = _running()
+    if threading.current_thread() is _thread:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # never awaited, as we know
+        raise LocalProtocolError("a coroutine of a task runs tasks that are coroutines: await them there instead")
+    future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
     try:
-        return future.result()
+        value, ended = future.result()
     except BaseException:
         future.cancel()
         raise
+    if ended is not None:
+        raise ended
+    return value
 
 
-async def _awaited(awaitable: Awaitable[T]) -> T:
-    return await awaitable
+async def _awaited(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[Any, BaseException]:
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as ended:  # these would end the loop, and with it all that others await
+        return None, ended
 
 
 def _running() -> asyncio.AbstractEventLoop:
-    global _loop
+    global _loop, _thread
     with _lock:
-        if _loop is None:
+        if _loop is None or _thread is None or not _thread.is_alive():  # a process that was forked has no such thread
             _loop = asyncio.new_event_loop()
-            threading.Thread(target=_loop.run_forever, name="splitiot-coroutines", daemon=True).start()
+            _thread = threading.Thread(target=_loop.run_forever, name="splitiot-coroutines", daemon=True)
+            _thread.start()
         return _loop

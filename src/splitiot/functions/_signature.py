@@ -35,6 +35,8 @@ _ABSTRACT: Final = frozenset(
         collections.abc.Buffer if hasattr(collections.abc, "Buffer") else bytes,
     }
 )
+# of what stands in arrays that which can't cross
+_FOREIGN: Final = (np.object_, np.flexible, np.datetime64, np.timedelta64)
 # what a value may be where the annotation says something narrower (PEP 484's numeric tower, and numpy's scalars)
 _WIDER: Final[dict[Any, tuple[type, ...]]] = {
     bool: (bool, np.bool_),
@@ -118,7 +120,8 @@ def read(function: Callable[..., Any], name: str, *, holds: bool) -> Signature:
     inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func
-    if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+    run = inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner).__call__
+    if inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run):
         raise CutError(f"task {name!r} is a generator: a task returns once for each value that it is given")
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -141,7 +144,7 @@ def read(function: Callable[..., Any], name: str, *, holds: bool) -> Signature:
         most = 1
     hints = _hints(inner)
     takes = tuple(hints.get(p.name, _UNKNOWN) for p in positional[: max(least, 1) if least else 0])
-    return Signature(least, most, takes, hints.get("return", _UNKNOWN))
+    return Signature(least, most, takes, _awaited(hints.get("return", _UNKNOWN)))
 
 
 def several(payload: Any, least: int, most: int | None, name: str) -> tuple[Any, ...]:
@@ -190,13 +193,25 @@ def obstacle(hint: Any) -> str | None:
         return None
     if issubclass(kind, np.ma.MaskedArray):
         return "a masked array"
-    if issubclass(kind, np.ndarray | np.generic):
+    if issubclass(kind, np.ndarray):
+        kept = [element for inner in arguments[1:] for element in typing.get_args(inner)]
+        return next((why for element in kept if (why := obstacle(element))), None)
+    if issubclass(kind, np.generic) and not issubclass(kind, _FOREIGN):
         return None
     return f"a {kind.__name__}"
 
 
 def _may_be_text(hint: Any) -> bool:
     return any(member in (str, Any, object, _UNKNOWN) or not isinstance(member, type) for member in _members(hint))
+
+
+def _awaited(hint: Any) -> Any:
+    """What comes of an annotation when it has been awaited."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is collections.abc.Awaitable or origin is collections.abc.Coroutine:
+        return arguments[-1]
+    kind = hint if origin is None else origin
+    return _UNKNOWN if isinstance(kind, type) and issubclass(kind, collections.abc.Awaitable) else hint
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -217,6 +232,8 @@ def _members(hint: Any) -> list[Any]:
             hint = hint.__supertype__
         elif type(hint).__name__ == "TypeAliasType":
             hint = hint.__value__
+        elif type(typing.get_origin(hint)).__name__ == "TypeAliasType":
+            hint = _expanded(hint)
         elif typing.get_origin(hint) in (typing.Annotated, typing.Final, typing.ClassVar):
             hint = typing.get_args(hint)[0]
         else:
@@ -227,6 +244,17 @@ def _members(hint: Any) -> list[Any]:
     if origin is typing.Literal:
         return list(dict.fromkeys(type(value) for value in typing.get_args(hint)))
     return [hint]
+
+
+def _expanded(hint: Any) -> Any:
+    """What an alias with parameters stands for: numpy's NDArray is one from numpy 2.5 on."""
+    alias = typing.get_origin(hint)
+    given = dict(zip(alias.__type_params__, typing.get_args(hint), strict=False))
+    parameters = getattr(alias.__value__, "__parameters__", ())
+    try:
+        return alias.__value__[tuple(given.get(one, one) for one in parameters)] if parameters else alias.__value__
+    except TypeError:
+        return _UNKNOWN
 
 
 def _count(hint: Any) -> Any:

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.errors import ProfileError
-from splitiot.pipeline import Payload, Pipeline, Runtime
+from splitiot.errors import Dropped, ProfileError
+from splitiot.pipeline import DROP, Payload, Pipeline, Runtime
 from splitiot.profiling._bytes import crossing_bytes, payload_bytes
 from splitiot.profiling._curves import curve, fit_joints
 from splitiot.profiling._parts import profile_parts
@@ -100,6 +100,8 @@ def profile(
     ------
     ProfileError
         A run took less than no time: the clock is broken.
+    Dropped
+        A task dropped the sample.
     ValueError
         `repeats` or `heads` is less than 1, or `heads` more than 8.
 
@@ -177,7 +179,8 @@ def _walk_once(
     for (start, stop), took in runs.items():
         executable = pipeline.part(start, stop).open(runtime)  # one at a time: many together are large
         try:
-            executable(payload)  # the first run fills caches
+            if executable(payload) is DROP:  # the first run fills caches
+                raise Dropped("a task dropped the sample, so what is behind it can't be measured: give one that passes")
             seconds: list[float] = []
             while _goes_on(seconds):
                 began_s = clock()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
 from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner
 from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
+from splitiot.session._quota import Quota
+from splitiot.session._states import TRANSITIONS, Event, State, diagram
 
 __all__ = [
+    "TRANSITIONS",
     "DeviceCounters",
     "DeviceEffect",
     "DeviceSession",
@@ -15,11 +18,15 @@ __all__ = [
     "EdgeEffect",
     "EdgeProfile",
     "EdgeSession",
+    "Event",
     "Forget",
     "Job",
     "MakePlanner",
     "Observed",
+    "Quota",
     "Run",
     "RunLocal",
     "Send",
+    "State",
+    "diagram",
 ]

@@ -11,16 +11,13 @@ from splitiot import wire
 from splitiot.errors import ProfileError
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline, RuntimeInfo
+from splitiot.session._breaker import LEASE_S, Breaker
 from splitiot.session._effects import EdgeProfile, Send
 from splitiot.topology import TierProfile
 
 __all__ = ["Contact"]
 
-_LEASE_S = 2.0
-_RETRY_S = 0.25
-_RETRY_CAP_S = 2.0
 _REFUSED_S = 10.0  # until an edge that was of no use is asked again: it may have been updated
-_FAILURES_TO_LEAVE = 2
 _PAD_BYTES = (512, 4096, 16384)  # least, at first, most
 _TELLING_BYTES = 2048
 
@@ -34,7 +31,7 @@ class _Trial(msgspec.Struct, eq=False):
 
     @property
     def ends_s(self) -> float:
-        return self.sent_s + _LEASE_S
+        return self.sent_s + LEASE_S
 
 
 class Contact:
@@ -63,6 +60,7 @@ class Contact:
         self._parts = None if parts is None else tuple(parts)
         self._wants_exact, self._probe_interval_s = exact, probe_interval_s
         self.edge: wire.PipelineHello | None = None
+        self.outages = 0
         self.refusal = ""
         self.trouble = "it has not answered yet"  # what went wrong when it was greeted last
         self.max_frame_bytes = wire.MAX_FRAME_BYTES
@@ -72,8 +70,8 @@ class Contact:
         self._padded = True
         self._pad_bytes = _PAD_BYTES[1]
         self._probe_s = 0.0  # what the last padded one took
-        self._tries = self._failures = 0
-        self._next_hello_s = self._crossed_s = self._busy_until_s = -math.inf
+        self._breaker = Breaker()
+        self._crossed_s = self._busy_until_s = -math.inf
         self._want_profile, self._edge_wants_profile, self._told_profile = True, False, False
 
     def up(self, now_s: float) -> bool:
@@ -93,7 +91,7 @@ class Contact:
     def settled(self) -> bool:
         """Whether nothing is left to wait for: welcome and measured, refused, or unreachable."""
         if self.edge is None:
-            return self._hello is None and self._tries > 0
+            return self._hello is None and self._breaker.tried
         return self._hello is None and self._probe is None
 
     # what the session tells
@@ -104,9 +102,16 @@ class Contact:
             if trial is not None and now_s >= trial.ends_s:
                 self.lost(trial.sequence, now_s)
         if self.edge is None or self.refusal:
-            return self.again(now_s) if now_s >= self._next_hello_s else []
+            return self.again(now_s) if now_s >= self._breaker.retry_s else []
         owes_profile = self._edge_wants_profile and not self._told_profile and self.profile is not None
         return self.again(now_s) if owes_profile else []
+
+    def wake_s(self) -> float:
+        """When `tick` has something to do next; inf for never."""
+        times = [trial.ends_s for trial in (self._hello, self._probe) if trial is not None]
+        if self._hello is None and (self.edge is None or self.refusal):
+            times.append(self._breaker.retry_s)
+        return min(times, default=math.inf)
 
     def rest(self, now_s: float, free_s: float = math.inf) -> list[Send]:
         """The link will be idle for so long: measure it, if that was long ago and can be done meanwhile."""
@@ -115,22 +120,21 @@ class Contact:
 
     def answered(self, now_s: float, nbytes: int) -> None:
         """An answer came to a frame of so many bytes."""
-        self._failures = 0
+        self._breaker.succeeded()
         if nbytes >= _TELLING_BYTES:  # small frames say nothing of the bandwidth, however many there are
             self._crossed_s = now_s
 
     def failed(self, now_s: float, *, told: bool = False) -> None:
         """A request was not answered in time; or, `told` by the transport, can't be."""
-        self._failures += 1
-        if told or self._failures >= _FAILURES_TO_LEAVE:
+        if self._breaker.failed(told=told):
             self._leave(now_s)
 
     def lost(self, sequence: int, now_s: float, why: str = "it does not answer") -> bool:
         """A frame was lost; whether it was a hello or a probe."""
         if self._hello is not None and self._hello.sequence == sequence:
-            self._hello = None
+            since_s, self._hello = self._hello.sent_s, None
             self.trouble = why
-            self._leave(now_s)
+            self._leave(now_s, since_s)
         elif self._probe is not None and self._probe.sequence == sequence:
             self._probe = None
             self.failed(now_s)
@@ -185,7 +189,7 @@ class Contact:
         if self._hello is None or welcome.sequence != self._hello.sequence:
             return []
         self._hello = None
-        self._tries = self._failures = 0
+        self._breaker.close()
         self._edge_boot = welcome.edge_boot
         self.max_frame_bytes = min(wire.MAX_FRAME_BYTES, welcome.max_frame_bytes)
         theirs = next((p for p in welcome.pipelines if p.digest == self._digest), None)
@@ -199,7 +203,7 @@ class Contact:
         elif self._wants_exact and not self.exact:
             self.refusal = f"exact results were asked for; the edge runs {theirs.runtime}, the device {self._runtime}"
         if self.refusal:
-            self._next_hello_s = now_s + _REFUSED_S
+            self._breaker.wait(now_s + _REFUSED_S)
         effects: list[Send | EdgeProfile] = []
         for data in welcome.profiles:
             try:
@@ -253,10 +257,9 @@ class Contact:
         self._probe = _Trial(probe.sequence, now_s, len(frame))
         return Send(frame)
 
-    def _leave(self, now_s: float) -> None:
-        if self.edge is None and now_s < self._next_hello_s:
+    def _leave(self, now_s: float, since_s: float | None = None) -> None:
+        if self.edge is None and now_s < self._breaker.retry_s:
             return  # more of the same outage
         self.edge = None
-        self._failures = 0
-        self._next_hello_s = now_s + min(_RETRY_S * 2**self._tries, _RETRY_CAP_S)
-        self._tries = min(self._tries + 1, 16)
+        self.outages += 1
+        self._breaker.open(now_s if since_s is None else since_s)

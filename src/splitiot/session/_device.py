@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from splitiot import wire
 from splitiot.codecs import RAW
 from splitiot.errors import (
+    AuthenticationError,
     DeadlineExceeded,
     Dropped,
     EdgeUnavailable,
@@ -25,10 +26,13 @@ from splitiot.errors import (
     StepError,
 )
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
+from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Outcome, Plan
+from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.session._states import TRANSITIONS, Event, State
+from splitiot.session._telling import Telling
 from splitiot.session._way import Way
 from splitiot.topology import TierProfile
 
@@ -36,14 +40,19 @@ __all__ = ["DeviceEffect", "DeviceSession"]
 
 DeviceEffect: TypeAlias = Send | RunLocal | Done | Observed | EdgeProfile
 
-_TELL_AT_MOST = 32
+_PAUSE_S: Final = 0.05  # the first pause may be as long; it doubles
+_PAUSE_CAP_S: Final = 1.0
+_SILENCE_S: Final = 0.1  # what an answer may take beyond twice what answers take
+_ROUNDS: Final = 3
 
 
 class _Pending(msgspec.Struct, eq=False):
+    sequence: int
     plan: Plan
     payload: Payload
     kept: Payload
-    frame: bytes
+    message: wire.Request
+    buffers: tuple[Any, ...]
     begun_s: float
     sent_s: float
     deadline_s: float
@@ -51,13 +60,22 @@ class _Pending(msgspec.Struct, eq=False):
     can_finish: bool
     head_s: float | None
     nbytes: int
+    state: State = State.WAITING
     local: Literal["", "hedge", "fallback"] = ""
+    again_s: float = math.inf
+    """When it is sent again: after a pause, or since the edge is silent."""
+    attempts: int = 0
+    greeted: bool = False
+    """The edge asked for a hello before."""
+    error: SplitiotError | None = None
+    """Why it is paused."""
     head_steps_s: tuple[float, ...] = ()
     told: tuple[Observation, ...] = ()
     answered: bool = False
-    resent: bool = False
     behind: bool = False
     """Others were on their way when it was sent."""
+    resets: int = 0
+    """Of the resets that were asked for, the one that it tells the edge."""
 
 
 class DeviceCounters(msgspec.Struct, eq=False):
@@ -67,9 +85,9 @@ class DeviceCounters(msgspec.Struct, eq=False):
     offloaded: int = 0
     hedges: int = 0
     fallbacks: int = 0
+    retries: int = 0
     late_replies: int = 0
     bad_frames: int = 0
-    dropped_observations: int = 0
     dropped: int = 0
     skipped: int = 0
 
@@ -100,6 +118,12 @@ class DeviceSession:
         The link is measured by itself when nothing has crossed for so long.
     max_pending : int
         More requests at once raise Overloaded.
+    lossy : bool
+        Frames may be lost without a word: a request is sent again when its answer is late. Where the transport tells of
+        each loss that would only be work.
+    chance : callable
+        Gives numbers in [0, 1): how long to pause before a request is sent again is drawn, so that devices which failed
+        together do not come back together.
     """
 
     def __init__(
@@ -114,6 +138,8 @@ class DeviceSession:
         margin_s: float = 0.005,
         probe_interval_s: float = 1.0,
         max_pending: int = 64,
+        lossy: bool = True,
+        chance: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self._pipeline, self._boot, self._margin_s, self._max_pending = pipeline, boot, margin_s, max_pending
         self._exact = exact
@@ -137,10 +163,12 @@ class DeviceSession:
         self._way = Way()
         self._pending: dict[int, _Pending] = {}
         self._ended: OrderedDict[int, _Pending] = OrderedDict()
-        self._telling: deque[Observation] = deque()
+        self.telling = Telling(self._digest)
+        self._budget, self._chance, self._lossy = RetryBudget(), chance, lossy
+        self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
-        self._order = 0
-        self._reset = False
+        self._order = self._resets = 0
+        self._reset = False  # the edge has yet to be told
         self.counters = DeviceCounters()
 
     # what the owner asks
@@ -184,9 +212,23 @@ class DeviceSession:
         return len(self._pending)
 
     @property
+    def full(self) -> bool:
+        """Whether one more request would be refused: as many are pending as may be."""
+        return len(self._pending) >= self._max_pending
+
+    def waits_for(self, sequence: int) -> bool:
+        """Whether a request has not ended."""
+        return sequence in self._pending
+
+    @property
     def settled(self) -> bool:
         """Whether there is nothing left to wait for at the start: welcomed and measured, refused, or unreachable."""
         return self._contact.settled
+
+    @property
+    def outages(self) -> int:
+        """How often the edge was found to be gone, hellos that were lost included."""
+        return self._contact.outages
 
     def take_next(self) -> tuple[wire.NextPlacement, float] | None:
         """Take the newest placement that the edge's planner proposed, once, and until when it is valid."""
@@ -199,19 +241,25 @@ class DeviceSession:
         return self._observe(seen)
 
     def wake_s(self) -> float | None:
-        """When `tick` should be called next for the sake of a request; None when nothing waits."""
+        """When `tick` has something to do next; None when nothing waits."""
         waiting = [p for p in self._pending.values() if not p.local]  # a local finish ends its request itself
-        times = [p.deadline_s if p.hedge_s is None else min(p.hedge_s, p.deadline_s) for p in waiting]
-        return min(times, default=None)
+        times = [min(p.deadline_s, p.again_s, math.inf if p.hedge_s is None else p.hedge_s) for p in waiting]
+        wake_s = min([*times, self._contact.wake_s()])
+        return None if wake_s == math.inf else wake_s
+
+    def dump(self) -> bytes:
+        """Return the observations that the edge may not have heard as bytes, for `Telling.load` at the next start."""
+        return self.telling.dump(seen for pending in self._pending.values() for seen in pending.told)
 
     def reset(self) -> None:
         """Tell the edge with the next request to forget the state of this device."""
         self._order, self._reset = 0, True
+        self._resets += 1
 
     def abandon(self) -> None:
         """Nobody waits for the pending requests any more: they end without a Done. Late answers still teach."""
-        for sequence, pending in list(self._pending.items()):
-            self._retire(sequence, pending)
+        for pending in list(self._pending.values()):
+            self._retire(pending)
         if self._pipeline.stateful:
             self._order += 1  # whether the edge took the last one is unknown: it will say so
 
@@ -220,15 +268,16 @@ class DeviceSession:
     def tick(self, now_s: float) -> list[DeviceEffect]:
         """Time has passed."""
         effects: list[DeviceEffect] = [*self._contact.tick(now_s)]
-        for sequence, pending in list(self._pending.items()):
-            if now_s >= pending.deadline_s and not pending.local:
-                effects += self._silent(pending, now_s)
-                late = DeadlineExceeded(f"no answer in {now_s - pending.begun_s:.3f} s, and no time to finish locally")
-                effects += self._end(sequence, pending, None, late, "none", now_s)
-            elif pending.hedge_s is not None and now_s >= pending.hedge_s and not pending.local:
-                effects += self._silent(pending, now_s)
-                self.counters.hedges += 1
-                effects += self._finish(sequence, pending, "hedge")
+        for pending in list(self._pending.values()):
+            if pending.local:
+                continue
+            if now_s >= pending.deadline_s:
+                effects += self._happened(pending, Event.DEADLINE, now_s)
+            elif pending.hedge_s is not None and now_s >= pending.hedge_s:
+                effects += self._happened(pending, Event.HEDGE, now_s)
+            elif now_s >= pending.again_s:
+                event = Event.SILENT if pending.state is State.WAITING else Event.AGAIN
+                effects += self._happened(pending, event, now_s)
         return effects
 
     def rest(self, now_s: float, free_s: float = math.inf) -> list[DeviceEffect]:
@@ -284,7 +333,8 @@ class DeviceSession:
         stateful, order = self._pipeline.stateful, self._order
         if stateful:
             self._order += 1  # the head has run: whatever goes wrong from here on, the edge must notice the gap
-        if len(self._pending) >= self._max_pending:
+        self._budget.earn()
+        if self.full:
             raise Overloaded(f"{len(self._pending)} requests are pending; wait for some to end", retry_after_s=0.05)
         pipeline, cut = self._pipeline, plan.cut
         if cut not in self._fingerprints:
@@ -297,8 +347,9 @@ class DeviceSession:
             hedge_s = min(deadline_s - finish_s - self._margin_s, now_s + patience_s)
         sent, kept = pipeline.divide(cut, payload)
         packed = wire.pack(sent, RAW)
+        resets = self._reset and pipeline.remembers_from(cut)
         sequence = self._number()
-        told = tuple(self._telling.popleft() for _ in range(min(len(self._telling), _TELL_AT_MOST)))
+        told = self.telling.take()
         message = wire.Request(
             boot=self._boot,
             sequence=sequence,
@@ -318,15 +369,17 @@ class DeviceSession:
             observations=told,
             telemetry={} if telemetry is None else wire.finite(telemetry),
             order=order if stateful else None,
-            reset=pipeline.remembers and self._reset,
+            reset=resets,
             exact=self._exact,
         )
         frame = wire.encode(message, packed.buffers)
         pending = _Pending(
+            sequence=sequence,
             plan=plan,
             payload=sent,
             kept=kept,
-            frame=frame,
+            message=message,
+            buffers=packed.buffers,
             begun_s=now_s if begun_s is None else begun_s,
             sent_s=now_s,
             deadline_s=deadline_s,
@@ -337,21 +390,24 @@ class DeviceSession:
             nbytes=len(frame),
             told=told,
             behind=bool(self._pending),
+            resets=self._resets if resets else 0,
         )
         self._pending[sequence] = pending
         self.counters.requests += 1
         if now_s >= deadline_s:
             late = DeadlineExceeded(f"the deadline passed {now_s - deadline_s:.3f} s before the request could be sent")
-            return sequence, self._end(sequence, pending, None, late, "none", now_s)
-        if not self.edge_up(now_s):
-            why = EdgeUnavailable(self.trouble or "the edge is busy")
-            return sequence, self._without_edge(sequence, pending, why, now_s)
+            return sequence, self._end(pending, None, late, "none", now_s)
         limit = self._contact.max_frame_bytes
         if len(frame) > limit:
             large = LocalProtocolError(f"the payload takes {len(frame)} bytes; the edge accepts {limit}")
-            return sequence, self._without_edge(sequence, pending, large, now_s)
+            return sequence, self._happened(pending, Event.REFUSED, now_s, large)
+        if not self.edge_up(now_s):
+            why = EdgeUnavailable(self.trouble or "the edge is busy")
+            return sequence, self._happened(pending, Event.LOST, now_s, why)
         self.counters.offloaded += 1
-        self._reset = False
+        if stateful:
+            self._reset = False  # if it gets lost, the order of what follows tells
+        pending.again_s = now_s + self._patience_s(pending)
         return sequence, [Send(frame)]
 
     def receive(self, frame: bytes, now_s: float) -> list[DeviceEffect]:
@@ -390,19 +446,16 @@ class DeviceSession:
         if isinstance(message, wire.Busy):
             self._contact.busy(message.retry_after_s, now_s)
             busy = Overloaded("the edge is busy", retry_after_s=message.retry_after_s)
-            return effects + self._without_edge(message.sequence, pending, busy, now_s)
+            return effects + self._happened(pending, Event.BUSY, now_s, busy)
         if isinstance(message, wire.SayHello):
-            effects += self._contact.again(now_s)
-            if not pending.resent and not pending.local:
-                pending.resent = True
-                effects.append(Send(pending.frame))
-                return effects
             lost = EdgeUnavailable("the edge does not know this device")
-            return effects + self._without_edge(message.sequence, pending, lost, now_s)
+            return effects + self._contact.again(now_s) + self._happened(pending, Event.UNKNOWN, now_s, lost)
+        if message.code in (wire.ErrorCode.DROPPED, wire.ErrorCode.FAILED):
+            self._ran(pending)
         if message.code == wire.ErrorCode.DROPPED:
             return effects + self._dropped(message, pending, now_s)
         error = RemoteError(message.message or message.code, code=message.code)
-        return effects + self._without_edge(message.sequence, pending, error, now_s)
+        return effects + self._happened(pending, Event.REFUSED, now_s, error)
 
     def failed(self, frame: bytes, error: Exception, now_s: float) -> list[DeviceEffect]:
         """The transport could not carry a frame, or lost the answer to it."""
@@ -416,14 +469,15 @@ class DeviceSession:
         if pending is None:
             return []  # that it was not answered is known already
         self._contact.failed(now_s, told=True)
-        return self._unreachable(message.sequence, pending, error, now_s)
+        event = Event.REFUSED if isinstance(error, AuthenticationError) else Event.LOST  # sent again it would be, too
+        return self._happened(pending, event, now_s, _unreachable(error))
 
     def broken(self, error: Exception, now_s: float) -> list[DeviceEffect]:
         """The transport lost everything that was under way."""
         self._contact.broken(str(error), now_s)
         effects: list[DeviceEffect] = []
-        for sequence, pending in list(self._pending.items()):
-            effects += self._unreachable(sequence, pending, error, now_s)
+        for pending in list(self._pending.values()):
+            effects += self._happened(pending, Event.LOST, now_s, _unreachable(error))
         return effects
 
     def local_done(
@@ -434,25 +488,95 @@ class DeviceSession:
         now_s: float,
         steps_s: tuple[float, ...] = (),
     ) -> list[DeviceEffect]:
-        """A `RunLocal` ended, with what the part gave or what it raised."""
+        """A `RunLocal` ended, with what the part gave (maybe `DROP`) or what it raised."""
         pending = self._pending.get(sequence)
         if pending is None or not pending.local:
             return []  # the edge was faster
+        if result is DROP:
+            result = Dropped("a task on the device dropped the frame")
         if isinstance(result, Dropped):
             self.counters.dropped += 1
-            return self._end(sequence, pending, None, result, pending.local, now_s)
+            return self._end(pending, None, result, pending.local, now_s)
         if isinstance(result, Exception):
-            error = result if isinstance(result, SplitiotError) else StepError(f"the local finish raised {result!r}")
+            words = "; ".join([f"the local finish raised {result!r}", *getattr(result, "__notes__", ())])
+            error = result if isinstance(result, SplitiotError) else StepError(words)
             if error is not result:
                 error.__cause__ = result
-            return self._end(sequence, pending, None, error, pending.local, now_s)
+            return self._end(pending, None, error, pending.local, now_s)
         if now_s > pending.deadline_s:
             late = DeadlineExceeded(f"finished locally {now_s - pending.deadline_s:.3f} s after the deadline")
-            return self._end(sequence, pending, None, late, pending.local, now_s, local_s=seconds, steps_s=steps_s)
+            return self._end(pending, None, late, pending.local, now_s, local_s=seconds, steps_s=steps_s)
         value = self._pipeline.join(pending.kept, result)
-        return self._end(sequence, pending, value, None, pending.local, now_s, local_s=seconds, steps_s=steps_s)
+        return self._end(pending, value, None, pending.local, now_s, local_s=seconds, steps_s=steps_s)
 
-    # inside
+    # what becomes of a request
+
+    def _happened(
+        self, pending: _Pending, event: Event, now_s: float, error: SplitiotError | None = None
+    ) -> list[DeviceEffect]:
+        """Go where `TRANSITIONS` says: to the first state there that is possible."""
+        choices = TRANSITIONS.get((pending.state, event), ())
+        state = next((state for state in choices if self._possible(state, pending, event, now_s)), None)
+        if state is None:
+            if event is Event.SILENT:
+                pending.again_s = math.inf  # it may not be sent again
+            return []
+        effects: list[DeviceEffect] = []
+        if event in (Event.HEDGE, Event.DEADLINE):
+            effects += self._silent(pending, now_s)
+        if state is State.LOCAL:
+            hedge = event is Event.HEDGE
+            self.counters.hedges += hedge
+            self.counters.fallbacks += not hedge
+            pending.state, pending.local = state, "hedge" if hedge else "fallback"
+            return [*effects, RunLocal(pending.sequence, pending.plan.cut, self._pipeline.n, pending.payload)]
+        if state is State.PAUSED:
+            pending.state, pending.error, pending.again_s = state, error, now_s + self._pause_s(pending, error)
+            return effects
+        if state is State.WAITING:
+            return effects + self._send_again(pending, event, now_s)
+        if event is Event.DEADLINE and (error := pending.error) is None:
+            error = DeadlineExceeded(f"no answer in {now_s - pending.begun_s:.3f} s, and no time to finish locally")
+        return effects + self._end(pending, None, error or pending.error, "none", now_s)
+
+    def _possible(self, state: State, pending: _Pending, event: Event, now_s: float) -> bool:
+        if state is State.LOCAL:
+            return pending.can_finish
+        if state is State.PAUSED:
+            return self._budget.left and now_s < pending.deadline_s
+        if state is State.WAITING and event is Event.UNKNOWN:
+            return not pending.greeted  # told a second time, it won't help
+        return state is State.ENDED or self._budget.left
+
+    def _pause_s(self, pending: _Pending, error: SplitiotError | None) -> float:
+        """How long to wait before it is sent again: drawn evenly up to a bound that doubles."""
+        least_s = min(error.retry_after_s, _PAUSE_CAP_S) if isinstance(error, Overloaded) else 0.0
+        bound_s = min(_PAUSE_S * float(2**pending.attempts), _PAUSE_CAP_S)
+        return max(0.0, least_s) + bound_s * self._chance()
+
+    def _patience_s(self, pending: _Pending) -> float:
+        """How long an answer may take before it is thought lost: by what was expected, and the longest of the last."""
+        if not self._lossy:
+            return math.inf
+        expected_s = max(pending.plan.latency_s - (pending.head_s or 0.0), *self._rounds, 0.0)
+        return (2 * expected_s + _SILENCE_S) * float(2**pending.attempts) * (1 + self._chance())
+
+    def _send_again(self, pending: _Pending, event: Event, now_s: float) -> list[DeviceEffect]:
+        if event is Event.UNKNOWN:
+            pending.greeted = True  # nothing was executed: it costs no token
+        elif not self.edge_up(now_s):
+            wait_s = self._pause_s(pending, None) if event is Event.AGAIN else self._patience_s(pending)
+            pending.again_s = now_s + wait_s
+            return []
+        else:
+            self._budget.take()
+            self.counters.retries += 1
+        pending.attempts += 1
+        pending.error = None
+        pending.state, pending.again_s = State.WAITING, now_s + self._patience_s(pending)
+        left_s = None if pending.deadline_s == math.inf else max(0.0, pending.deadline_s - now_s)
+        pending.message = msgspec.structs.replace(pending.message, attempt=pending.attempts, deadline_s=left_s)
+        return [Send(wire.encode(pending.message, pending.buffers))]
 
     def _replied(
         self,
@@ -467,7 +591,10 @@ class DeviceSession:
             self.counters.late_replies += 1
             return []
         known.answered = True
+        self._ran(known)
         self._contact.answered(now_s, known.nbytes)
+        if not known.attempts:
+            self._rounds.append(now_s - known.sent_s)
         seen = self._measured(known, now_s, times=reply.times, nbytes=nbytes)
         if pending is None:
             self.counters.late_replies += 1
@@ -475,21 +602,26 @@ class DeviceSession:
         if now_s > pending.deadline_s:
             self.counters.late_replies += 1
             late = DeadlineExceeded(f"the answer came {now_s - pending.deadline_s:.3f} s after the deadline")
-            return self._end(reply.sequence, pending, None, late, "none", now_s, seen=seen)
+            return self._end(pending, None, late, "none", now_s, seen=seen)
         try:
             value = self._value(reply, buffers, pending)
         except ProtocolError as error:
             self.counters.bad_frames += 1
-            return self._without_edge(reply.sequence, pending, error, now_s)
+            return self._happened(pending, Event.REFUSED, now_s, error)
         exact = self._contact.exact_from(reply.edge_boot)
-        return self._end(reply.sequence, pending, value, None, "edge", now_s, seen=seen, exact=exact)
+        return self._end(pending, value, None, "edge", now_s, seen=seen, exact=exact)
 
     def _dropped(self, failure: wire.Failure, pending: _Pending, now_s: float) -> list[DeviceEffect]:
         """A task on the edge dropped the frame: that is an answer, though of a tail that did not run to its end."""
         pending.answered = True
         self.counters.dropped += 1
         self._contact.answered(now_s, 0)
-        return self._end(failure.sequence, pending, None, Dropped(failure.message), "none", now_s)
+        return self._end(pending, None, Dropped(failure.message), "none", now_s)
+
+    def _ran(self, known: _Pending) -> None:
+        """The edge has run a request: what it told to reset is reset."""
+        if known.resets == self._resets:
+            self._reset = False
 
     def _value(self, reply: wire.Reply, buffers: list[memoryview], pending: _Pending) -> Any:
         if self._pipeline.sink == "edge":
@@ -502,26 +634,8 @@ class DeviceSession:
             raise RemoteProtocolError(f"the edge's result does not fit: {wrong}")
         return self._pipeline.join(pending.kept, returned)
 
-    def _unreachable(self, sequence: int, pending: _Pending, error: Exception, now_s: float) -> list[DeviceEffect]:
-        lost = EdgeUnavailable(f"the edge can't be reached: {error}")
-        lost.__cause__ = error
-        return self._without_edge(sequence, pending, lost, now_s)
-
-    def _without_edge(self, sequence: int, pending: _Pending, error: SplitiotError, now_s: float) -> list[DeviceEffect]:
-        if pending.local:
-            return []  # on its way already
-        if pending.can_finish:
-            self.counters.fallbacks += 1
-            return self._finish(sequence, pending, "fallback")
-        return self._end(sequence, pending, None, error, "none", now_s)
-
-    def _finish(self, sequence: int, pending: _Pending, why: Literal["hedge", "fallback"]) -> list[DeviceEffect]:
-        pending.local = why
-        return [RunLocal(sequence, pending.plan.cut, self._pipeline.n, pending.payload)]
-
     def _end(
         self,
-        sequence: int,
         pending: _Pending,
         value: Any,
         error: SplitiotError | None,
@@ -533,7 +647,7 @@ class DeviceSession:
         steps_s: tuple[float, ...] = (),
         exact: bool = True,
     ) -> list[DeviceEffect]:
-        self._retire(sequence, pending)
+        self._retire(pending)
         if seen is None:
             seen = self._measured(pending, now_s, local_s=local_s, steps_s=steps_s)
         outcome = Outcome(
@@ -545,19 +659,19 @@ class DeviceSession:
             observation=seen,
             latency_s=now_s - pending.begun_s,
         )
-        return [*self._observe(seen), Done(sequence, outcome)]
+        return [*self._observe(seen), Done(pending.sequence, outcome)]
 
-    def _retire(self, sequence: int, pending: _Pending) -> None:
+    def _retire(self, pending: _Pending) -> None:
         """Forget what a request needed; remember what a late answer teaches."""
-        del self._pending[sequence]
-        self._ended[sequence] = pending
+        del self._pending[pending.sequence]
+        self._ended[pending.sequence] = pending
+        pending.state = State.ENDED
         if len(self._ended) > 2 * self._max_pending:
             self._ended.popitem(last=False)
         if not pending.answered:  # nobody knows whether the edge heard it; of each plan it takes it only once
-            self._telling.extendleft(seen for seen in reversed(pending.told) if not seen.probe)
-            self._trim()
+            self.telling.put_back(pending.told)
         pending.payload = pending.kept = None
-        pending.frame, pending.told = b"", ()
+        pending.message, pending.buffers, pending.told = _NO_MESSAGE, (), ()
 
     def _measured(
         self,
@@ -577,7 +691,7 @@ class DeviceSession:
             local_s=local_s,
             local_steps_s=steps_s,
             sent_bytes=pending.nbytes,
-            retransmitted=pending.resent,
+            retransmitted=pending.attempts > 0,
         )
         if times is None:
             return seen
@@ -599,7 +713,7 @@ class DeviceSession:
             round_trip_s=now_s - pending.sent_s,
             sent_bytes=seen.sent_bytes,
             received_bytes=nbytes,
-            retransmitted=pending.resent,
+            retransmitted=pending.attempts > 0,
             queued_s=queued_s,
             held_s=held_s,
         )
@@ -619,11 +733,14 @@ class DeviceSession:
         )
 
     def _observe(self, seen: Observation) -> list[DeviceEffect]:
-        self._telling.append(seen)
-        self._trim()
+        self.telling.add(seen)
         return [Observed(seen)]
 
-    def _trim(self) -> None:
-        while len(self._telling) > 4 * _TELL_AT_MOST:
-            self._telling.popleft()
-            self.counters.dropped_observations += 1
+
+_NO_MESSAGE: Final = wire.Request(boot=0, sequence=0, digest=b"", start=0, stop=0, fingerprint=b"")
+
+
+def _unreachable(error: Exception) -> EdgeUnavailable:
+    lost = EdgeUnavailable(f"the edge can't be reached: {error}")
+    lost.__cause__ = error
+    return lost

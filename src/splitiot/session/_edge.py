@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
@@ -19,10 +20,11 @@ from splitiot.errors import (
     StateLost,
 )
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
+from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
 from splitiot.session._effects import Forget, Job, Run, Send
 from splitiot.session._peers import Peer, Peers, owner
+from splitiot.session._quota import Quota
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
 
@@ -79,6 +81,10 @@ class EdgeSession:
     max_frame_bytes, max_in_flight, max_peers, max_answers, max_answers_bytes : int
         Bounds. More jobs in flight are answered with Busy; peers (each boot of a device is one) and remembered
         answers are dropped oldest first. A request with the same id as a dropped answer's is executed again.
+    quota : Quota
+        What one device may ask for.
+    ttl_s : float
+        A device that was not heard of for so long is forgotten, with its state.
     """
 
     def __init__(
@@ -94,6 +100,8 @@ class EdgeSession:
         max_peers: int = 4096,
         max_answers: int = 1024,
         max_answers_bytes: int = 64 * 2**20,
+        quota: Quota | None = None,
+        ttl_s: float = 3600.0,
     ) -> None:
         self.pipelines = {p.digest: p for p in pipelines}
         self._turned: dict[str, Pipeline] = {}  # the same with their results wanted on the other side
@@ -102,7 +110,10 @@ class EdgeSession:
         self._boot, self._make_planner = boot, make_planner
         self._max_frame_bytes, self._max_in_flight = max_frame_bytes, max_in_flight
         self._max_answers, self._max_answers_bytes = max_answers, max_answers_bytes
-        self._peers = Peers(max_peers)
+        quota = quota or Quota()
+        self._peers = Peers(max_peers, quota, ttl_s)
+        self._each_in_flight = math.ceil(max_in_flight * quota.in_flight)
+        self._flying: dict[str, int] = {}  # by name
         self._flights: dict[Key, _Flight] = {}
         self._answers: OrderedDict[Key, bytes] = OrderedDict()
         self._answers_bytes = 0
@@ -145,7 +156,7 @@ class EdgeSession:
         if isinstance(message, wire.Request):
             return self._requested(message, buffers, peer, now_s, reply_to)
         if isinstance(message, wire.Hello):
-            return self._greeted(message, peer, reply_to)
+            return self._greeted(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
             # the answer leaves at once: its residence is below what a clock reading here could tell
             pad = (bytes(message.echo_bytes),) if 0 < message.echo_bytes <= 65536 else ()
@@ -161,6 +172,8 @@ class EdgeSession:
         result: wire.Packed | Payload | Exception,
         now_s: float,
         times: EdgeTimes | None = None,
+        *,
+        state_kept: bool = False,
     ) -> list[EdgeEffect]:
         """A `Run` ended: answer everybody who waits for it.
 
@@ -168,20 +181,26 @@ class EdgeSession:
         ----------
         job : Job
         result : Packed, payload or Exception
-            What the part gave (packed already, if the owner wants to time that), or what it raised.
+            What the part gave (packed already, if the owner wants to time that; maybe `DROP`), or what it raised.
         now_s : float
         times : EdgeTimes, optional
             Where the time went; `residence_s` is filled in here.
+        state_kept : bool
+            It ran as far as it raised, and what the steps remember is sound: a stateful pipeline goes on.
         """
+        if result is DROP:
+            result = Dropped("a task on the edge dropped the frame")
         flight = self._flights.pop(job.key, None)
         if flight is None:
             return []
         name, boot, sequence = job.key
+        self._landed(name)
         peer = self._peers.get(name, boot)
         effects: list[EdgeEffect] = []
         if peer is not None:
             peer.running.discard(job.digest)
-            if job.pipeline.stateful and isinstance(result, Exception) and not isinstance(result, Dropped):
+            failed = isinstance(result, Exception) and not isinstance(result, Dropped)
+            if job.pipeline.stateful and failed and not state_kept:
                 peer.orders[job.digest] = None  # it may not have run: what follows must not be taken for the next one
         elif job.owner is not None:
             effects.append(Forget(job.digest, job.owner))
@@ -257,12 +276,14 @@ class EdgeSession:
                 return [self._busy(request, name, reply_to)]
             flight.waiting.append(reply_to)
             return []
-        peer, effects = self._peers.at(name, request.boot)
+        peer, effects = self._peers.at(name, request.boot, now_s)
+        if wait_s := self._peers.wait_s(name, now_s):
+            return [*effects, self._busy(request, name, reply_to, wait_s)]
         self._learn(peer, request, now_s)
         digest = request.digest.hex()
         pipeline = self.pipelines.get(digest)
-        busy = len(self._flights) >= self._max_in_flight or digest in peer.running
-        if pipeline is not None and busy:
+        full = len(self._flights) >= self._max_in_flight or self._flying.get(name, 0) >= self._each_in_flight
+        if pipeline is not None and (full or digest in peer.running):
             return [*effects, self._busy(request, name, reply_to)]
         try:
             job = self._job(request, buffers, key, peer, pipeline, now_s)
@@ -271,11 +292,17 @@ class EdgeSession:
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
             return [*effects, failure]
         self._flights[key] = _Flight(request, [reply_to])
+        self._flying[name] = self._flying.get(name, 0) + 1
         return [*effects, Run(job)]
 
-    def _busy(self, request: wire.Request, name: str, reply_to: Any) -> Send:
+    def _landed(self, name: str) -> None:
+        self._flying[name] -= 1
+        if not self._flying[name]:
+            del self._flying[name]
+
+    def _busy(self, request: wire.Request, name: str, reply_to: Any, wait_s: float = 0.0) -> Send:
         self.counters.busy += 1
-        retry_s = max(0.005, self._job_s * len(self._flights))
+        retry_s = max(0.005, wait_s or self._job_s * len(self._flights))
         busy = wire.Busy(boot=request.boot, sequence=request.sequence, edge_boot=self._boot, retry_after_s=retry_s)
         return Send(wire.encode(busy), name, reply_to)
 
@@ -364,8 +391,8 @@ class EdgeSession:
             turned = self._turned[pipeline.digest] = pipeline.with_sink("edge" if sink == "edge" else "device")
         return turned
 
-    def _greeted(self, hello: wire.Hello, name: str, reply_to: Any) -> list[EdgeEffect]:
-        peer, effects = self._peers.at(name, hello.boot)
+    def _greeted(self, hello: wire.Hello, name: str, reply_to: Any, now_s: float) -> list[EdgeEffect]:
+        peer, effects = self._peers.at(name, hello.boot, now_s)
         peer.greeted = True
         ours: list[wire.PipelineHello] = []
         want: list[bytes] = []

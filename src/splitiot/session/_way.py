@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 __all__ = ["Way"]
 
 _SMALL_BYTES: Final = 512  # both ways together: it took little more than the round trip
 _MEMORY_S: Final = 30.0
+_AHEAD: Final = 64  # as many as can be on their way at once
 
 
 class Way:
     """Tells what requests waited for those before them, so that neither link nor edge is blamed for it.
 
-    An answer less the edge's residence is when its request was over the link: a round trip's share (the least that was
-    seen, of small frames lately) later. A request that was sent before the one ahead of it was over waited until then;
-    and one that reached the edge before the one ahead of it was answered waited there, if the edge had it wait at all.
+    An answer less the edge's residence is when its request was over the link: a round trip's share (`floor_s`, the
+    least that was seen, of small frames lately) later. A request that was sent before the one ahead of it was over
+    waited until then; and one that reached the edge before the one ahead of it was answered waited there, if the edge
+    had it wait at all. Answers may come in any order; of those that have not come nothing is known, so what is told is
+    at most the truth.
     """
 
     def __init__(self) -> None:
-        self._over_s = -math.inf  # when the last request was over, a round trip's share included
-        self._answered_s = -math.inf
+        # sent, over (a round trip's share included), answered
+        self._over: deque[tuple[float, float, float]] = deque(maxlen=_AHEAD)
         self._floor_s = math.inf
         self._floor_at_s = -math.inf
 
@@ -49,9 +53,11 @@ class Way:
         if alone_s <= self._floor_s or stale:
             self._floor_s, self._floor_at_s = alone_s, now_s
         queued_s = held_s = 0.0
-        if behind:  # it took no less than it would have taken alone
-            queued_s = min(max(0.0, self._over_s - self._floor_s - sent_s), max(0.0, alone_s - self._floor_s))
-            held_s = min(max(0.0, self._answered_s - over_s), max(0.0, queue_s), residence_s)
-        self._over_s = max(self._over_s, over_s)
-        self._answered_s = max(self._answered_s, now_s)
+        if behind:  # what was sent before it, and was over before it
+            ahead = [(over, answered) for sent, over, answered in self._over if sent <= sent_s and over <= over_s]
+            over_before_s = max((over for over, _ in ahead), default=-math.inf)
+            answered_s = max((answered for _, answered in ahead), default=-math.inf)
+            queued_s = min(max(0.0, over_before_s - self._floor_s - sent_s), max(0.0, alone_s - self._floor_s))
+            held_s = min(max(0.0, answered_s - over_s), max(0.0, queue_s), residence_s)
+        self._over.append((sent_s, over_s, now_s))
         return queued_s, held_s

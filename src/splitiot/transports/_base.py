@@ -18,7 +18,15 @@ class Transport(abc.ABC):
     In a stream (`Device.map`) one thread waits in `receive` while others call `send`; elsewhere there is only one.
     Frames are whole messages: a transport neither reads nor changes them. Nothing need be reliable: the session
     matches answers to requests, and ends requests whose answers never come.
+
+    Attributes
+    ----------
+    lossy : bool
+        Whether a frame, or the answer to it, may be lost without a word. Then requests whose answers are late are sent
+        again. False: `receive` raises for each one that is lost.
     """
+
+    lossy: bool = True
 
     @abc.abstractmethod
     def send(self, frame: bytes, *, timeout_s: float) -> None:
@@ -66,6 +74,8 @@ class RoundTrip(Transport):
     b'HELLO'
     >>> transport.close()
     """
+
+    lossy = False
 
     def __init__(self, *, workers: int = 8, timeout_s: float = 10.0) -> None:
         if workers < 1:

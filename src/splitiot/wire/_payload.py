@@ -135,7 +135,7 @@ def _pack_tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[ND
 
 
 def unpack(
-    message: Request | Reply,
+    message: Request | Reply | Packed,
     buffers: Sequence[memoryview],
     codec: Codec = RAW,
     *,
@@ -145,7 +145,7 @@ def unpack(
 
     Parameters
     ----------
-    message : Request or Reply
+    message : Request, Reply or Packed
     buffers : sequence of memoryview
         As `decode` gave them.
     codec : Codec

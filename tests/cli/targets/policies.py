@@ -26,4 +26,12 @@ class Wanting(si.Policy):
         return context.best()
 
 
+@frozen
+class Battery(si.Policy):
+    """All here, and says what it knows of the battery."""
+
+    def decide(self, context):
+        return si.Decision(context.local_row, f"battery {context.telemetry.get('battery')}")
+
+
 ready = OneStep(2)

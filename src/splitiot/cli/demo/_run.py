@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 from attrs import field, frozen
 
+from splitiot.cli._child import start
 from splitiot.cli._out import Unusable
 from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
 from splitiot.cli.demo._pipeline import build
@@ -214,14 +214,7 @@ class _Device:
 
 def _python(module: str, arguments: list[str], log: Path) -> subprocess.Popen[str]:
     with log.open("w") as errors:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the parent, which then ends them
-        )
+        return start(module, arguments, errors=errors)
 
 
 def _tail(log: Path) -> str:

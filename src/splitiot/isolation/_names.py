@@ -1,0 +1,134 @@
+"""Functions by their names: where another process finds one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from typing import Any, Final
+
+from splitiot.errors import CutError
+
+__all__ = ["LOADING", "importable", "load"]
+
+LOADING: Final[list[str]] = []
+"""What this process, a child, is importing now."""
+
+
+def importable(function: Callable[..., Any]) -> tuple[str, str]:
+    """Return where another process finds a function.
+
+    Parameters
+    ----------
+    function : callable
+        A function at the top of a module (or of a class there), or anything else that can be called and that is a
+        module's attribute.
+
+    Returns
+    -------
+    where : str
+        The module's name; or the absolute path of its file, if the module can't be found by its name: a script.
+    name : str
+        The function's qualified name there.
+
+    Raises
+    ------
+    CutError
+        It can't be found: a lambda, a function within a function, a bound method, or from an interactive session.
+
+    Examples
+    --------
+    >>> import math
+    >>> importable(math.sqrt)
+    ('math', 'sqrt')
+    >>> importable(lambda x: x)
+    Traceback (most recent call last):
+    splitiot.errors.CutError: <lambda> can't run in a process of its own: ...
+    """
+    named: str | None = getattr(function, "__qualname__", None)
+    name = named or repr(function)
+    home = sys.modules.get(getattr(function, "__module__", None) or "")
+    found = None if home is None else _attribute(home, name)
+    if home is not None and _same(found, function):
+        return _place(home, name), name
+    for module in (*([home] if home is not None else []), *list(sys.modules.values())):
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is function and attribute != "_":  # that is an interactive session's last value
+                return _place(module, attribute), attribute
+    if found is not None and isinstance(function, types.FunctionType):
+        why = f"under this name its module has another object, a {type(found).__name__}: call that something else"
+    else:
+        why = "that process imports it by its name. Make it a function at the top of a module: no lambda, no function "
+        why += "within a function, no bound method"
+    raise CutError(f"{name} can't run in a process of its own: {why}")
+
+
+def _attribute(module: types.ModuleType, name: str) -> Any:
+    value: Any = module
+    for word in name.split("."):
+        value = getattr(value, word, None)
+    return value
+
+
+def _same(found: Any, function: Any) -> bool:
+    if isinstance(found, types.MethodType):  # of a class: made anew each time
+        return bool(found == function)
+    return found is function or _behind(found) is function
+
+
+def _behind(found: Any) -> Any:
+    """Return the function of a task: ``resize = task(resize, isolated=True)``."""
+    return found if callable(found) else getattr(found, "function", None)
+
+
+def _place(module: types.ModuleType, name: str) -> str:
+    spec = getattr(module, "__spec__", None)
+    path: str | None = getattr(module, "__file__", None)
+    if module.__name__ == "__main__":
+        if spec is not None and spec.name != "__main__":  # python -m
+            return str(spec.name)
+    elif "." in module.__name__ or hasattr(module, "__path__") or path is None or _findable(module.__name__, path):
+        return module.__name__
+    if path is None or not os.path.isfile(path):
+        raise CutError(
+            f"{name} can't run in a process of its own from an interactive session or an archive: put it into a file"
+        )
+    return os.path.abspath(path)
+
+
+def _findable(name: str, path: str) -> bool:
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, None) if hasattr(finder, "find_spec") else None
+        if spec is not None:
+            return spec.origin is not None and os.path.abspath(spec.origin) == os.path.abspath(path)
+    return False
+
+
+def load(where: str, name: str) -> Any:
+    """Import what `importable` found."""
+    module = _file(where) if os.path.isabs(where) else importlib.import_module(where)
+    found = _behind(_attribute(module, name))
+    if found is None:
+        raise ImportError(f"{where} has no {name}: does it stand under `if __name__ == '__main__':`?")
+    return found
+
+
+def _file(where: str) -> types.ModuleType:
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == where:
+            return module
+    # not under its bare name: numpy.py beside it must not become numpy. Not as __main__: a script's guard holds
+    called = f"splitiot_target_{os.path.splitext(os.path.basename(where))[0]}"
+    if called in sys.modules:
+        called += "_2"
+    spec = importlib.util.spec_from_loader(called, SourceFileLoader(called, where))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[called] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,87 @@
+"""Observations that the edge has not been told yet."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from splitiot.observation import Observation
+
+__all__ = ["Telling"]
+
+_AT_MOST: Final = 32
+"""In one request."""
+_MAGIC: Final = b"SIO\x01"
+_DECODER: Final = msgspec.msgpack.Decoder(list[Observation])
+
+
+class Telling:
+    """A bounded ring: when it is full the oldest gives way, and is counted.
+
+    Parameters
+    ----------
+    digest : bytes
+        Of the pipeline: what `dump` gives fits no other one.
+    most : int
+    """
+
+    def __init__(self, digest: bytes = bytes(32), most: int = 4 * _AT_MOST) -> None:
+        self._digest, self._most = digest, most
+        self._ring: deque[Observation] = deque()
+        self.dropped = 0
+        self.changes = 0
+        """Grows with each change: whoever keeps a copy sees whether it is still good."""
+
+    def __len__(self) -> int:
+        return len(self._ring)
+
+    def add(self, seen: Observation) -> None:
+        """Something was measured."""
+        self._ring.append(seen)
+        self._trim()
+
+    def take(self) -> tuple[Observation, ...]:
+        """Take the oldest ones, for one request."""
+        count = min(len(self._ring), _AT_MOST)
+        self.changes += count > 0
+        return tuple(self._ring.popleft() for _ in range(count))
+
+    def put_back(self, told: Iterable[Observation]) -> None:
+        """Nobody knows whether the edge heard these; of each plan it takes them only once."""
+        self._ring.extendleft(seen for seen in reversed(list(told)) if not seen.probe)
+        self._trim()
+
+    def dump(self, extra: Iterable[Observation] = ()) -> bytes:
+        """Return all of it, and `extra` before it, as bytes with a checksum."""
+        body = msgspec.msgpack.encode([*(seen for seen in extra if not seen.probe), *self._ring])
+        return _MAGIC + self._digest + zlib.crc32(body).to_bytes(4, "little") + body
+
+    def load(self, data: bytes) -> int:
+        """Take what `dump` returned, as the oldest. Bytes that are torn, or of another pipeline, are nothing.
+
+        Returns
+        -------
+        int
+            The largest plan's id among them, 0 if there are none: a device that starts anew must number behind it.
+        """
+        start = len(_MAGIC) + len(self._digest)
+        checksum, body = data[start : start + 4], data[start + 4 :]
+        if data[:start] != _MAGIC + self._digest or zlib.crc32(body).to_bytes(4, "little") != checksum:
+            return 0
+        try:
+            kept = _DECODER.decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return 0
+        self._ring.extendleft(reversed(kept))
+        self._trim()
+        return max((seen.plan_id for seen in kept), default=0)
+
+    def _trim(self) -> None:
+        self.changes += 1
+        while len(self._ring) > self._most:
+            self._ring.popleft()
+            self.dropped += 1
