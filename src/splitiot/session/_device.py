@@ -428,7 +428,9 @@ class DeviceSession:
         if isinstance(message, wire.Echo):
             sends, seen = self._contact.echoed(message, len(frame), now_s, idle=not self._pending)
             if seen is not None and seen.round_trip_s is not None:
-                self._way.passed(now_s - seen.round_trip_s, now_s, message.residence_s, behind=bool(self._pending))
+                nbytes = seen.sent_bytes + seen.received_bytes
+                sent_s, behind = now_s - seen.round_trip_s, bool(self._pending)
+                self._way.passed(sent_s, now_s, message.residence_s, nbytes=nbytes, behind=behind)
             return [*sends, *([] if seen is None else self._observe(seen))]
         effects: list[DeviceEffect] = [*self._contact.seen(message.edge_boot, now_s)]
         pending = self._pending.get(message.sequence)
@@ -693,6 +695,14 @@ class DeviceSession:
         )
         if times is None:
             return seen
+        queued_s, held_s = self._way.passed(
+            pending.sent_s,
+            now_s,
+            times.residence_s,
+            nbytes=seen.sent_bytes + nbytes,
+            behind=pending.behind,
+            queue_s=times.queue_s,
+        )
         return Observation(
             plan_id=seen.plan_id,
             cut=seen.cut,
@@ -704,7 +714,8 @@ class DeviceSession:
             sent_bytes=seen.sent_bytes,
             received_bytes=nbytes,
             retransmitted=pending.attempts > 0,
-            queued_s=self._way.passed(pending.sent_s, now_s, times.residence_s, behind=pending.behind),
+            queued_s=queued_s,
+            held_s=held_s,
         )
 
     def _silent(self, pending: _Pending, now_s: float) -> list[DeviceEffect]:
