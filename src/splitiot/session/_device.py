@@ -545,7 +545,7 @@ class DeviceSession:
         if state is State.PAUSED:
             return self._budget.left and now_s < pending.deadline_s
         if state is State.WAITING and event is Event.UNKNOWN:
-            return not pending.greeted  # told a second time, it won't help
+            return self._budget.left and not pending.greeted  # told a second time, it won't help
         return state is State.ENDED or self._budget.left
 
     def _pause_s(self, pending: _Pending, error: SplitiotError | None) -> float:
@@ -562,15 +562,13 @@ class DeviceSession:
         return (2 * expected_s + _SILENCE_S) * float(2**pending.attempts) * (1 + self._chance())
 
     def _send_again(self, pending: _Pending, event: Event, now_s: float) -> list[DeviceEffect]:
-        if event is Event.UNKNOWN:
-            pending.greeted = True  # nothing was executed: it costs no token
-        elif not self.edge_up(now_s):
+        pending.greeted |= event is Event.UNKNOWN
+        if event is not Event.UNKNOWN and not self.edge_up(now_s):
             wait_s = self._pause_s(pending, None) if event is Event.AGAIN else self._patience_s(pending)
             pending.again_s = now_s + wait_s
             return []
-        else:
-            self._budget.take()
-            self.counters.retries += 1
+        self._budget.take()
+        self.counters.retries += 1
         pending.attempts += 1
         pending.error = None
         pending.state, pending.again_s = State.WAITING, now_s + self._patience_s(pending)
