@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs torture bench bench-control bench-profile bench-drift clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs torture bench bench-control bench-profile bench-drift bench-throughput bench-streams clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -103,6 +103,12 @@ bench-profile: $(STAMPS)/wheel  ## Measure how well a profile tells what every h
 
 bench-drift: .venv-river/.stamp  ## Measure drift detectors, ours and River's: false alarms and delays
 	.venv-river/bin/python benchmarks/detectors.py
+
+bench-throughput: $(STAMPS)/wheel  ## Keep a stream's target while everything changes, beside CS4365's scheduler (3 to 6 minutes)
+	$(BIN)/python benchmarks/throughput.py --seeds $(or $(SEEDS),6) --plot build/throughput.png
+
+bench-streams: $(STAMPS)/wheel  ## Measure pipelined runs against the slowest resource's rate (2 to 3 minutes)
+	$(BIN)/python benchmarks/streams.py
 
 clean:  ## Remove everything that was made
 	rm -rf .venv .venv-core .venv-pythons .venv-keras .venv-tflite .venv-river build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache

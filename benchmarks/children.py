@@ -54,6 +54,14 @@ class Child:
                 return int(line.split()[1]) * 1024
         return None
 
+    def cpu_s(self) -> float | None:
+        """What it computed so far, all threads together; None where the system does not tell."""
+        status = Path(f"/proc/{self.process.pid}/stat")
+        if not status.exists():
+            return None
+        ticks = status.read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
     def __enter__(self) -> Child:
         return self
 

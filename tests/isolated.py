@@ -107,6 +107,11 @@ def leak(nbytes: int) -> int:
     return len(KEPT)
 
 
+def fill(_: Any) -> NoReturn:
+    while True:  # to the last byte, and no less than that is kept
+        KEPT.append([None] * 4)
+
+
 def chatter(value: Any) -> Any:
     print("printed")
     sys.stdout.buffer.write(b"written\n")
@@ -171,12 +176,11 @@ def diary() -> Iterator[Path]:
 
 class AsyncDiary:
     async def __aenter__(self) -> int:
-        self._diary = diary()
-        self._diary.__enter__()
+        FILE.write_text("entered\n")
         return id(asyncio.get_running_loop())
 
     async def __aexit__(self, *error: Any) -> None:
-        self._diary.__exit__(*error)
+        FILE.write_text(FILE.read_text() + "left\n")
 
 
 @contextmanager
@@ -211,3 +215,15 @@ def nested(value: Any) -> Any:
         return inner(value)
     finally:
         inner.close()
+
+
+def delicate(value: int) -> Any:
+    """Of each value what its last digit says: it dies, hangs, raises, drops; or doubles."""
+    kind = value % 10
+    if kind == 1:
+        os._exit(3)
+    if kind == 2:
+        time.sleep(600)
+    if kind == 3:
+        raise ValueError("three")
+    return DROP if kind == 4 else 2 * value

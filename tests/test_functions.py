@@ -32,6 +32,8 @@ T = TypeVar("T")
 Number = NewType("Number", int)
 Sealed = NewType("Sealed", set[int])
 Alias = TypeAliasType("Alias", list[int])
+S = TypeVar("S")
+Table = TypeAliasType("Table", dict[str, tuple[S, list[T]]], type_params=(T, S))
 
 
 class Pair(NamedTuple):
@@ -436,6 +438,7 @@ CROSS: list[Any] = [
     Optional[Pair],  # noqa: UP045
     Number,
     Alias,
+    Table[int, str],
     Literal["a", 2, None],
     Annotated[int, "so"],
     Options,
@@ -465,6 +468,8 @@ STAY: list[tuple[Any, str]] = [
     (Literal[Colour.RED], "a Colour"),
     (Sealed, "a set"),
     (set[int] | Pair, "a set"),
+    (Table[int, set[int]], "a set"),
+    (Table[Pair, int], "a Pair"),
     (set[int] | Drop, "a set"),
     (list[set[int]], "a set"),
     (tuple[int, set[int]], "a set"),

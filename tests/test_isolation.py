@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
@@ -333,6 +334,13 @@ def test_a_leak_ends_with_its_child(make: Make) -> None:
 
 
 @LINUX
+def test_one_without_a_byte_left_can_still_say_so(make: Make) -> None:
+    with pytest.raises(TaskKilled, match="job wanted more memory") as raised:
+        make(isolated.fill, max_bytes=20 * 2**20)(None)
+    assert raised.value.reason == "memory"
+
+
+@LINUX
 def test_an_argument_can_be_too_large_for_the_limit(make: Make) -> None:
     job = make(isolated.same, max_bytes=50 * 2**20)
     with pytest.raises(TaskKilled) as raised:
@@ -530,7 +538,7 @@ def test_an_async_resource_lives_on_the_loop_of_the_function(make: Make, diary: 
     job = make(isolated.looped, resource=isolated.AsyncDiary)
     assert job(1) is True
     job.close()
-    assert [line.split()[0] for line in diary.read_text().splitlines()] == ["entered", "left"]
+    assert diary.read_text() == "entered\nleft\n"
 
 
 def test_a_resource_is_left_when_the_interpreter_ends(diary: Path) -> None:
@@ -673,7 +681,16 @@ def test_functions_of_a_module_that_is_run(tmp_path: Path) -> None:
 def test_an_interactive_session_is_refused(tmp_path: Path) -> None:
     with python(SCRIPT.format("").replace("    return 2", "    return 3")) as session:
         _, said = session.communicate()
-    assert b"can't run in a process of its own from an interactive session: put it into a file" in said
+    assert b"can't run in a process of its own from an interactive session or an archive: put it into a file" in said
+
+
+def test_a_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("of_no_file")
+    module.__file__ = os.path.abspath("of_no_file.zip/inside.py")
+    exec("def function(value): return value", vars(module))  # noqa: S102
+    monkeypatch.setitem(sys.modules, "of_no_file", module)
+    with pytest.raises(CutError, match="put it into a file"):
+        importable(module.function)
 
 
 def loaded(path: Path) -> Any:
@@ -690,7 +707,7 @@ def loaded(path: Path) -> Any:
 def two_files(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     """A function and a resource of two files with one name, which is a package's too."""
     texts = {
-        "a": "import numpy\ndef size(held, value): return held, numpy.size(value), __name__\n",
+        "a": "import numpy, sys\ndef size(held, x): return held, numpy.size(x), sys.modules[__name__].__file__\n",
         "b": "import contextlib\n@contextlib.contextmanager\ndef resource(): yield 'held'\n",
     }
     for folder, text in texts.items():
@@ -707,7 +724,7 @@ def test_functions_of_files_that_the_command_line_loaded(make: Make, tmp_path: P
     size, resource = two_files
     assert importable(size) == (str(tmp_path / "a" / "numpy.py"), "size")
     assert importable(resource) == (str(tmp_path / "b" / "numpy.py"), "resource")
-    assert make(size, resource=resource)([1, 2]) == ("held", 2, "splitiot_target_numpy")
+    assert make(size, resource=resource)([1, 2]) == ("held", 2, str(tmp_path / "a" / "numpy.py"))
 
 
 # names ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from splitiot.errors import (
     LocalProtocolError,
     RemoteError,
     StepError,
+    TaskKilled,
     TransportError,
 )
 from splitiot.functions import Task, task, tasks
@@ -34,6 +36,7 @@ from splitiot.policies import Context, Decision, Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
 from splitiot.transports import InMemory
+from tests import isolated
 from tests.pipelines import SizedPipeline
 from tests.session.support import add_one, double, minus_three, profile_of, read
 from tests.share import FULL
@@ -270,6 +273,42 @@ def test_a_lack_of_memory_does_not_close_what_tasks_hold_or_remember() -> None:
     assert log[2:] == ["close held"] * 2
 
 
+class Leaving(SizedPipeline):
+    """Its middle step holds something; what it has already of the results stays where it was made."""
+
+    solo = MappingProxyType({(1, 2): False})
+
+    def divide(self, cut: int, payload: Any) -> tuple[Any, Any]:
+        return {name: value for name, value in payload.items() if name != "early"}, None
+
+    def part(self, start: int, stop: int) -> Part:
+        part = super().part(start, stop)
+        opened: Callable[..., Any] = part.open
+
+        def open_(runtime: Any = None) -> Any:
+            executable = opened(runtime)
+
+            class Strict(type(executable)):  # type: ignore[misc]
+                def __call__(self, payload: Any) -> Any:
+                    assert "early" not in payload
+                    return {**super().__call__(payload), "early": 1}
+
+            executable.__class__ = Strict
+            return executable
+
+        part.open = open_  # type: ignore[method-assign]
+        return part
+
+
+def test_pieces_hand_on_what_would_cross_between_them() -> None:
+    pipeline = Leaving([3, 3, 3, 3])
+    with Runner(pipeline) as runner:
+        assert runner.run(0, 3, {"t0": np.zeros(3, np.uint8)})[0].keys() == {"t3", "early"}
+        assert runner.opened == 3
+        with pytest.raises(CutError, match="divides"):
+            Runner(tasks([counting("edge", "a"), counting("edge", "b")])).run(0, 1, 1)
+
+
 # what tasks remember
 
 
@@ -391,6 +430,23 @@ def test_a_task_that_raises_in_a_chain_keeps_what_it_holds(tier: str | None) -> 
         else:
             assert after.unwrap() == 6
             assert log == ["open held", "close held", "open held"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_task_that_raises_keeps_a_resource_that_remembers_nothing(cut: int) -> None:
+    log: list[str] = []
+
+    def picky(held: Held, x: int) -> int:
+        if x < 0:
+            raise ValueError("too small")
+        return x
+
+    pipeline = tasks([task(picky, resource=lambda: Held(log)), double])
+    with Sides(pipeline) as both:
+        assert [both.run(value, cut).value for value in (1, -1, -1, 2)] == [2, None, None, 4]
+        # where the edge raised, the device tried, and holds one of its own
+        assert log == ["open held"] * (2 if cut == 0 else 1)
+    assert log.count("close held") == log.count("open held")
 
 
 def test_a_wrong_result_keeps_the_state_too() -> None:
@@ -576,6 +632,37 @@ def test_a_late_edge_does_not_bring_pinned_steps_here() -> None:
     assert type(outcome.error).__name__ == "DeadlineExceeded"
     assert ran == []
     assert both.device.counters.hedges == 0
+
+
+# tasks in processes of their own
+
+
+@pytest.mark.parametrize(("tier", "cut", "streamed"), [("device", 2, True), ("edge", 1, False)])
+def test_what_dies_or_hangs_in_a_process_of_its_own_ends_its_frame_alone(tier: str, cut: int, streamed: bool) -> None:
+    pipeline = tasks([add_one, task(isolated.delicate, tier=tier, isolated=True, timeout_s=1.5), minus_three])
+    values = [4, 0, 1, 2, 3, 5, 4]
+    with Sides(pipeline, patience_s=60.0) as both:
+        if streamed:
+            outcomes = list(both.device.map(values, window=3, telemetry={"cut": cut}))
+        else:
+            outcomes = [both.run(value, cut) for value in values]
+    assert [outcome.value for outcome in outcomes] == [7, None, None, None, None, 9, 7]
+    died, hung, raised, dropped = outcomes[1:5]
+    for outcome, words in ((died, "delicate"), (hung, "1.5"), (raised, "three")):
+        assert isinstance(
+            outcome.error, RemoteError if tier == "edge" else TaskKilled if outcome is not raised else StepError
+        )
+        assert words in str(outcome.error)
+        assert "in task 'delicate'" in str(outcome.error) or tier == "device"
+    assert dropped.dropped
+
+
+def test_isolated_tasks_give_the_same_at_every_cut() -> None:
+    pipeline = tasks([add_one, task(isolated.delicate, isolated=True), double])
+    assert pipeline.solo == {(1, 2): False}
+    with Sides(pipeline) as both:
+        for cut in (0, 3, 1, 2):
+            assert both.run(6, cut).unwrap() == 28
 
 
 # any chain at all

@@ -55,6 +55,8 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         A measurement of the link alone; `cut` and `plan_id` mean nothing.
     queued_s : float
         Of the round trip, what this request waited on the link behind others.
+    held_s : float
+        Of the edge's residence, what it waited there behind others of the same device.
     head_steps_s, local_steps_s : tuple of float
         Of the seconds in `head_s` and `local_s` those of each step, where they run one by one; else empty.
 
@@ -80,6 +82,7 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     head_steps_s: tuple[float, ...] = ()
     local_steps_s: tuple[float, ...] = ()
     queued_s: float = 0.0
+    held_s: float = 0.0
 
     @property
     def network_s(self) -> float | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -151,6 +152,14 @@ def test_waits() -> None:
     again.restore(json.loads(json.dumps(wait.snapshot())))
     assert again.belief(105.0) == wait.belief(105.0)
     assert again.get(0.0) == 0.0  # the clock of another boot
+
+
+def test_what_a_request_waits_for_others_of_its_device_is_no_wait() -> None:
+    """Else every cut would seem as slow as one whose tail keeps the edge busy."""
+    wait = WaitEstimator()
+    for _ in range(5):
+        wait.update(msgspec.structs.replace(waiting(0.3), held_s=0.25), 0.0)
+    assert wait.get(0.0) == pytest.approx(0.05)
 
 
 # steps that are timed one by one

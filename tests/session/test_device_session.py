@@ -486,7 +486,7 @@ def test_say_hello_sends_the_request_once_more() -> None:
     hello, repeated = messages(session.receive(again, 1.1))
     assert isinstance(hello, wire.Hello)
     assert repeated == msgspec.structs.replace(request, attempt=1, deadline_s=repeated.deadline_s)
-    assert session.counters.retries == 0  # nothing had been executed
+    assert session.counters.retries == 1
     effects = session.receive(reply(request, 39), 1.3)
     assert only(Done, effects).outcome.value == 39
     assert only(Observed, effects).observation.retransmitted  # which of both was answered? Karn's rule

@@ -115,6 +115,18 @@ def test_failures_of_drops_do_not_make_the_edge_fail() -> None:
     assert session.counters.dropped == 20
 
 
+def test_a_drop_tells_that_the_edge_lives() -> None:
+    """Two silences in a row mean that it does not; with a drop between them they are none in a row."""
+    session = greeted(PIPELINE, lossy=False)
+    for ends_s in (2.0, 12.0):
+        submitted(session, now_s=ends_s - 1, deadline_s=ends_s, finish_s=None)
+        session.tick(ends_s + 0.5)
+        assert session.edge_up(ends_s + 0.6)
+        sequence, _ = submitted(session, now_s=ends_s + 1, deadline_s=ends_s + 2)
+        session.receive(failure(sequence, "dropped"), ends_s + 1.1)
+    assert session.counters.dropped == 2
+
+
 # dropped on the edge
 
 

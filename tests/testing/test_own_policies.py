@@ -24,6 +24,7 @@ from splitiot.policies import (
     Policy,
     RetestOnDrift,
     StaleProbe,
+    ThroughputTarget,
     adaptive,
 )
 from splitiot.testing import policy_checks, wrapper_checks
@@ -52,6 +53,8 @@ SINGLE: dict[str, Callable[[], Policy]] = {
     "LeastEnergy": LeastEnergy,
     "LeastLatency": LeastLatency,
     "LinearBandit": LinearBandit,
+    "ThroughputTarget": lambda: ThroughputTarget(5),
+    "ThroughputTarget constrained": lambda: ThroughputTarget(20, window=1, subject_to=AtMost("latency_s", 0.2)),
     "adaptive": adaptive,
 }
 COMPOSED: dict[str, Callable[[], Policy]] = {
@@ -61,6 +64,8 @@ COMPOSED: dict[str, Callable[[], Policy]] = {
     "LocalMode(StaleProbe(LinearBandit))": lambda: LocalMode(StaleProbe(LinearBandit())),
     "RetestOnDrift(LocalMode(Deadline))": lambda: RetestOnDrift(LocalMode(Deadline(deadline_s=0.1), 0.5), tests=3),
     "StaleProbe(Hysteresis(Best))": lambda: StaleProbe(Hysteresis(Best())),
+    "RetestOnDrift(StaleProbe(ThroughputTarget))": lambda: RetestOnDrift(StaleProbe(ThroughputTarget(8, margin=0.2))),
+    "Hysteresis(ThroughputTarget)": lambda: Hysteresis(ThroughputTarget(2, patience=2)),
     "StaleProbe(RetestOnDrift(Fixed))": lambda: StaleProbe(RetestOnDrift(Fixed(3)), lasts_s=10),
 }
 WRAPPERS: dict[str, Callable[[Policy], Policy]] = {

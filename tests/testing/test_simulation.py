@@ -381,3 +381,22 @@ def test_what_was_asked_of_a_run_is_what_it_gets() -> None:
     assert 200 < report.requests < 450
     assert {type(fault) for fault in report.faults} == {SlowEdge, DeviceReboot, HostileDevice}
     assert str(report.seed) in report.explain()
+
+
+def _print_tables() -> None:
+    """``python -m tests.testing.test_simulation`` prints the two tables anew."""
+    for bug in BUGS:
+        for seed in range(1000):
+            with bug.planted():
+                report = simulate(seed=seed)
+            if not report.ok:
+                print(f'    "{bug.name}": ({seed}, "{report.violations[0].promise}"),', flush=True)
+                break
+        else:
+            print(f"    # {bug.name} is not noticed")
+    for seed in DIGESTS:
+        print(f'    {seed}: "{simulate(seed=seed).digest[:16]}",')
+
+
+if __name__ == "__main__":
+    _print_tables()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from splitiot.errors import TransportError
@@ -19,11 +22,20 @@ def test_answers_come_in_order() -> None:
     transport.close()
 
 
-def test_waiting_takes_the_time_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    monkeypatch.setattr("splitiot.transports.memory.time.sleep", waits.append)
-    assert InMemory(lambda frame: None).receive(timeout_s=0.25) is None
-    assert waits == [0.25]
+def test_waiting_takes_the_time_it_is_given() -> None:
+    began_s = time.monotonic()
+    assert InMemory(lambda frame: None).receive(timeout_s=0.05) is None
+    assert time.monotonic() - began_s >= 0.045
+
+
+def test_an_answer_ends_the_wait_of_another_thread() -> None:
+    transport = InMemory(lambda frame: frame)
+    got: list[bytes | None] = []
+    thread = threading.Thread(target=lambda: got.append(transport.receive(timeout_s=30.0)))
+    thread.start()
+    transport.send(b"a", timeout_s=1)
+    thread.join(20.0)
+    assert got == [b"a"]
 
 
 def test_a_lost_frame_and_one_that_fails() -> None:

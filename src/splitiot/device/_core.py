@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ class Core:
         self.planner = planner
         if planner is not None:
             self._restrict(planner)
-        self._spool, self._spooled = spool, 0
+        self._spool, self._spooled, self._saving = spool, 0, threading.Lock()
         # plans get ids behind those of the observations that an earlier start left
         self._behind = 0 if spool is None else session.telling.load(spool.load())
         if planner is not None:
@@ -212,8 +213,7 @@ class Core:
 
     def abandon(self) -> None:
         """Nobody waits for the requests any more."""
-        if self.session.pending:
-            self.session.abandon()
+        self.session.abandon()
         self.done.clear()
         self.finishes.clear()
 
@@ -311,12 +311,9 @@ class Core:
     def finish(self, effect: RunLocal) -> tuple[Payload | Exception, float, tuple[float, ...]]:
         """Run a local finish, like `head`; tell `finished` what it gives."""
         try:
-            result, seconds, steps_s = self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
-            if result is DROP:
-                return Dropped("a task on the device dropped the frame"), seconds, ()
+            return self.runner.run_timed(effect.start, effect.stop, effect.payload, "device")
         except Exception as error:
             return error, 0.0, ()
-        return result, seconds, steps_s
 
     def finished(
         self, effect: RunLocal, result: Payload | Exception, seconds: float, steps_s: tuple[float, ...]
@@ -360,7 +357,8 @@ class Core:
     def save(self, data: bytes | None) -> None:
         """Save that; it takes as long as the disk takes, and may be called while other threads do other things here."""
         if data is not None and self._spool is not None:
-            self._spool.save(data, self.clock())
+            with self._saving:
+                self._spool.save(data, self.clock())
 
     # the start
 

@@ -337,9 +337,8 @@ class Device:
             if self._closed:
                 return
             self._closed = True
-            if self._stream is not None:
-                self._stream.stop()
-            self._core.save(self._core.unsaved(due=False))
+            stream = self._stream
+            self._core.save(self._core.unsaved(due=False) if stream is None else stream.stop())
             self._transport.close()
             if self._own_runner:
                 self._runner.close()

@@ -60,6 +60,7 @@ class Stream:
         self._exhausted = self._stopped = self._closed = False
         self._error: BaseException | None = None
         self._source_error: BaseException | None = None
+        self._headed = False  # a head has run, or runs, of which the session does not know yet
         self._idle = False  # the lane has done all there was
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -77,18 +78,21 @@ class Stream:
         finally:
             with self._changed:
                 self._stopped = True
-                core.abandon()
                 self._changed.notify_all()
             for thread in filter(threading.Thread.is_alive, threads[1:]):
                 thread.join()  # a head that runs is waited for: the runner must not be closed under it
             if threads[0].is_alive():
                 threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
+            with self._changed:
+                if core.session.pending or self._headed:
+                    core.abandon()
 
-    def stop(self) -> None:
-        """End all at once, from another thread: the device is closed."""
+    def stop(self) -> bytes | None:
+        """End all at once, from another thread: the device is closed. Return what `Core.save` shall save."""
         with self._changed:
             self._stopped = self._closed = True
             self._changed.notify_all()
+            return self._core.unsaved(due=False)
 
     def _next(self) -> Outcome | None:
         """Wait for the outcome of the next frame in order; None at the end."""
@@ -169,6 +173,7 @@ class Stream:
             begun = self._begin(work)
             if begun is None:
                 continue
+            self._headed = True
             head = core.head(begun)
             with self._changed:
                 if core.pipeline.remembers_from(begun.cut):  # the edge takes one at a time, in order
@@ -176,7 +181,9 @@ class Stream:
                         self._changed.wait(SLICE_S)
                 if self._stopped:
                     return
-                self._end_or_go_on(work, begun, core.submit(begun, head, self._lane_s(begun)))
+                submitted = core.submit(begun, head, self._lane_s(begun))
+                self._headed = False
+                self._end_or_go_on(work, begun, submitted)
         self._idle = True
 
     def _work(self) -> _Frame | RunLocal | None:

@@ -259,6 +259,8 @@ class TierEstimator:
 class WaitEstimator:
     """Seconds that a request spends on the edge without being computed: queue, decoding, encoding, hand-over.
 
+    What it waits for others of the same device does not count: that depends on the cut.
+
     The median of the last five (beginning with zeros), so one cold start is ignored. Queues pass: the belief
     is halved every `half_life_s` without news, or a placement that avoids the edge would never learn that it
     is free again.
@@ -293,7 +295,7 @@ class WaitEstimator:
         times = observation.edge
         if times is None or observation.probe or observation.censored:
             return
-        wait_s = times.residence_s - times.compute_s
+        wait_s = times.residence_s - times.compute_s - observation.held_s
         if not (usable(wait_s) and usable(times.compute_s)):
             self.refused += 1
             return

@@ -118,7 +118,7 @@ def task(
     timeout_s : float
         When an isolated task counts as hung.
     max_bytes : int, optional
-        What an isolated task may allocate (on POSIX systems).
+        What an isolated task may allocate (on Linux).
 
     Raises
     ------

@@ -232,6 +232,8 @@ def _members(hint: Any) -> list[Any]:
             hint = hint.__supertype__
         elif type(hint).__name__ == "TypeAliasType":
             hint = hint.__value__
+        elif type(typing.get_origin(hint)).__name__ == "TypeAliasType":
+            hint = _expanded(hint)
         elif typing.get_origin(hint) in (typing.Annotated, typing.Final, typing.ClassVar):
             hint = typing.get_args(hint)[0]
         else:
@@ -242,6 +244,17 @@ def _members(hint: Any) -> list[Any]:
     if origin is typing.Literal:
         return list(dict.fromkeys(type(value) for value in typing.get_args(hint)))
     return [hint]
+
+
+def _expanded(hint: Any) -> Any:
+    """What an alias with parameters stands for: numpy's NDArray is one from numpy 2.5 on."""
+    alias = typing.get_origin(hint)
+    given = dict(zip(alias.__type_params__, typing.get_args(hint), strict=False))
+    parameters = getattr(alias.__value__, "__parameters__", ())
+    try:
+        return alias.__value__[tuple(given.get(one, one) for one in parameters)] if parameters else alias.__value__
+    except TypeError:
+        return _UNKNOWN
 
 
 def _count(hint: Any) -> Any:

@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from splitiot.errors import LocalProtocolError
@@ -27,6 +28,7 @@ __all__ = ["main"]
 _TEXT_CHARS: Final = 2_000
 _TRACE_CHARS: Final = 50_000
 _LATE_S: Final = 10.0
+_RESERVE_BYTES: Final = 2**20
 
 
 def main() -> None:
@@ -79,13 +81,15 @@ class _Server:
         self._opened = contextlib.ExitStack()
         self._held: tuple[Any, ...] = ()
         self._loop: Any = None
+        self._reserve = bytearray(_RESERVE_BYTES)
+        self._unlimit: Callable[[], object] = _nothing
         self._null = os.open(os.devnull, os.O_WRONLY)
 
     def start(
         self, function: tuple[str, str], resource: tuple[str, str] | None, timeout_s: float, max_bytes: int | None
     ) -> None:
         """Import everything and do the set-up, then limit the memory."""
-        self._timeout_s, self._max_bytes = timeout_s, max_bytes
+        self._timeout_s = timeout_s
         LOADING.append(function[1])
         self._function = load(*function)
         context = None if resource is None else load(*resource)
@@ -97,7 +101,7 @@ class _Server:
         self._watch()
         faulthandler.cancel_dump_traceback_later()  # its thread's stack stays, for the next one
         if max_bytes is not None:
-            _limit(max_bytes)
+            self._unlimit = _limit(max_bytes)
         self.answer("ready")
 
     def serve(self) -> None:
@@ -106,7 +110,8 @@ class _Server:
             while self._served():
                 faulthandler.cancel_dump_traceback_later()
         except MemoryError:
-            _unlimit(self._max_bytes)
+            del self._reserve  # so that there is memory for saying so
+            self._unlimit()
             self.answer("memory")
 
     def _served(self) -> bool:
@@ -181,8 +186,15 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def _limit(max_bytes: int) -> None:
-    """Limit what can be written and is nobody else's: not address space, of which allocators hold some in reserve."""
+def _nothing() -> None:
+    pass
+
+
+def _limit(max_bytes: int) -> Callable[[], object]:
+    """Limit what can be written and is nobody else's: not address space, of which allocators hold some in reserve.
+
+    Returns what takes the limit away.
+    """
     if sys.platform == "linux":
         import resource
 
@@ -192,14 +204,8 @@ def _limit(max_bytes: int) -> None:
         wanted = 1024 * kib + max_bytes
         wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
-
-
-def _unlimit(max_bytes: int | None) -> None:
-    if sys.platform == "linux" and max_bytes is not None:
-        import resource
-
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))  # so that there is memory for saying so
+        return partial(resource.setrlimit, resource.RLIMIT_DATA, (hard, hard))
+    return _nothing
 
 
 def _words(error: BaseException) -> str:

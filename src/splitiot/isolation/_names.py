@@ -94,7 +94,9 @@ def _place(module: types.ModuleType, name: str) -> str:
     elif "." in module.__name__ or hasattr(module, "__path__") or path is None or _findable(module.__name__, path):
         return module.__name__
     if path is None or not os.path.isfile(path):
-        raise CutError(f"{name} can't run in a process of its own from an interactive session: put it into a file")
+        raise CutError(
+            f"{name} can't run in a process of its own from an interactive session or an archive: put it into a file"
+        )
     return os.path.abspath(path)
 
 

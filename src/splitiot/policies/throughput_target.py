@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Final
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from splitiot.cost import Costs, Objective, met, most_local
+from splitiot.cost import Costs, Objective, most_local
 from splitiot.policies._base import Context, Decision
 from splitiot.policies.best import Best
 
 __all__ = ["ThroughputTarget"]
+
+_NOTES: Final = "throughput_target"
+# How much a decision that would leave too slow a place counts, at least and at most: 3 to 30 of them make a move.
+_LEAST: Final = 1 / 30
+_MOST: Final = 0.4
+_ENOUGH: Final = 1 - 1e-9
+_LONG_S: Final = 3.0
 
 
 @frozen
@@ -37,8 +45,10 @@ class ThroughputTarget(Best):
     """Choose the most local placement with which a stream (`Device.map`) gives so many results a second.
 
     It moves both ways: to the edge when the device can't keep up, and back when it can. It stays where it is while that
-    meets the target, and gives work back only where the target would be met with a reserve (a Schmitt trigger), so that
-    noise moves nothing. Where nothing meets the target, the fastest placement is taken, and said so.
+    meets the target, and gives work back only where the target would be met with a reserve (a Schmitt trigger). Neither
+    is done for a belief that may pass: it goes to the edge when 3 decisions on end would leave a place that is far too
+    slow (up to 30 where little is missing) or all of them for 3 s; and back when `patience` decisions on end would, no
+    further than each of them. Where nothing meets the target, the fastest placement is taken, and said so.
 
     What it does not use is not measured: where no step is pinned to the device, put it into `StaleProbe`, which tries
     the device again now and then.
@@ -51,6 +61,8 @@ class ThroughputTarget(Best):
         That of the stream: a round trip can't be shared by more than that.
     margin : float
         The reserve, a share of the period: 0..1.
+    patience : int
+        After so many decisions work is given back.
     subject_to : constraint, or iterable of them
         Further ones; see `Best`.
 
@@ -64,6 +76,7 @@ class ThroughputTarget(Best):
     fps: float = field(converter=float)
     window: int = 3
     margin: float = field(default=0.1, converter=float)
+    patience: int = 12
 
     def __attrs_post_init__(self) -> None:
         if not 0 < self.fps < math.inf:
@@ -72,28 +85,56 @@ class ThroughputTarget(Best):
             raise ValueError(f"a window is at least 1, got {self.window}")
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin is a share of the period, 0..1, got {self.margin}")
+        if self.patience < 1:
+            raise ValueError(f"patience is at least 1 decision, got {self.patience}")
 
     def decide(self, context: Context) -> Decision:
         costs, target_s = context.costs, 1 / self.fps
-        mask = met(self.subject_to, costs) if self.subject_to else context.mask
+        mask = self.permits(context)
         if not mask.any():
-            mask = context.mask
-        periods, stay = costs.paced_s(self.window), context.incumbent
-        if stay is not None and not mask[stay]:
-            stay = None
-        objective = _MostLocalAt(target_s, self.window)
+            return context.best()  # says so
+        cuts, periods, stay = costs.cuts, costs.paced_s(self.window), context.incumbent
         meets = mask & (periods <= target_s)
-        if not meets.any():
-            row = _fastest(periods, mask)
-            if stay is not None and periods[stay] * (1 - self.margin) <= periods[row]:
-                row = stay
-            words = f"{self.fps:g} a second can't be met: {1 / periods[row]:.3g} is the best there is"
-            return Decision(row, words, objective=objective)
         easily = meets & (periods <= target_s * (1 - self.margin))
-        row = _most_local(costs, periods, easily if easily.any() else meets)
-        if stay is not None and meets[stay] and not (easily[row] and costs.cuts[row] > costs.cuts[stay]):
-            return Decision(stay, f"still gives {self.fps:g} a second", objective=objective)
-        return Decision(row, f"the most local with {self.fps:g} a second", objective=objective)
+        if meets.any():
+            row = _most_local(costs, periods, easily if easily.any() else meets)
+            words = f"the most local with {self.fps:g} a second"
+        else:
+            row = _fastest(periods, mask)
+            words = f"{self.fps:g} a second can't be met: {1 / periods[row]:.3g} is the best there is"
+        if stay is not None and stay != row and mask[stay]:
+            if meets[stay]:
+                gain = 1 / self.patience if easily[row] and cuts[row] > cuts[stay] else 0.0
+            elif meets.any() or periods[row] <= periods[stay] * (1 - self.margin):
+                better = max(float(periods[row]), target_s)  # nothing is gained by more
+                gain = min(max(math.log(periods[stay] / better), _LEAST), _MOST)
+            else:
+                gain = 0.0
+            sure = self._sure(context, gain, int(cuts[row]), back=bool(meets[stay]))
+            if sure is None or not mask[sure] or (meets[stay] and not easily[sure]):
+                if meets[stay]:
+                    words = f"still gives {self.fps:g} a second"
+                elif meets.any():
+                    words = f"too slow, if that lasts: {1 / periods[stay]:.3g} of {self.fps:g} a second"
+                else:
+                    words += f", and {1 / periods[stay]:.3g} is given"
+                return Decision(stay, words, objective=_MostLocalAt(target_s, self.window))
+            row = sure
+        context.memory.pop(_NOTES, None)
+        return Decision(row, words, objective=_MostLocalAt(target_s, self.window))
+
+    def _sure(self, context: Context, gain: float, cut: int, *, back: bool) -> int | None:
+        """Add up what decisions on end would gain by going elsewhere; return where to, once that is enough."""
+        notes: dict[str, Any] | None = context.memory.get(_NOTES)
+        if gain == 0.0:
+            context.memory.pop(_NOTES, None)
+            return None
+        if notes is None or notes["back"] != back or not notes["since_s"] <= context.now_s:
+            notes = context.memory[_NOTES] = {"back": back, "gain": 0.0, "cut": cut, "since_s": context.now_s}
+        notes["gain"] += gain
+        notes["cut"] = min(cut, notes["cut"]) if back else cut  # back no further than all of them would
+        late = not back and context.now_s - notes["since_s"] >= _LONG_S
+        return context.costs.row_of(notes["cut"]) if late or notes["gain"] >= _ENOUGH else None
 
     def __repr__(self) -> str:
         words = [repr(self.fps)]
@@ -101,7 +142,12 @@ class ThroughputTarget(Best):
         return f"ThroughputTarget({', '.join(words)})"
 
     def _settings(self) -> tuple[tuple[str, object, object], ...]:
-        return (("window", self.window, 3), ("margin", self.margin, 0.1), ("subject_to", list(self.subject_to), []))
+        return (
+            ("window", self.window, 3),
+            ("margin", self.margin, 0.1),
+            ("patience", self.patience, 12),
+            ("subject_to", list(self.subject_to), []),
+        )
 
 
 def _fastest(periods: NDArray[np.float64], mask: NDArray[np.bool_]) -> int:

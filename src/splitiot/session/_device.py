@@ -428,7 +428,9 @@ class DeviceSession:
         if isinstance(message, wire.Echo):
             sends, seen = self._contact.echoed(message, len(frame), now_s, idle=not self._pending)
             if seen is not None and seen.round_trip_s is not None:
-                self._way.passed(now_s - seen.round_trip_s, now_s, message.residence_s, behind=bool(self._pending))
+                nbytes = seen.sent_bytes + seen.received_bytes
+                sent_s, behind = now_s - seen.round_trip_s, bool(self._pending)
+                self._way.passed(sent_s, now_s, message.residence_s, nbytes=nbytes, behind=behind)
             return [*sends, *([] if seen is None else self._observe(seen))]
         effects: list[DeviceEffect] = [*self._contact.seen(message.edge_boot, now_s)]
         pending = self._pending.get(message.sequence)
@@ -543,7 +545,7 @@ class DeviceSession:
         if state is State.PAUSED:
             return self._budget.left and now_s < pending.deadline_s
         if state is State.WAITING and event is Event.UNKNOWN:
-            return not pending.greeted  # told a second time, it won't help
+            return self._budget.left and not pending.greeted  # told a second time, it won't help
         return state is State.ENDED or self._budget.left
 
     def _pause_s(self, pending: _Pending, error: SplitiotError | None) -> float:
@@ -560,15 +562,13 @@ class DeviceSession:
         return (2 * expected_s + _SILENCE_S) * float(2**pending.attempts) * (1 + self._chance())
 
     def _send_again(self, pending: _Pending, event: Event, now_s: float) -> list[DeviceEffect]:
-        if event is Event.UNKNOWN:
-            pending.greeted = True  # nothing was executed: it costs no token
-        elif not self.edge_up(now_s):
+        pending.greeted |= event is Event.UNKNOWN
+        if event is not Event.UNKNOWN and not self.edge_up(now_s):
             wait_s = self._pause_s(pending, None) if event is Event.AGAIN else self._patience_s(pending)
             pending.again_s = now_s + wait_s
             return []
-        else:
-            self._budget.take()
-            self.counters.retries += 1
+        self._budget.take()
+        self.counters.retries += 1
         pending.attempts += 1
         pending.error = None
         pending.state, pending.again_s = State.WAITING, now_s + self._patience_s(pending)
@@ -693,6 +693,14 @@ class DeviceSession:
         )
         if times is None:
             return seen
+        queued_s, held_s = self._way.passed(
+            pending.sent_s,
+            now_s,
+            times.residence_s,
+            nbytes=seen.sent_bytes + nbytes,
+            behind=pending.behind,
+            queue_s=times.queue_s,
+        )
         return Observation(
             plan_id=seen.plan_id,
             cut=seen.cut,
@@ -704,7 +712,8 @@ class DeviceSession:
             sent_bytes=seen.sent_bytes,
             received_bytes=nbytes,
             retransmitted=pending.attempts > 0,
-            queued_s=self._way.passed(pending.sent_s, now_s, times.residence_s, behind=pending.behind),
+            queued_s=queued_s,
+            held_s=held_s,
         )
 
     def _silent(self, pending: _Pending, now_s: float) -> list[DeviceEffect]:

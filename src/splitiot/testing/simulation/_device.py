@@ -166,7 +166,7 @@ class DeviceMachine:
         self._taken = self._ended = self._begun = 0
         self._needs_reset = False
         self._memory = Memory()
-        self._submitted = self._resent = self.greetings = 0
+        self._submitted = self._resent = 0
 
     @property
     def now_s(self) -> float:
@@ -268,7 +268,7 @@ class DeviceMachine:
 
     def check_retries(self) -> None:
         """Look whether it sent requests again too often in this life."""
-        most = 3 + 0.2 * self._submitted + self.greetings  # asked to say hello, it sends a request again for nothing
+        most = 3 + 0.2 * self._submitted
         if self._resent > most:
             words = f"{self._resent} requests were sent again, more than 3 + 20 % of {self._submitted}"
             self.world.violated("too many retries", words, self.role.name)

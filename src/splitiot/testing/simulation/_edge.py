@@ -26,7 +26,7 @@ __all__ = ["EDGE_BASE_S", "RUNTIME", "EdgeMachine", "VirtualRunner"]
 
 RUNTIME = RuntimeInfo("simulated", "1", "default", "none")
 EDGE_BASE_S = 5000.0
-_BUSY, _SAY_HELLO = 5, 7
+_BUSY = 5
 _PACK_S = 0.0005
 
 
@@ -135,9 +135,7 @@ class EdgeMachine:
             if isinstance(effect, Send):
                 line: Line = effect.reply_to
                 self.memory.answered(effect.frame, line.name)
-                if effect.frame[3] == _SAY_HELLO:
-                    self._world.asked_hello(line)
-                elif effect.frame[3] == _BUSY:
+                if effect.frame[3] == _BUSY:
                     self._world.refused_as_busy()
                 self._world.network.down(line, effect.frame)
             elif isinstance(effect, Run):

@@ -233,12 +233,6 @@ class World:
             if device.line is line:
                 device.hears(error)
 
-    def asked_hello(self, line: Line) -> None:
-        """The edge asks a device to say hello."""
-        for device in self.devices:
-            if device.line is line:
-                device.greetings += 1
-
     def edge_hears(self, line: Line, frame: bytes) -> None:
         """A frame arrives at the edge."""
         self.edge.hears(line, frame)

@@ -15,9 +15,9 @@ from attrs import frozen
 
 from splitiot import wire
 from splitiot.device._core import Core
-from splitiot.errors import Dropped, EdgeUnavailable, ProtocolError
+from splitiot.errors import EdgeUnavailable, ProtocolError
 from splitiot.estimators.seen import Seen
-from splitiot.pipeline import Pipeline
+from splitiot.pipeline import DROP, Pipeline
 from splitiot.runner import Runner
 from splitiot.session import DeviceSession, Done, EdgeSession, Job, RunLocal, Send
 from splitiot.session import _breaker as breaker
@@ -243,7 +243,7 @@ def _without_lane(old: Any) -> Any:
 def _drop_is_a_value(old: Any) -> Any:
     def finish(self: Core, effect: RunLocal) -> Any:
         result, seconds, steps_s = old(self, effect)
-        return (effect.payload if isinstance(result, Dropped) else result), seconds, steps_s
+        return (effect.payload if result is DROP else result), seconds, steps_s
 
     return finish
 
