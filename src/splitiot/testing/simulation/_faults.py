@@ -691,13 +691,13 @@ class ScarceEdge(Fault):
 
     kind = "scarce-edge"
     in_flight: int = 2
-    peers: int = 2
+    peers: int = 3
     answers: int = 8
     owners: int = 1
 
     @classmethod
     def draw(cls, chance: Chance, heal_s: float) -> Self:
-        return cls(chance.whole(1, 4), chance.whole(1, 4), chance.whole(1, 16), chance.whole(1, 2))
+        return cls(chance.whole(1, 4), chance.whole(3, 6), chance.whole(1, 16), chance.whole(1, 2))
 
 
 @frozen
