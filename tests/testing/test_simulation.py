@@ -78,7 +78,7 @@ CAUGHT = {
     "one-step-short": (0, "payload changed"),
     "answers-unbounded": (0, "unbounded"),
     "flights-unbounded": (11, "unbounded"),
-    "peers-unbounded": (7, "unbounded"),
+    "peers-unbounded": (27, "unbounded"),
     "state-shared": (4, "wrong on the edge"),
     "boots-share": (24, "wrong on the edge"),
     "never-reset": (6, "wrong on the edge"),
