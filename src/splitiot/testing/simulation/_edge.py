@@ -90,7 +90,7 @@ class EdgeMachine:
         """Come up, knowing nothing."""
         self.life += 1
         flavour = self._world.flavour
-        runtime = RUNTIME if flavour == 0 else RuntimeInfo("simulated", str(flavour), "default", "none")
+        runtime = RUNTIME if flavour == 0 else RuntimeInfo("simulated", f"other {flavour}", "default", "none")
         self.session = EdgeSession(
             [work.pipeline for work in self.works.values()],
             boot=self._chance.bits(62) + 1,

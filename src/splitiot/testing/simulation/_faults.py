@@ -357,7 +357,8 @@ class VersionSkew(Fault):
         way = chance.below(4)
         try:
             wire.decode(passage.frame)
-        except ProtocolError:  # the hostile device's, or garbled
+            _header(passage.frame)
+        except (ProtocolError, msgspec.DecodeError, UnicodeDecodeError):  # the hostile device's, or garbled
             return
         if way == 0:
             passage.frame = _newer(passage.frame)
