@@ -17,6 +17,7 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
     "write-a-policy": {},
     "streams": {},
     "tasks": {},
+    "torture": {},
     "state": {"keyword.tflite": networks.svdf, "counter.tflite": networks.counter},
     "unknown-models": {
         "network.onnx": lambda: FILES["net.onnx"][0],
@@ -32,7 +33,7 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
 }
 
 
-NOT_PYTHON = {"write-a-policy": ["console", "toml", "console", "console"]}
+NOT_PYTHON = {"torture": ["console"], "write-a-policy": ["console", "toml", "console", "console"]}
 """Other blocks of a page: tests/cli/test_policy.py looks after these."""
 
 

@@ -7,6 +7,7 @@ fewer faults until none can be left out. See also splitiot.testing.simulate, for
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -27,6 +28,7 @@ Told: TypeAlias = Generator[dict[str, Any], None, None]
 __all__ = ["add_arguments", "run"]
 
 _TELL_EVERY = 10  # seeds between two lines of a worker
+_COLLECT_EVERY = 25
 _FAILURES = 5  # that are kept
 _COLUMNS = {"fault": "left start", "seeds": "right", "bites": "right"}
 _TEETH = {"bug": "left start", "seed": "right", "promise": "left start", "what is wrong": "left end"}
@@ -111,18 +113,24 @@ def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
 def _in_process(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None) -> Told:
     """Run seeds here; tell now and then what was found since."""
     told = _nothing()
-    for number in range(arguments.seeds):
-        report = _simulated(arguments, faults, arguments.first_seed + number)
-        told["seeds"] += 1
-        told["requests"] += report.requests
-        told["had"].update(report.kinds)
-        told["bites"].update(report.bites)
-        told["counts"].update(report.counts)
-        if not report.ok:
-            told["failures"].append([report.seed, str(report.violations[0])])
-        if told["seeds"] >= _TELL_EVERY or number == arguments.seeds - 1:
-            yield told
-            told = _nothing()
+    gc.disable()  # worlds are rings of objects: they are thrown away many at a time
+    try:
+        for number in range(arguments.seeds):
+            if number % _COLLECT_EVERY == 0:
+                gc.collect()
+            report = _simulated(arguments, faults, arguments.first_seed + number)
+            told["seeds"] += 1
+            told["requests"] += report.requests
+            told["had"].update(report.kinds)
+            told["bites"].update(report.bites)
+            told["counts"].update(report.counts)
+            if not report.ok:
+                told["failures"].append([report.seed, str(report.violations[0])])
+            if told["seeds"] >= _TELL_EVERY or number == arguments.seeds - 1:
+                yield told
+                told = _nothing()
+    finally:
+        gc.enable()
 
 
 def _in_processes(arguments: argparse.Namespace) -> Told:

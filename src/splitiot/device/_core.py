@@ -198,7 +198,8 @@ class Core:
     def take(self, sequence: int) -> Outcome:
         """Take the outcome of a request that has ended."""
         outcome = self.done.pop(sequence)
-        if outcome.source == "edge" and not outcome.exact and not self._warned:
+        # after its restart an edge counts as another one until it has said what it runs: that is no reason to warn
+        if outcome.source == "edge" and not outcome.exact and not self._warned and not self.session.exact:
             self._warned = True
             logger.warning("the edge runs %s, this device %s: results may differ", self.session.edge, self._info)
         return outcome
