@@ -226,6 +226,7 @@ def test_serve_beside_nobody(tmp_path: Path) -> None:
     assert "--beside is for" in err
 
 
+@pytest.mark.extra("http")
 @pytest.mark.parametrize("words", [["--cut", "1"], ["--cut", "0", "--window", "3"], ["--fps", "5"], ["--newest"]])
 def test_streams_and_dropped_ones(cli: Cli, words: list[str]) -> None:
     target = str(TARGETS / "filtering.py")
