@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from splitiot import wire
 from splitiot.errors import EdgeUnavailable, Overloaded, TransportError
 from splitiot.observation import Observation
-from splitiot.session import TRANSITIONS, DeviceSession, Done, Event, Observed, Quota, RunLocal, Send, State, diagram
+from splitiot.session import TRANSITIONS, DeviceSession, Done, Event, Observed, Quota, RunLocal, Send, State
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._budget import RetryBudget
 from splitiot.session._quota import Bucket
@@ -35,6 +35,7 @@ from tests.session.support import (
     welcome,
 )
 
+ROOT = Path(__file__).parents[2]
 PIPELINE = numbers()
 PLAN = plan_of(PIPELINE, 1)
 
@@ -56,12 +57,9 @@ def test_the_table_leads_to_the_end_from_everywhere() -> None:
             assert after.index(State.LOCAL) < after.index(State.PAUSED)
 
 
-def test_the_diagram_in_the_documentation_is_the_table() -> None:
-    page = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
-    if not page.is_file():
-        pytest.skip("the documentation is not here")
-    (drawn,) = re.findall(r"```mermaid\n(.*?)\n```", page.read_text(), re.S)
-    assert drawn == diagram()
+def test_the_picture_in_the_documentation_is_the_table() -> None:
+    tool, picture = ROOT / "tools" / "draw_states.py", ROOT / "docs" / "images" / "states.svg"
+    assert runpy.run_path(str(tool))["drawn"]() == picture.read_text(), "run tools/draw_states.py"
 
 
 # retries

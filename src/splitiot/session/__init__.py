@@ -6,7 +6,7 @@ from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
 from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner
 from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
 from splitiot.session._quota import Quota
-from splitiot.session._states import TRANSITIONS, Event, State, diagram
+from splitiot.session._states import TRANSITIONS, Event, State
 
 __all__ = [
     "TRANSITIONS",
@@ -28,5 +28,4 @@ __all__ = [
     "RunLocal",
     "Send",
     "State",
-    "diagram",
 ]

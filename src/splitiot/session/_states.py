@@ -1,6 +1,6 @@
 """The states of a request on the device, and what may happen in each.
 
-One table, which draws the documentation's diagram.
+One table, which `tools/draw_states.py` draws for the documentation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["TRANSITIONS", "Event", "State", "diagram"]
+__all__ = ["TRANSITIONS", "Event", "State"]
 
 
 class State(enum.StrEnum):
@@ -74,20 +74,3 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], tuple[State, ...]]] = MappingPro
 """What a request becomes: the first of these that is possible. To be local the device must be able to finish it; to be
 sent again (waiting after an event, paused) there must be time, and a token of the retry budget. An event that has no
 entry changes nothing."""
-
-
-def diagram() -> str:
-    """Draw the table, in Mermaid's language.
-
-    Examples
-    --------
-    >>> print(diagram().splitlines()[0])
-    stateDiagram-v2
-    """
-    lines = ["stateDiagram-v2", f"    [*] --> {_W.value}: submitted"]
-    edges: dict[tuple[State, State], list[str]] = {}
-    for (before, event), behind in TRANSITIONS.items():
-        for state in behind:
-            edges.setdefault((before, state), []).append(event.value)
-    lines += [f"    {a.value} --> {b.value}: {', '.join(events)}" for (a, b), events in edges.items()]
-    return "\n".join([*lines, f"    {_E.value} --> [*]"])
