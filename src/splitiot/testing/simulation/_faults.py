@@ -381,6 +381,7 @@ def _older(frame: bytes) -> bytes:
     message, _ = wire.decode(frame)
     fields, names, defaults = _header(frame), message.__struct_fields__, message.__struct_defaults__
     required = len(names) - len(defaults)
+    del fields[len(names) :]  # of a garbled frame that passes for a newer one
     while len(fields) > required:
         default = defaults[len(fields) - 1 - required]
         if isinstance(default, msgspec._core.Factory):
