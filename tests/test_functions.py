@@ -435,7 +435,7 @@ CROSS: list[Any] = [
     int | Drop,
     set[int] | None,
     int | set[int],
-    Optional[Pair],  # noqa: UP045
+    Optional[Pair],  # noqa: UP045  (the old spelling is the case)
     Number,
     Alias,
     Table[int, str],

@@ -687,7 +687,7 @@ def test_an_interactive_session_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("of_no_file")
     module.__file__ = os.path.abspath("of_no_file.zip/inside.py")
-    exec("def function(value): return value", vars(module))  # noqa: S102
+    exec("def function(value): return value", vars(module))  # noqa: S102  (a function without a file)
     monkeypatch.setitem(sys.modules, "of_no_file", module)
     with pytest.raises(CutError, match="put it into a file"):
         importable(module.function)

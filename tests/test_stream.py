@@ -535,7 +535,7 @@ def test_meanwhile_the_device_does_nothing_else(service: EdgeService) -> None:
 def test_what_map_does_not_take(service: EdgeService) -> None:
     with device_on(in_memory(service)) as device:
         for wrong in ({"window": 0}, {"window": True}, {"window": 1.5}, {"keep": "oldest"}, {"deadline_s": 0.0}):
-            with pytest.raises(ValueError):  # noqa: PT011
+            with pytest.raises(ValueError, match=next(iter(wrong))):
                 device.map([1], **wrong)
     with pytest.raises(LocalProtocolError, match="closed"):
         next(device.map([1]))

@@ -250,7 +250,7 @@ def test_several_values_and_none_with_a_resource() -> None:
     def put_together(held: int, a: int, b: int) -> int:
         return held + a * b
 
-    make = lambda: contextlib.nullcontext(10)  # noqa: E731
+    make = lambda: contextlib.nullcontext(10)  # noqa: E731  (lambdas are a case)
     pipeline = tasks([task(pair, resource=make), task(put_together, resource=make)])
     with Sides(pipeline) as both:
         assert [both.run(None, cut).unwrap() for cut in (0, 1, 2)] == [30, 30, 30]

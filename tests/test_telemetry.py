@@ -48,7 +48,7 @@ class Machine(ModuleType):
         self.reads += 1
         return self.memory
 
-    def Process(self) -> Any:  # noqa: N802
+    def Process(self) -> Any:  # noqa: N802  (as psutil calls it)
         return type("Own", (), {"memory_info": lambda _: Process(rss=2**20)})()
 
     def sensors_temperatures(self) -> dict[str, list[Sensor]]:

@@ -58,6 +58,11 @@ __all__ = [
 ]
 
 
+def with_notes(words: str, error: BaseException) -> str:
+    """Add an exception's notes, such as the task that raised it, to words about it."""
+    return "; ".join([words, *getattr(error, "__notes__", ())])
+
+
 class SplitiotError(Exception):
     """The root of all errors that splitiot raises on purpose."""
 

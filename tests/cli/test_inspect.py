@@ -95,7 +95,7 @@ def test_short_words() -> None:
 
 
 def test_shared_models_fit_in_100_columns(cli: Cli, models_dir: Path) -> None:
-    pytest.importorskip("rich")
+    pytest.importorskip("rich", reason="rich (the extra 'cli') is not installed")
     paths = sorted(models_dir.rglob("*.tflite"))
     assert paths
     for path in paths:

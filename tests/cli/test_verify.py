@@ -42,7 +42,7 @@ def test_the_table_tells_what_it_holds_for(cli: Cli, refusing: Path) -> None:
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_a_difference_is_1(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     if form == "table":
-        pytest.importorskip("rich")
+        pytest.importorskip("rich", reason="rich (the extra 'cli') is not installed")
     verify = Model.verify
 
     def spoilt(self: Model, *args: Any, **options: Any) -> VerifyReport:

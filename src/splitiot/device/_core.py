@@ -24,6 +24,7 @@ from splitiot.errors import (
     SplitiotError,
     StepError,
     TransportError,
+    with_notes,
 )
 from splitiot.observation import Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo, Tier
@@ -423,8 +424,7 @@ def step_error(error: Exception) -> SplitiotError:
     """Return an error that ends a request, made of what a step raised."""
     if isinstance(error, SplitiotError):
         return error
-    words = "; ".join([f"a step raised {error!r}", *getattr(error, "__notes__", ())])
-    wrapped = StepError(words)
+    wrapped = StepError(with_notes(f"a step raised {error!r}", error))
     wrapped.__cause__ = error
     return wrapped
 

@@ -24,6 +24,7 @@ from splitiot.errors import (
     RemoteProtocolError,
     SplitiotError,
     StepError,
+    with_notes,
 )
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
@@ -498,9 +499,9 @@ class DeviceSession:
             self.counters.dropped += 1
             return self._end(pending, None, result, pending.local, now_s)
         if isinstance(result, Exception):
-            words = "; ".join([f"the local finish raised {result!r}", *getattr(result, "__notes__", ())])
-            error = result if isinstance(result, SplitiotError) else StepError(words)
-            if error is not result:
+            error = result
+            if not isinstance(error, SplitiotError):
+                error = StepError(with_notes(f"the local finish raised {result!r}", result))
                 error.__cause__ = result
             return self._end(pending, None, error, pending.local, now_s)
         if now_s > pending.deadline_s:

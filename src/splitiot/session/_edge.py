@@ -18,6 +18,7 @@ from splitiot.errors import (
     RemoteProtocolError,
     SplitiotError,
     StateLost,
+    with_notes,
 )
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
@@ -259,7 +260,7 @@ class EdgeSession:
             code = ErrorCode.LATE
         elif isinstance(error, StateLost):
             code = ErrorCode.STATE_LOST
-        words = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+        words = with_notes(f"{type(error).__name__}: {error}", error)
         return self._failure_frame(boot, sequence, code, words, times)
 
     def _requested(

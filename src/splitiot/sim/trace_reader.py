@@ -94,7 +94,7 @@ def _broken(path: Path, number: int, error: Exception) -> TraceError:
 def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
     """Give number, contents, and whether it is the last one, of each line."""
     with path.open("rb") as file:
-        read: Callable[[], bytes] = lambda: file.readline(MAX_LINE_BYTES)  # noqa: E731
+        read: Callable[[], bytes] = lambda: file.readline(MAX_LINE_BYTES)  # noqa: E731  (one of two ways to read)
         line = read()
         for number in itertools.count(1):
             if not line:

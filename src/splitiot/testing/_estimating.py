@@ -165,17 +165,17 @@ def instances_share_nothing(make: Make, feed: Feed) -> None:
 
 def same_input_same_estimates(make: Make, feed: Feed) -> None:
     """The same twice, under other seeds of the global generators."""
-    kept = random.getstate(), np.random.get_state()  # noqa: NPY002
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global one is what must not be touched)
     try:
         runs = []
         for seed in (1, 2):
             random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
+            np.random.seed(seed)  # noqa: NPY002  (the global one is what must not be touched)
             estimator = made(make)
             runs.append([_step(estimator, feed, 1, i) for i in range(_MORE * 2)])
     finally:
         random.setstate(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
+        np.random.set_state(kept[1])  # noqa: NPY002  (the global one is what must not be touched)
     for i, (one, other) in enumerate(zip(*runs, strict=True)):
         if where := same(one, other):
             raise AssertionError(

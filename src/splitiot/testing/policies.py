@@ -201,12 +201,12 @@ def check_goes_on_after_a_restart(make: MakePolicy) -> None:
 def check_uses_no_other_chance(make: MakePolicy) -> None:
     """It leaves Python's and numpy's global generators alone, and does not depend on them or on fresh ones."""
     policy = made(make)
-    kept = random.getstate(), np.random.get_state()  # noqa: NPY002
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global one is what must not be touched)
     try:
         lives = []
         for seed in (1, 2):
             random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
+            np.random.seed(seed)  # noqa: NPY002  (the global one is what must not be touched)
             before = _global_chance()
             lives.append(Life(worlds()[0], made(make), seed=5).requests(_REQUESTS))
             if _global_chance() != before:
@@ -216,7 +216,7 @@ def check_uses_no_other_chance(make: MakePolicy) -> None:
                 )
     finally:
         random.setstate(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
+        np.random.set_state(kept[1])  # noqa: NPY002  (the global one is what must not be touched)
     if where := difference(*lives):
         raise AssertionError(
             f"{name_of(policy)} is not decided by the planner's seed: {where}. "
@@ -440,4 +440,4 @@ def _told(decision: Decision) -> tuple[int, str, bool, float]:
 
 
 def _global_chance() -> Any:
-    return taken_apart((random.getstate(), np.random.get_state()))  # noqa: NPY002
+    return taken_apart((random.getstate(), np.random.get_state()))  # noqa: NPY002  (the global one is what must not be touched)

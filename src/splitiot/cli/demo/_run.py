@@ -55,7 +55,7 @@ PHASES = (
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run the demonstration; 0 if no request was lost and every value was right."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  (only whether it is there)
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "plot") from error
     if arguments.requests < 4 or not arguments.device_ms > 0:
