@@ -13,14 +13,16 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import splitiot
 from splitiot.errors import MissingDependencyError
+from tests.served import Served
 
 # What can be imported where an extra is installed.
 EXTRAS = {
@@ -171,3 +173,17 @@ def models_dir() -> Path:
 def data_dir() -> Path:
     """A folder of measured layer times and decisions of other systems."""
     return _folder("SPLITIOT_TEST_DATA")
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., Served]]:
+    """Serve ASGI applications until the test ends."""
+    made: list[Served] = []
+
+    def make(app: Any, **options: Any) -> Served:
+        made.append(Served(app, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

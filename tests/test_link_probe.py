@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,13 +10,14 @@ import pytest
 
 import splitiot as si
 from splitiot import wire
-from splitiot.adapters.http import HttpTransport, serve
+from splitiot.adapters.http import HttpTransport, asgi
 from splitiot.edge import EdgeService
 from splitiot.errors import ProfileError, RemoteError, RemoteProtocolError, TransportError, TransportTimeout
 from splitiot.functions import tasks
 from splitiot.link_probe import fetch_profile, measure_link, probe_link
 from splitiot.topology import TierProfile
 from splitiot.transports import InMemory, Transport
+from tests.served import Served
 
 
 def double(x: Any) -> Any:
@@ -187,17 +187,8 @@ def test_a_broken_profile() -> None:
 
 @pytest.mark.network
 @pytest.mark.extra("http")
-def test_over_http(service: EdgeService) -> None:
-    ports: list[int] = []
-    ready = threading.Event()
-
-    def told(port: int) -> None:
-        ports.append(port)
-        ready.set()
-
-    threading.Thread(target=serve, args=(service,), kwargs={"port": 0, "ready": told}, daemon=True).start()
-    assert ready.wait(30)
-    transport = HttpTransport(f"http://127.0.0.1:{ports[0]}")
+def test_over_http(service: EdgeService, served: Callable[..., Served]) -> None:
+    transport = HttpTransport(f"http://127.0.0.1:{served(asgi(service)).port}")
     try:
         assert si.fetch_profile(transport, PIPELINE).whole_s == 0.75
         link = si.measure_link(transport, count=3)
