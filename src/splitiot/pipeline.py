@@ -419,6 +419,8 @@ class Pipeline(abc.ABC):
 
     def check_cut(self, cut: int) -> int:
         """Return `cut` when it lies in 0..n, raise CutError otherwise."""
+        if type(cut) is int and 0 <= cut <= self.n:
+            return cut
         if isinstance(cut, bool) or not isinstance(cut, int | np.integer) or not 0 <= cut <= self.n:
             raise CutError(f"cut {cut!r} is not in 0..{self.n}: a cut is the number of steps on the device")
         return int(cut)

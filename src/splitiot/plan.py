@@ -60,12 +60,21 @@ class Plan:
     costs : Costs
         Under what was believed then, with the mask of then.
     objective : Objective
+
+    Attributes
+    ----------
+    cut : int
+        The number of steps on the device.
     """
 
     id: int
     decision: Decision
     costs: Costs = field(repr=False)
     objective: Objective = "latency_s"
+    cut: int = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "cut", self.placement.cut)  # asked for a dozen times
 
     @property
     def row(self) -> int:
@@ -91,11 +100,6 @@ class Plan:
     def placement(self) -> Placement:
         """Where the cuts are, and how the payloads cross."""
         return self.costs.placements[self.decision.row]
-
-    @property
-    def cut(self) -> int:
-        """The number of steps on the device."""
-        return self.placement.cut
 
     @property
     def codec(self) -> str:

@@ -29,7 +29,7 @@ __all__ = ["add_arguments", "run"]
 
 _TELL_EVERY = 10  # seeds between two lines of a worker
 _COLLECT_EVERY = 25
-_FAILURES = 5  # that are kept
+_FAILURES = 5  # that are told with their words
 _COLUMNS = {"fault": "left start", "seeds": "right", "bites": "right"}
 _TEETH = {"bug": "left start", "seed": "right", "promise": "left start", "what is wrong": "left end"}
 
@@ -99,13 +99,21 @@ def _simulated(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | 
 
 
 def _nothing() -> dict[str, Any]:
-    return {"seeds": 0, "requests": 0, "had": Counter(), "bites": Counter(), "counts": Counter(), "failures": []}
+    return {
+        "seeds": 0,
+        "requests": 0,
+        "had": Counter(),
+        "bites": Counter(),
+        "counts": Counter(),
+        "later": Counter(),
+        "failures": [],
+    }
 
 
 def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
     for name in ("seeds", "requests"):
         total[name] += more[name]
-    for name in ("had", "bites", "counts"):
+    for name in ("had", "bites", "counts", "later"):
         total[name].update(more[name])
     total["failures"] = sorted(total["failures"] + more["failures"])
 
@@ -124,6 +132,7 @@ def _in_process(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] |
             told["had"].update(report.kinds)
             told["bites"].update(report.bites)
             told["counts"].update(report.counts)
+            told["later"].update(report.later.values())
             if not report.ok:
                 told["failures"].append([report.seed, str(report.violations[0])])
             if told["seeds"] >= _TELL_EVERY or number == arguments.seeds - 1:
@@ -203,7 +212,9 @@ def _tell(
                 "faults": total["had"],
                 "bites": total["bites"],
                 "counts": total["counts"],
+                "later": total["later"],
                 "failed": len(failures),
+                "failing_seeds": [seed for seed, _ in failures],
                 "failures": [{"seed": seed, "words": words} for seed, words in failures[:_FAILURES]],
                 "smallest": None if smallest is None else {"seed": smallest.seed, "faults": smallest.kinds},
                 "explained": None if smallest is None else smallest.explain(),
@@ -218,10 +229,15 @@ def _tell(
             console.print(console.table(_COLUMNS, rows), "")
         ends = ", ".join(f"{name} {count:,}" for name, count in sorted(total["counts"].items()))
         console.print(f"requests ended: {ends}", "")
+        if total["later"]:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(total["later"].items()))
+            console.print(f"devices that were at the edge again later, with a reason: {reasons}", "")
         words = f"{total['seeds']:,} seeds, {total['requests']:,} requests, {rate:.1f} seeds/s, {len(failures)} failed"
         console.print(words + (" (interrupted)" if interrupted else ""))
         for seed, why in failures[:_FAILURES]:
             console.print(f"seed {seed}: {why}")
+        if more := [str(seed) for seed, _ in failures[_FAILURES:]]:
+            console.print(f"and seeds {', '.join(more)}")
         if smallest is not None:
             console.print("", smallest.explain())
     return 130 if interrupted else int(bool(failures))

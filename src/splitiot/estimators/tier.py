@@ -68,6 +68,8 @@ class TierEstimator:
         "_heads",
         "_last_s",
         "_level",
+        "_log_steps",
+        "_more_s",
         "_steps_s",
         "_tails",
         "_tier",
@@ -158,19 +160,17 @@ class TierEstimator:
             self.refused += 1
             return
         seconds = np.array(steps, dtype=np.float64)
-        if not (seconds > 0).all() or not np.isfinite(seconds).all():
+        if not (seconds.min() > 0 and seconds.max() < math.inf):
             self.refused += 1
             return
         if self._counts is None:
             self._counts = np.zeros(self.profile.n, np.int64)
             self._deviations = np.zeros(self.profile.n)
-            self._steps_s = self._expected()
+            self._expect()
         if self._level.samples <= 2:  # after a drift the old ones count no more than a new one
             np.minimum(self._counts, 1, out=self._counts)
         part = slice(start, stop)
-        expected = self._steps_s[part]
-        with np.errstate(divide="ignore", over="ignore"):
-            off = np.log(seconds / expected)
+        off = np.log(seconds) - self._log_steps[part]
         off -= ratio + self._deviations[part]
         off[~(np.abs(off) < _MAX_LOG)] = 0.0
         counts = self._counts[part]
@@ -178,13 +178,16 @@ class TierEstimator:
         self._deviations[part] += off * np.maximum(self._level.alpha, 1.0 / counts)
         self._recount()
 
-    def _expected(self) -> NDArray[np.float64]:
-        """What the profile says of each step, never nothing: a multiple of nothing could tell no seconds."""
-        return np.maximum(np.diff(self.profile.heads_s), _LEAST_S)
+    def _expect(self) -> None:
+        """Note what the profile says of each step, never nothing: a multiple of nothing could tell no seconds."""
+        steps_s = np.diff(self.profile.heads_s)
+        self._steps_s = np.maximum(steps_s, _LEAST_S)
+        self._log_steps = np.log(self._steps_s)
+        self._more_s = self._steps_s - steps_s
 
     def _recount(self) -> None:
         """Work out the curves anew."""
-        more = self._steps_s * np.expm1(self._deviations) + (self._steps_s - np.diff(self.profile.heads_s))
+        more = self._steps_s * np.expm1(self._deviations) + self._more_s
         heads_s, tails_s = self.profile.heads_s.copy(), self.profile.tails_s.copy()
         heads_s[1:] += np.cumsum(more)
         tails_s[:-1] += np.cumsum(more[::-1])[::-1]
@@ -250,7 +253,7 @@ class TierEstimator:
         else:
             self._counts = np.array(state["counts"], np.int64)
             self._deviations = np.array(state["deviations"], np.float64)
-            self._steps_s = self._expected()
+            self._expect()
             if not self._counts.shape == self._deviations.shape == self._steps_s.shape:
                 raise ValueError(f"deviations of {len(self._counts)} steps, the profile has {self.profile.n}")
             self._recount()

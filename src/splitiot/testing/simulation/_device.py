@@ -36,6 +36,7 @@ __all__ = ["DEVICE_BASE_S", "DeviceMachine", "Role", "SimulatedTransport"]
 DEVICE_BASE_S = 1000.0
 _BOOT_S = 0.25
 _POLL_S = 0.5  # an idle owner looks in so often
+_INSISTS, _INSISTS_EVERY_S = 300, 0.05  # StaleProbe asks the edge once in 250 requests, whatever it believes of it
 _MARGIN_S = 0.005
 _REQUEST = 3
 
@@ -149,6 +150,8 @@ class DeviceMachine:
         self.core: Core | None = None
         self.resumed_s: float | None = None
         self.tried = 0  # how often it asked the edge before that, after everything was well again
+        self.told_busy = False  # by then
+        self.insisted = 0  # requests of `insist`
         self.requests = 0
         self._number = self._owed = 0
         self._stored: bytes | None = None
@@ -275,8 +278,27 @@ class DeviceMachine:
 
     # the source
 
-    def arrive(self) -> None:
-        """Somebody wants something."""
+    def insist(self) -> None:
+        """Ask on, one request after another, until a value comes from the edge; what is stateful begins anew each time.
+
+        So policies and pipelines that had a reason to stay here must leave in the end.
+        """
+        if not self.insisting:
+            return
+        if self.alive and self.idle:
+            self.insisted += 1
+            if self.role.work.pipeline.stateful:
+                self._reset()
+            self.arrive(in_time=False)
+        self.world.heap.at(self.world.heap.now_s + _INSISTS_EVERY_S, self.insist)
+
+    @property
+    def insisting(self) -> bool:
+        """Whether more of that is to be done."""
+        return self.resumed_s is None and self.insisted < _INSISTS
+
+    def arrive(self, in_time: bool = True) -> None:
+        """Somebody wants something, mostly by a deadline."""
         if not self.alive:
             self._owed += 1  # whoever wants it waits
             return
@@ -285,7 +307,8 @@ class DeviceMachine:
         n = self.role.work.pipeline.n
         trap = 0 if self.role.work.memory_at is not None else self.traps(n)
         value = value_of(self.role.salt, self._number, trap)
-        self._source.append(_Request(self._number, value, 0.0, self._chance.pick(self.role.deadlines_s)))
+        deadline_s = self._chance.pick(self.role.deadlines_s) if in_time else None
+        self._source.append(_Request(self._number, value, 0.0, deadline_s))
         self._feed()
 
     def _feed(self) -> None:

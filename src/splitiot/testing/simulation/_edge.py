@@ -136,7 +136,7 @@ class EdgeMachine:
                 line: Line = effect.reply_to
                 self.memory.answered(effect.frame, line.name)
                 if effect.frame[3] == _BUSY:
-                    self._world.refused_as_busy()
+                    self._world.refused_as_busy(line)
                 self._world.network.down(line, effect.frame)
             elif isinstance(effect, Run):
                 self.memory.accepted(effect.job, self.now_s)

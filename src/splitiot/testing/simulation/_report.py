@@ -55,6 +55,9 @@ class Report:
         How requests ended: where values came from, which errors there were, what excused a failure.
     resumed_s : mapping of str to float
         How long after everything was well again each device had its first value from the edge.
+    later : mapping of str to str
+        The devices that had it later than promised, and their reason: they did not want the edge, were told that it was
+        busy, and so on. Such ones ask on until they have one, or have asked 300 times: then a promise was broken.
     digest : str
         SHA-256 of all that happened: the same seed gives the same one, on every Python.
     plans : str
@@ -68,6 +71,7 @@ class Report:
     bites: Mapping[str, int]
     counts: Mapping[str, int]
     resumed_s: Mapping[str, float]
+    later: Mapping[str, str]
     digest: str
     plans: str
     _again: Callable[[tuple[Fault, ...], bool], tuple[Report, list[str]]] = field(repr=False, eq=False)

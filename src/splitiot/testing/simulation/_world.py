@@ -14,7 +14,7 @@ from splitiot.plan import Plan
 from splitiot.policies import Policy, adaptive
 from splitiot.testing.simulation._device import DeviceMachine, Role
 from splitiot.testing.simulation._edge import EdgeMachine
-from splitiot.testing.simulation._faults import FAULTS, Fault, OtherRuntime, ScarceEdge, StatefulParts
+from splitiot.testing.simulation._faults import FAULTS, Fault, ScarceEdge, StatefulParts
 from splitiot.testing.simulation._heap import Chance, Heap
 from splitiot.testing.simulation._network import Line, Network
 from splitiot.testing.simulation._report import Report, Violation
@@ -28,6 +28,7 @@ _BREAKER_CAP_S: Final = 2.0  # the longest wait between two greetings of an edge
 _RESUMES_S: Final = _BREAKER_CAP_S + 2.0
 _AFTER_S: Final = _RESUMES_S + 0.5  # how long requests go on after the healing
 _PATIENT_S: Final = 12.0  # until then each request must have ended
+_INSISTS_S: Final = 120.0
 _LEAST_KINDS: Final = 3
 _MOST_KINDS: Final = 8
 _VIOLATIONS: Final = 20
@@ -66,6 +67,7 @@ class World:
         self.violations: list[Violation] = []
         self.bites: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.later: dict[str, str] = {}
         self.lines: list[str] | None = [] if tracing else None
         self._digest, self._plans = hashlib.sha256(), hashlib.sha256()
         self.edge_slower = self.devices_slower = 1.0
@@ -181,9 +183,12 @@ class World:
         """Count that a fault had an effect."""
         self.bites[fault.kind] += 1
 
-    def refused_as_busy(self) -> None:
-        """The edge did not take a request."""
+    def refused_as_busy(self, line: Line) -> None:
+        """The edge did not take a request that came on a line."""
         self._bit_by(ScarceEdge)
+        for device in self.devices:
+            if device.line is line and self.heap.now_s >= self.heal_s:
+                device.told_busy = True
 
     def ran_on_a_state(self) -> None:
         """The edge took a request that needs what it remembers."""
@@ -295,28 +300,52 @@ class World:
 
     def _check_end(self, resumes: bool) -> None:
         for device in self.devices:
+            device.check_retries()
             if not device.idle:
                 self.violated("never ended", "requests are still under way", device.role.name)
-            device.check_retries()
-            if resumes and device.role.work.name != "collecting":
-                self._check_resumed(device)
+                resumes = False
+        if not resumes:
+            return
+        late = {device: self._reason(device) for device in self.devices if not self._in_time(device)}
+        self._insist([device for device, reason in late.items() if reason])
+        for device, reason in late.items():
+            words = "no value came from the edge"
+            if device.resumed_s is not None:
+                words = f"the first value from the edge came after {device.resumed_s - self.heal_s:.3f} s"
+            if reason and device.resumed_s is not None:
+                self.later[device.role.name] = reason
+            elif reason:
+                words += f", not even when it had asked {device.insisted} times more: it {reason}"
+                self.violated("does not resume", words, device.role.name)
+            else:
+                self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", device.role.name)
 
-    def _check_resumed(self, device: DeviceMachine) -> None:
-        core, name = device.core, device.role.name
+    def _in_time(self, device: DeviceMachine) -> bool:
+        return device.resumed_s is not None and device.resumed_s <= self.heal_s + _RESUMES_S
+
+    def _reason(self, device: DeviceMachine) -> str:
+        """Why a device may not yet have a value from the edge; empty if it should have one."""
+        core = device.core
         assert core is not None
-        # an edge that was of no use is asked again after ten seconds only
-        if core.session.refusal or (device.role.exact and OtherRuntime in self._kinds):
-            self.counts["refused"] += 1
-            return
-        resumed_s = None if device.resumed_s is None else device.resumed_s - self.heal_s
-        if resumed_s is not None and resumed_s <= _RESUMES_S:
-            return
-        if device.tried < _TRIED and core.session.edge_up(device.now_s):
-            # it may, and does not want to: what it measured of the edge is as bad as it was, and not old yet
-            self.counts["does not want the edge"] += 1
-            return
-        words = "no value came from the edge" if resumed_s is None else f"the first came after {resumed_s:.3f} s"
-        self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", name)
+        if core.session.refusal:
+            return "was refused"  # an edge that was of no use is asked again after ten seconds only
+        if device.told_busy:
+            return "was told that the edge is busy"
+        if core.session.edge_up(device.now_s):
+            if device.tried < _TRIED:
+                return "did not want the edge"  # what it measured of it is as bad as it was, and not old yet
+            if device.role.work.pipeline.stateful:
+                return "is bound to where it began"
+        return ""
+
+    def _insist(self, devices: Iterable[DeviceMachine]) -> None:
+        """Let them ask on until they are at the edge again."""
+        asking = list(devices)
+        for device in asking:
+            device.insist()
+        end_s = self.heap.now_s + _INSISTS_S
+        while any(device.insisting for device in asking) and self.heap.step(end_s):
+            pass
 
     def report(self, again: Callable[[tuple[Fault, ...], bool], tuple[Report, list[str]]]) -> Report:
         """Return what was found."""
@@ -328,6 +357,7 @@ class World:
             requests=sum(device.requests for device in self.devices),
             bites=dict(self.bites),
             counts=dict(self.counts),
+            later=self.later,
             resumed_s=resumed_s,
             digest=self._digest.hexdigest(),
             plans=self._plans.hexdigest(),
