@@ -22,6 +22,7 @@ BIN := .venv/bin
 STAMPS := .venv/.stamps
 WHEELS := build/wheels
 REQUIREMENTS := tools/requirements
+PYTEST := pytest -q -n auto --dist worksteal
 PIP_INSTALL := -m pip --disable-pip-version-check install -qq
 say = @printf '\033[1m%s\033[0m\n' "$(1)"
 
@@ -39,7 +40,7 @@ test: test-core test-pythons test-main  ## Run all tests on the built wheel: alo
 test-core: .venv-core/.stamp  ## Run the tests without any extra
 	$(call say,Tests without any extra)
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS= \
-		.venv-core/bin/pytest -q -rfE tests --doctest-modules --pyargs splitiot
+		.venv-core/bin/$(PYTEST) -rfE tests --doctest-modules --pyargs splitiot
 
 test-pythons: $(STAMPS)/wheel  ## Run the tests without any extra on every other Python 3.12 and 3.13 found
 	@$(BIN)/python tools/other_pythons.py --wheels $(WHEELS) --requirements $(REQUIREMENTS)/test.txt
@@ -47,12 +48,12 @@ test-pythons: $(STAMPS)/wheel  ## Run the tests without any extra on every other
 test-main: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples  ## Run the tests with the extras (TESTS="-k wire" picks some)
 	$(call say,Tests with $(EXTRAS))
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) \
-		$(BIN)/pytest -q tests --doctest-modules --pyargs splitiot $(TESTS)
+		$(BIN)/$(PYTEST) tests --doctest-modules --pyargs splitiot $(TESTS)
 
 test-keras: .venv-keras/.stamp  ## Run the tests of Keras models and interpreters beside TensorFlow (2 GB, made once)
 	$(call say,Tests beside TensorFlow)
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=tensorflow,litert \
-		.venv-keras/bin/pytest -q -rfE tests/keras tests/models/test_interpreters.py $(TESTS)
+		.venv-keras/bin/$(PYTEST) -rfE tests/keras tests/models/test_interpreters.py $(TESTS)
 
 # The old runtime has no reference kernel for RFFT2D, and knows one shape before it runs; the third is for litert.
 NOT_IN_TFLITE := --deselect "tests/models/test_shared_models.py::test_every_legal_cut_is_exact[odd/complex_fft-reference]" \
@@ -66,7 +67,7 @@ test-tflite-runtime:  ## Run the tests of models with tflite-runtime and numpy 1
 		$(MAKE) --no-print-directory .venv-tflite/.stamp PYTHON_311="$(PYTHON_311)" && \
 		printf '\033[1m%s\033[0m\n' "Tests with tflite-runtime" && \
 		SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=tflite \
-			.venv-tflite/bin/pytest -q -rfE tests/models $(NOT_IN_TFLITE) $(TESTS); \
+			.venv-tflite/bin/$(PYTEST) -rfE tests/models $(NOT_IN_TFLITE) $(TESTS); \
 	fi
 
 test-river: .venv-river/.stamp  ## Run the tests beside River, whose drift detectors fit (250 MB, made once)

@@ -62,8 +62,10 @@ def prepare(python: Path, version: str, wheel: Path, requirements: Path) -> Path
 def test(python: Path) -> int:
     """Run the tests that need no extra; returns pytest's exit code."""
     environment = os.environ | {"SPLITIOT_TEST_INSTALLED": "1", "SPLITIOT_TEST_EXTRAS": ""}
-    arguments = ["-q", "-rfE", "tests", "--doctest-modules", "--pyargs", "splitiot"]
-    return subprocess.run([python, "-m", "pytest", *arguments], env=environment, check=False).returncode
+    pytest = [python, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-rfE"]
+    return subprocess.run(
+        [*pytest, "tests", "--doctest-modules", "--pyargs", "splitiot"], env=environment, check=False
+    ).returncode
 
 
 def main() -> int:
