@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from splitiot.functions import task
 from splitiot.isolation import IsolatedFunction
 from splitiot.pipeline import DROP
 
@@ -158,7 +159,21 @@ class Doubler:
         return 2 * value
 
 
+class Holder:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, value: Any) -> Any:
+        return 2 * self.function(value)
+
+
+@task(isolated=True)
+def decorated(value: Any) -> Any:
+    return 2 * value
+
+
 doubler = Doubler()
+holder = Holder(doubler)
 named = doubler.method
 renamed = lambda value: 2 * value  # noqa: E731  (it is a module's attribute)
 

@@ -62,6 +62,30 @@ class Readable(Protocol):
     def read(self) -> bytes: ...
 
 
+def test_decorated() -> None:
+    @task(tier="device", name="twice")
+    def double(x: int) -> int:
+        return 2 * x
+
+    @task()
+    def increment(x: int) -> int:
+        return x + 1
+
+    assert (double.name, double.tier, double(4)) == ("twice", Tier.DEVICE, 8)
+    pipeline = tasks([double, increment])
+    assert [step.name for step in pipeline.steps] == ["twice", "increment"]
+    assert pipeline.run(20) == 41
+    assert pipeline.digest == tasks([task(double.function, name="twice", tier="device"), increment.function]).digest
+    with pytest.raises(CutError, match="timeout_s"):
+        task(timeout_s=-1.0)(abs)
+
+
+def test_an_isolated_task_must_be_importable() -> None:
+    local = task(lambda x: x, name="local", isolated=True)
+    with pytest.raises(CutError, match="can't run in a process of its own"):
+        tasks([local])
+
+
 def test_head_and_tail_are_the_whole_at_every_cut() -> None:
     pipeline = numbers()
     assert (pipeline.n, pipeline.cuts, pipeline.stateful) == (3, (0, 1, 2, 3), False)

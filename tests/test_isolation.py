@@ -755,7 +755,18 @@ def test_what_is_no_plain_function_but_has_a_name_is_found(make: Make, function:
 def test_a_task_under_the_name_of_its_function(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     function = isolated.same
     monkeypatch.setattr(isolated, "same", task(function, isolated=True))
-    assert importable(function) == ("tests.isolated", "same")
+    assert importable(function) == ("tests.isolated", "same.function")
+    assert make(function)(21) == 21  # the child has no task there
+
+
+def test_a_decorated_function(make: Make) -> None:
+    assert importable(isolated.decorated.function) == ("tests.isolated", "decorated.function")
+    assert make(isolated.decorated.function)(21) == 42
+    assert isolated.decorated(21) == 42
+
+
+def test_what_has_an_attribute_of_that_name_is_no_task(make: Make) -> None:
+    assert make(isolated.holder)(21) == 84
 
 
 def local() -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitiot.cost import costs
-from splitiot.errors import ProfileError
-from splitiot.functions import task, tasks
-from splitiot.pipeline import Boundary, Executable, Part, Payload, Pipeline, Runtime
+from splitiot.edge import EdgeService
+from splitiot.errors import Dropped, ProfileError
+from splitiot.functions import TaskPipeline, task, tasks
+from splitiot.pipeline import DROP, Boundary, Executable, Part, Payload, Pipeline, Runtime
 from splitiot.profiling import NOISY, payload_bytes, profile
 from splitiot.profiling._curves import Joints, curve, fit_joints, never_falling
 from splitiot.profiling._times import Times
@@ -275,7 +277,7 @@ def test_slow_rounds_are_set_right() -> None:
             rounds[part].append([seconds * speed])
     times = Times(rounds)
     assert times.seconds((0, 2)) / times.seconds((0, 1)) == pytest.approx(3)
-    assert times.startup_s(2) / times.seconds((0, 2)) == pytest.approx(0.5 / 3)
+    assert times.startup_s((0, 2)) / times.seconds((0, 2)) == pytest.approx(0.5 / 3)
     assert times.noise > NOISY
 
 
@@ -410,6 +412,63 @@ def test_pins_and_illegal_cuts() -> None:
     found = profile(pipeline, -3, budget_s=0.0)
     assert found.n == 3
     costs(pipeline, Topology([found, found], [Link(0, 1, 1)]))
+
+
+def pinned_tasks(clock: Clock, pins: str, runs: Counter[int], absent: str = "") -> TaskPipeline:
+    """Steps of 1, 2, 4... seconds; "d" and "e" are pinned, those of a tier that is `absent` raise."""
+
+    def step(index: int) -> Callable[[Any], Any]:
+        def run(value: int) -> int:
+            runs[index] += 1
+            if pins[index] == absent:
+                raise OSError(f"step {index} is not here")
+            clock.now_s += 2.0**index
+            return value
+
+        return run
+
+    tiers = {"d": "device", "e": "edge", "-": None}
+    return tasks([task(step(i), name=f"step {i}", tier=tiers[pin]) for i, pin in enumerate(pins)])
+
+
+@pytest.mark.parametrize(
+    "pins", ["--", "d-", "-e", "d-e", "d--ee", "dd--e", "d---e", "-d-e-", "e-", "-d", "de", "ddee"]
+)
+def test_each_tier_measures_what_it_may_run(pins: str) -> None:
+    n, seconds = len(pins), [2.0**i for i in range(len(pins))]
+    cuts = pinned_tasks(Clock(), pins, Counter()).cuts
+    for tier, absent in (("device", "e"), ("edge", "")):
+        runs, clock = Counter[int](), Clock()
+        pipeline = pinned_tasks(clock, pins, runs, absent)
+        found = profile(pipeline, 7, budget_s=0.0, clock=clock, tier=tier)
+        mine = found.heads_s if tier == "device" else found.tails_s
+        for cut in cuts:
+            wanted = sum(seconds[:cut] if tier == "device" else seconds[cut:])
+            if wanted:
+                assert mine[cut] == pytest.approx(wanted)
+        assert found.steps_s is not None
+        assert (found.steps_s > 0).all()  # else a factor could never tell what they take
+        sent = found.sent_bytes
+        assert (sent is None) == (cuts == (n,))
+        assert sent is None or {sent[cut] for cut in cuts if cut < n} == {9.0}
+        others = [runs[i] for i, pin in enumerate(pins) if pin not in ("-", tier[0])]
+        assert max(others, default=0) <= (0 if tier == "device" else 1)
+        costs(pipeline, Topology([found, found], [Link(0, 1, 1)]))
+
+
+def test_an_edge_without_a_camera_can_t_measure() -> None:
+    pipeline = pinned_tasks(Clock(), "d-e", Counter(), "d")
+    with pytest.raises(ProfileError, match=r"do not run here: OSError\('step 0 is not here'\)"):
+        profile(pipeline, 1, tier="edge")
+    with EdgeService([pipeline]) as edge, pytest.raises(ProfileError, match="step 0 is not here"):
+        edge.measure(1)
+    with pytest.raises(OSError, match="step 2"):
+        profile(pinned_tasks(Clock(), "d-e", Counter(), "e"), 1)
+    with pytest.raises(ValueError, match="moon"):
+        profile(pipeline, 1, tier="moon")
+    dropping = tasks([task(lambda x: DROP, name="drop", tier="device"), abs])
+    with pytest.raises(Dropped, match="give one that passes"):
+        profile(dropping, 1, tier="edge")
 
 
 def test_a_broken_clock_and_wrong_numbers() -> None:

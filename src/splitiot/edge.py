@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from splitiot import wire
 from splitiot.errors import LocalProtocolError, StepError
 from splitiot.observation import EdgeTimes
-from splitiot.pipeline import DROP, Pipeline, Runtime
+from splitiot.pipeline import DROP, Pipeline, Runtime, Tier
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
@@ -156,13 +156,19 @@ class EdgeService:
             Which one, if several are served.
         budget_s : float
             About how long it may take.
+
+        Raises
+        ------
+        ProfileError
+            A step that is pinned to the device does not run here, so nothing can be measured behind it. Devices learn
+            what this edge costs from its answers.
         """
         if pipeline is None:
             if len(self.pipelines) != 1:
                 raise LocalProtocolError(f"{len(self.pipelines)} pipelines are served: say which one to measure")
             (pipeline,) = self.pipelines
         runner = self._runner(pipeline)
-        made = profile(pipeline, sample, runner=runner, budget_s=budget_s)
+        made = profile(pipeline, sample, runner=runner, budget_s=budget_s, tier=Tier.EDGE)
         with self._lock:
             self._session.profiles[pipeline.digest] = made
         return made

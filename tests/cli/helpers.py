@@ -19,6 +19,7 @@ from splitiot.cli import main
 
 TARGETS = Path(__file__).parent / "targets"
 CHAIN = str(TARGETS / "chain.py")
+HARDWARE = str(TARGETS / "hardware.py")
 
 
 @frozen

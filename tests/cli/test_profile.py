@@ -11,7 +11,7 @@ import pytest
 import splitiot as si
 from splitiot.cli._target import load_target
 from splitiot.profiling import _measure
-from tests.cli.helpers import CHAIN, Cli, serving
+from tests.cli.helpers import CHAIN, HARDWARE, Cli, serving
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -42,6 +42,26 @@ def test_the_table(cli: Cli) -> None:
     assert "digest" in said.out
     shares = [float(word[:-1]) for row in lines.values() for word in row if word.endswith("%")]
     assert sum(shares) == pytest.approx(100, abs=0.5)
+
+
+def test_of_one_tier(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera")
+    assert cli("profile", HARDWARE, "--budget", 0.01, "--json").code == 3
+    words = ("profile", HARDWARE, "--budget", 0.01, "--tier")
+    heads = cli(*words, "device", "--json").document["heads_s"]
+    assert 0 < heads[1] < heads[2] < heads[3]
+    said = cli(*words, "edge", "--json")
+    assert (said.code, said.out) == (3, "")
+    assert "no accelerator" in said.err
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera accelerator")
+    assert cli(*words, "edge", "--json").code == 0
+
+
+@pytest.mark.extra("cli")
+def test_what_is_guessed_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera")
+    said = cli("profile", HARDWARE, "--budget", 0.01, "--tier", "device")
+    assert "only the other tier runs them: accelerator" in said.out
 
 
 @pytest.mark.extra("litert", "cli")

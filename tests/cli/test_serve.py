@@ -15,7 +15,7 @@ import pytest
 import splitiot as si
 from splitiot.models import save_bundle
 from splitiot.models._check import random_payload
-from tests.cli.helpers import CHAIN, TARGETS, Cli, process, serving
+from tests.cli.helpers import CHAIN, HARDWARE, TARGETS, Cli, process, serving
 
 POLICIES = TARGETS / "policies.py"
 WANTED = (8 * np.arange(64.0)) ** 2
@@ -66,6 +66,24 @@ def test_a_model_over_http_is_bit_exact(cli: Cli, model: Path, tmp_path: Path) -
             found.append({name: saved[name].tobytes() for name in saved})
     assert len(found[0]) == 2
     assert all(each == found[5] for each in found)
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_no_machine_has_what_the_other_one_has(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "accelerator")
+    with serving(HARDWARE) as (url, server):
+        monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera")
+        said = cli("run", HARDWARE, "--edge", url, "--count", 8, "--json")
+        server.send_signal(signal.SIGINT)
+        _, told = server.communicate(timeout=60)
+    assert said.code == 0, said.err
+    assert {line["cut"] for line in said.lines if "cut" in line} <= {1, 2}
+    assert "can't be measured" in told and "no camera" in told and "learn it from its answers" in told
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "accelerator")
+    said = cli("serve", HARDWARE, "--policy", "least-latency", "--port", 0)
+    assert said.code == 2
+    assert "no camera" in said.err
 
 
 @pytest.mark.extra("http")

@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         link, edge = _ask(arguments, target, console)
     if device is None or edge is None:
-        here = profile_target(target, runtime, console, budget_s=arguments.budget)
+        tier = None if device is edge else "device" if device is None else "edge"
+        here = profile_target(target, runtime, console, budget_s=arguments.budget, tier=tier)
         if arguments.save_profile:
             here.save(arguments.save_profile)
             console.note(f"profile kept in {arguments.save_profile}")
@@ -161,7 +162,14 @@ def load_profile(path: str, target: Target) -> TierProfile:
 
 
 def profile_target(
-    target: Target, runtime: Runtime, console: Console, *, seed: int = 0, budget_s: float = 2.0, heads: int = 8
+    target: Target,
+    runtime: Runtime,
+    console: Console,
+    *,
+    seed: int = 0,
+    budget_s: float = 2.0,
+    heads: int = 8,
+    tier: str | None = None,
 ) -> TierProfile:
     """Measure a target on this machine, with a progress bar; a noisy machine is told on stderr."""
     from splitiot.profiling import profile
@@ -173,7 +181,7 @@ def profile_target(
         Runner(target.pipeline, runtime=runtime) as runner,
         console.progress(f"measuring {target.name}") as tell,
     ):
-        return profile(target.pipeline, sample, runner=runner, budget_s=budget_s, heads=heads, progress=tell)
+        return profile(target.pipeline, sample, runner=runner, budget_s=budget_s, heads=heads, progress=tell, tier=tier)
 
 
 def _document(target: Target, plan: Plan, device: TierProfile, edge: TierProfile) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heads", type=at_least(1), choices=range(1, 9), default=8, metavar="N", help="to measure, 1..8 (default: 8)"
     )
+    words = "what this machine is, if steps are pinned to the other one: it can't run them, or should not"
+    parser.add_argument("--tier", choices=("device", "edge"), help=words)
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of a random input (default: 0)")
     add_model_arguments(parser)
     add_runtime_arguments(parser)
@@ -56,7 +58,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     console.need_rich()
     made = profile_target(
-        target, runtime, console, seed=arguments.seed, budget_s=arguments.budget, heads=arguments.heads
+        target,
+        runtime,
+        console,
+        seed=arguments.seed,
+        budget_s=arguments.budget,
+        heads=arguments.heads,
+        tier=arguments.tier,
     )
     if arguments.out is not None:
         made.save(arguments.out)
@@ -67,11 +75,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if console.json:
         console.data(made.to_dict())
     else:
-        _show(made, target, console)
+        _show(made, target, console, arguments.tier)
     return 0
 
 
-def _show(made: TierProfile, target: Target, console: Console) -> None:
+def _show(made: TierProfile, target: Target, console: Console, tier: str | None) -> None:
     from rich.text import Text
 
     pipeline, n = target.pipeline, made.n
@@ -99,6 +107,9 @@ def _show(made: TierProfile, target: Target, console: Console) -> None:
     columns = {"cut": "right", "step in front": "left end", "head ms": "right", "tail ms": "right", "share": "right"}
     console.print(Text(title, style="bold"), f"digest {made.digest}", f"machine {made.machine}", "")
     console.print(console.table(columns | {"": "left"}, rows), "")
+    guessed = [step.name for step in pipeline.steps if tier is not None and step.tier not in (None, tier)]
+    if guessed:
+        console.print(f"guessed, since only the other tier runs them: {', '.join(guessed)}")
     naive = "" if made.steps_s is None else f"; steps alone sum up to {milliseconds(float(made.steps_s.sum()))} ms"
     console.print(
         f"a further part costs {milliseconds(made.startup_s)} ms{naive}",

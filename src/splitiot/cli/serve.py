@@ -9,9 +9,9 @@ import argparse
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splitiot.cli._beside import token_of_parent
 from splitiot.cli._out import Console, Failed, Unusable, milliseconds
@@ -26,6 +26,11 @@ from splitiot.cli._target import (
     runtime_of,
 )
 from splitiot.cli.plan import profile_target
+from splitiot.errors import ProfileError
+
+if TYPE_CHECKING:
+    from splitiot.pipeline import Runtime
+    from splitiot.topology import TierProfile
 
 __all__ = ["add_arguments", "run"]
 
@@ -71,7 +76,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.need_rich()
     ready = False
     with _until_interrupted() as interrupted:
-        profiles = [] if arguments.no_profile else [profile_target(t, runtime, console) for t in targets]
+        profiles = [] if arguments.no_profile else _measure(targets, runtime, console, needed=policy is not None)
         measured = {p.digest: p.whole_s for p in profiles}
 
         def announce(port: int) -> None:
@@ -107,6 +112,19 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         f"{counters.busy} sent away, {counters.bad_frames} bad frames"
     )
     return 0
+
+
+def _measure(targets: Sequence[Target], runtime: Runtime, console: Console, *, needed: bool) -> list[TierProfile]:
+    """Measure what can be measured here."""
+    made = []
+    for target in targets:
+        try:
+            made.append(profile_target(target, runtime, console, tier="edge"))
+        except ProfileError as error:
+            if needed:
+                raise
+            console.note(f"{target.name}: {error}. Devices learn it from its answers")
+    return made
 
 
 def _check_openness(arguments: argparse.Namespace) -> None:

@@ -384,7 +384,7 @@ class Core:
         own = self.session.profile or self._cache.load(self.pipeline, self._info)
         if own is None:
             logger.info("measuring what the pipeline costs here")
-            own = measure(self.pipeline, sample, runner=self.runner)
+            own = measure(self.pipeline, sample, runner=self.runner, tier=Tier.DEVICE)
             self._cache.save(own, self.pipeline, self._info)
         return own
 

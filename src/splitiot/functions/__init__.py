@@ -6,9 +6,10 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from itertools import groupby, pairwise
 from platform import machine, python_version
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 from attrs import field, frozen
 
@@ -44,7 +45,7 @@ State: TypeAlias = Literal["none", "shared", "own"]
 
 @frozen
 class Task:
-    """One function as a step. Made by `task`.
+    """One function as a step, which can still be called. Made by `task`.
 
     Parameters
     ----------
@@ -77,9 +78,40 @@ class Task:
     def _read(self) -> Signature:
         return read(self.function, self.name, holds=self.resource is not None)
 
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        """Call the function."""
+        return self.function(*arguments, **more)
 
+
+@overload
 def task(
     function: Function,
+    *,
+    name: str | None = ...,
+    tier: Tier | str | None = ...,
+    state: State = ...,
+    resource: Resource | None = ...,
+    isolated: bool = ...,
+    timeout_s: float = ...,
+    max_bytes: int | None = ...,
+) -> Task: ...
+
+
+@overload
+def task(
+    *,
+    name: str | None = ...,
+    tier: Tier | str | None = ...,
+    state: State = ...,
+    resource: Resource | None = ...,
+    isolated: bool = ...,
+    timeout_s: float = ...,
+    max_bytes: int | None = ...,
+) -> Callable[[Function], Task]: ...
+
+
+def task(
+    function: Function | None = None,
     *,
     name: str | None = None,
     tier: Tier | str | None = None,
@@ -88,7 +120,7 @@ def task(
     isolated: bool = False,
     timeout_s: float = 30.0,
     max_bytes: int | None = None,
-) -> Task:
+) -> Task | Callable[[Function], Task]:
     """Make a step of a function, with a name, a pin, a set-up, or a state.
 
     A function with one parameter is given the value of the step before as it is; one with several parameters the items
@@ -97,8 +129,8 @@ def task(
 
     Parameters
     ----------
-    function : callable
-        It may return `splitiot.DROP` to drop the frame.
+    function : callable, optional
+        It may return `splitiot.DROP` to drop the frame. Left out, what comes back is a decorator.
     name : str, optional
         The function's own, unless given.
     tier : Tier or str, optional
@@ -132,7 +164,18 @@ def task(
     --------
     >>> task(lambda x: x + 1, name="increment", tier="device").tier
     <Tier.DEVICE: 'device'>
+
+    >>> @task(tier="edge")
+    ... def double(x):
+    ...     return 2 * x
+    >>> double.tier, double(21)
+    (<Tier.EDGE: 'edge'>, 42)
     """
+    if function is None:
+        return partial(
+            task, name=name, tier=tier, state=state, resource=resource, isolated=isolated, timeout_s=timeout_s,
+            max_bytes=max_bytes,
+        )  # fmt: skip
     if not callable(function):
         raise TypeError(f"a task is a function, got {type(function).__name__}: {function!r}")
     name = name or getattr(function, "__name__", "")
@@ -148,14 +191,7 @@ def task(
         raise CutError(f"timeout_s of task {name!r} must be a positive number of seconds, got {timeout_s}")
     if max_bytes is not None and not isolated:
         raise CutError(f"max_bytes of task {name!r} is for isolated tasks: only a process of its own can be limited")
-    made = Task(function, name, None if tier is None else Tier(tier), state, resource, isolated, timeout_s, max_bytes)
-    if isolated:
-        from splitiot.isolation import importable
-
-        for thing in (function, resource):
-            if thing is not None:
-                importable(thing)
-    return made
+    return Task(function, name, None if tier is None else Tier(tier), state, resource, isolated, timeout_s, max_bytes)
 
 
 def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sink = "device") -> TaskPipeline:
@@ -177,8 +213,8 @@ def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sin
     Raises
     ------
     CutError
-        No function, two with one name, or one without a name; one that can't take what the one before returns; or
-        nothing that may cross is left.
+        No function, two with one name, or one without a name; an isolated one that can't be imported; one that can't
+        take what the one before returns; or nothing that may cross is left.
 
     Examples
     --------
@@ -200,6 +236,10 @@ def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sin
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CutError(f"two tasks are called {', '.join(twice)}: give them names with task(function, name='...')")
+    for thing in [part for t in made if t.isolated for part in (t.function, t.resource) if part is not None]:
+        from splitiot.isolation import importable
+
+        importable(thing)
     for before, behind in pairwise(made):
         if why := behind.signature.unfit(before.signature.returns):
             raise CutError(f"task {behind.name!r} can't take what {before.name!r} returns: {why}")

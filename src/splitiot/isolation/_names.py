@@ -18,6 +18,8 @@ __all__ = ["LOADING", "importable", "load"]
 LOADING: Final[list[str]] = []
 """What this process, a child, is importing now."""
 
+_OF_TASK: Final = ".function"
+
 
 def importable(function: Callable[..., Any]) -> tuple[str, str]:
     """Return where another process finds a function.
@@ -55,6 +57,8 @@ def importable(function: Callable[..., Any]) -> tuple[str, str]:
     found = None if home is None else _attribute(home, name)
     if home is not None and _same(found, function):
         return _place(home, name), name
+    if home is not None and getattr(found, "function", None) is function:  # resize = task(resize, isolated=True)
+        return _place(home, name), name + _OF_TASK
     for module in (*([home] if home is not None else []), *list(sys.modules.values())):
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is function and attribute != "_":  # that is an interactive session's last value
@@ -77,12 +81,7 @@ def _attribute(module: types.ModuleType, name: str) -> Any:
 def _same(found: Any, function: Any) -> bool:
     if isinstance(found, types.MethodType):  # of a class: made anew each time
         return bool(found == function)
-    return found is function or _behind(found) is function
-
-
-def _behind(found: Any) -> Any:
-    """Return the function of a task: ``resize = task(resize, isolated=True)``."""
-    return found if callable(found) else getattr(found, "function", None)
+    return found is function
 
 
 def _place(module: types.ModuleType, name: str) -> str:
@@ -111,7 +110,9 @@ def _findable(name: str, path: str) -> bool:
 def load(where: str, name: str) -> Any:
     """Import what `importable` found."""
     module = _file(where) if os.path.isabs(where) else importlib.import_module(where)
-    found = _behind(_attribute(module, name))
+    found = _attribute(module, name)
+    if found is None and name.endswith(_OF_TASK):  # made a task under a script's guard only
+        found = _attribute(module, name.removesuffix(_OF_TASK))
     if found is None:
         raise ImportError(f"{where} has no {name}: does it stand under `if __name__ == '__main__':`?")
     return found

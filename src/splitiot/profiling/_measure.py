@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot.errors import Dropped, ProfileError
-from splitiot.pipeline import DROP, Payload, Pipeline, Runtime
+from splitiot.pipeline import DROP, Payload, Pipeline, Runtime, Tier
 from splitiot.profiling._bytes import crossing_bytes, payload_bytes
 from splitiot.profiling._curves import curve, fit_joints
-from splitiot.profiling._parts import profile_parts
+from splitiot.profiling._parts import GUESS_S, profile_parts
 from splitiot.profiling._times import Times
 from splitiot.runner import Runner
 from splitiot.topology import TierProfile
@@ -37,6 +37,7 @@ _ATTEMPTS: Final = 4
 
 _Runs: TypeAlias = dict[tuple[int, int], list[list[float]]]
 _WALKING: Final = 0.3  # the share of the progress
+_DROPPED: Final = "a task dropped the sample, so what is behind it can't be measured: give one that passes"
 
 
 class _Pass(msgspec.Struct, frozen=True):
@@ -60,6 +61,7 @@ def profile(
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[float], None] | None = None,
     machine: str | None = None,
+    tier: Tier | str | None = None,
 ) -> TierProfile:
     """Measure what a pipeline's parts cost on this machine.
 
@@ -67,7 +69,8 @@ def profile(
     less), it is measured again while the budget lasts; the steadiest attempt counts, or all of them together. What
     noise is left stands in the profile, and the logger ``splitiot`` warns if that is still 10 %.
 
-    Of a bundle only the parts that are there are measured; seconds elsewhere are guesses, which its device never uses.
+    Of a bundle only the parts that are there are measured, and with `tier` only the steps that this tier may run.
+    Seconds elsewhere are guesses, which no placement of this tier uses.
 
     Parameters
     ----------
@@ -90,6 +93,10 @@ def profile(
         Told the share that is done, 0..1.
     machine : str, optional
         Words for people; the operating system's name for it unless given.
+    tier : Tier or str, optional
+        What this machine is, for pipelines with steps that are pinned to the other one. The device then does not run
+        those of the edge; the edge runs those of the device once, since they make what the others take. Unless given,
+        all steps are run and measured.
 
     Returns
     -------
@@ -99,7 +106,8 @@ def profile(
     Raises
     ------
     ProfileError
-        A run took less than no time: the clock is broken.
+        A run took less than no time: the clock is broken. Or this is the edge, and a step that is pinned to the device
+        (a camera) does not run here.
     Dropped
         A task dropped the sample.
     ValueError
@@ -125,13 +133,18 @@ def profile(
         )  # fmt: skip
     runtime = None if runner is None else runner.runtime
     tell = progress or (lambda share: None)
+    span = first, stop = _span(pipeline, None if tier is None else Tier(tier))
     payload = pipeline.bind(sample)
-    walked = _walk(pipeline, runtime, payload, budget_s / 4, clock, tell)
+    if first == stop:  # all is the other tier's
+        tell(1.0)
+        return _guessed(pipeline, payload, runtime, machine)
+    payload = _payload_at(pipeline, runtime, payload, first)
+    walked = _walk(pipeline, runtime, payload, span, budget_s / 4, clock, tell)
     chosen = _spread_cuts(walked, heads)
     with Runner(pipeline, runtime=runtime, clock=clock) as own:
-        times = _steadiest(own, payload, chosen, repeats, budget_s, clock, tell)
+        times = _steadiest(own, payload, first, chosen, repeats, budget_s, clock, tell)
     made = _fit(pipeline, walked, times, runtime, machine)
-    if _noisy(times, pipeline.n):
+    if _noisy(times, span):
         from splitiot._log import logger
 
         logger.warning(
@@ -143,16 +156,44 @@ def profile(
     return made
 
 
+def _span(pipeline: Pipeline, tier: Tier | None) -> tuple[int, int]:
+    """Return the steps that a tier may run: from the first legal cut to the end, or from the start to the last one."""
+    cuts, others = pipeline.cuts, any(step.tier not in (None, tier) for step in pipeline.steps)
+    if tier is None or not others or not cuts:
+        return 0, pipeline.n
+    return (0, cuts[-1]) if tier is Tier.DEVICE else (cuts[0], pipeline.n)
+
+
+def _payload_at(pipeline: Pipeline, runtime: Runtime | None, payload: Payload, cut: int) -> Payload:
+    """Run the steps of the other tier, for what the ones behind them take."""
+    if cut == 0:
+        return payload
+    executable = pipeline.part(0, cut).open(runtime)
+    try:
+        result = executable(payload)
+    except Exception as error:
+        raise ProfileError(
+            f"what this edge costs can't be measured, since steps that only the device runs do not run here: {error!r}"
+        ) from error
+    finally:
+        executable.close()
+    if result is DROP:
+        raise Dropped(_DROPPED)
+    return pipeline.divide(cut, result)[0]
+
+
 def _walk(
     pipeline: Pipeline,
     runtime: Runtime | None,
     payload: Payload,
+    span: tuple[int, int],
     again_s: float,
     clock: Callable[[], float],
     tell: Callable[[float], None],
 ) -> _Pass:
     """Walk once, and up to twice more if that took less than `again_s`: then a slow moment in one does not count."""
-    cuts = sorted({0, pipeline.n, *pipeline.cuts})
+    first, stop = span
+    cuts = sorted({first, stop, *(cut for cut in pipeline.cuts if first <= cut <= stop)})
     runs: _Runs = {piece: [] for piece in pairwise(cuts)}
     began_s = clock()
     for done in range(_WALKS):
@@ -174,13 +215,14 @@ def _walk_once(
     tell: Callable[[float], None],
 ) -> tuple[dict[int, int], int]:
     """Run from legal cut to legal cut: payloads and their bytes at each, and each piece's seconds."""
-    sizes, result_bytes = {0: payload_bytes(payload)}, 0
+    first, last = next(iter(runs))[0], list(runs)[-1][1]
+    sizes, result_bytes = {first: payload_bytes(payload)}, 0
     kept: Payload = None
     for (start, stop), took in runs.items():
         executable = pipeline.part(start, stop).open(runtime)  # one at a time: many together are large
         try:
             if executable(payload) is DROP:  # the first run fills caches
-                raise Dropped("a task dropped the sample, so what is behind it can't be measured: give one that passes")
+                raise Dropped(_DROPPED)
             seconds: list[float] = []
             while _goes_on(seconds):
                 began_s = clock()
@@ -195,7 +237,7 @@ def _walk_once(
         if stop == pipeline.n:
             result_bytes = max(payload_bytes(payload), payload_bytes(kept))
         sizes[stop] = payload_bytes(payload)
-        tell(_WALKING * stop / pipeline.n)
+        tell(_WALKING * (stop - first) / (last - first))
     return sizes, result_bytes
 
 
@@ -212,10 +254,10 @@ def _checked(seconds: float, start: int, stop: int) -> float:
 
 
 def _spread_cuts(walked: _Pass, heads: int) -> list[int]:
-    """Choose the cuts to measure: n, the ones at both ends, others at about equal shares of the work."""
-    inner, n = walked.cuts[1:-1], walked.cuts[-1]
+    """Choose the cuts to measure: the end, the ones at both ends, others at about equal shares of the work."""
+    inner, end = walked.cuts[1:-1], walked.cuts[-1]
     if len(inner) <= heads - 1:
-        return [*inner, n]
+        return [*inner, end]
     done = np.cumsum(walked.pieces_s)
     whole = float(done[-1])
     shares = done[:-1] / whole if whole > 0 else np.linspace(0, 1, len(inner) + 2)[1:-1]
@@ -225,12 +267,13 @@ def _spread_cuts(walked: _Pass, heads: int) -> list[int]:
     for goal in np.arange(1, between) / between:
         left = [index for index, cut in enumerate(inner) if cut not in picked]
         picked.add(inner[min(left, key=lambda index: abs(float(shares[index] - goal)))])
-    return [*sorted(picked), n]
+    return [*sorted(picked), end]
 
 
 def _steadiest(
     runner: Runner,
     payload: Payload,
+    first: int,
     chosen: Sequence[int],
     repeats: int,
     budget_s: float,
@@ -238,9 +281,9 @@ def _steadiest(
     tell: Callable[[float], None],
 ) -> Times:
     """Measure; where that was noisy, again while the budget lasts. Return what was measured most steadily."""
-    pipeline, n = runner.pipeline, runner.pipeline.n
-    payloads = {0: payload}
-    parts = [(0, cut) for cut in chosen] + [(cut, n) for cut in chosen if cut < n]
+    pipeline, end = runner.pipeline, chosen[-1]
+    payloads = {first: payload}
+    parts = [(first, cut) for cut in chosen] + [(cut, end) for cut in chosen if cut < end]
 
     def once(start: int, stop: int) -> tuple[Payload, float]:
         owner = (start, stop)  # each part's state for itself
@@ -256,7 +299,7 @@ def _steadiest(
 
     for start, stop in parts:  # heads first: they make what the tails take
         result, _ = once(start, stop)
-        if stop < n:
+        if stop < end:
             payloads[stop] = pipeline.divide(stop, result)[0]
     began_s = clock()
     told = _WALKING
@@ -280,7 +323,7 @@ def _steadiest(
     first_s = clock() - began_s
     least_s = first_s * min(1.0, _LEAST_ROUNDS / len(best.speeds))  # of 3 rounds
     for _ in range(1, _ATTEMPTS):
-        if not _noisy(best, n) or clock() - began_s + least_s > budget_s:
+        if not _noisy(best, (first, end)) or clock() - began_s + least_s > budget_s:
             break
         again = attempt(min(budget_s, clock() - began_s + first_s))
         every = {part: [*rounds, *again[part]] for part, rounds in every.items()}
@@ -289,36 +332,54 @@ def _steadiest(
     return best
 
 
-def _noisy(times: Times, n: int) -> bool:
-    return times.noise > NOISY and times.noise * times.seconds((0, n)) > _CLOCK_S
+def _noisy(times: Times, span: tuple[int, int]) -> bool:
+    return times.noise > NOISY and times.noise * times.seconds(span) > _CLOCK_S
 
 
 def _fit(pipeline: Pipeline, walked: _Pass, times: Times, runtime: Runtime | None, machine: str | None) -> TierProfile:
-    n = pipeline.n
     cuts, pieces = walked.cuts, len(walked.pieces_s)
+    first, stop = cuts[0], cuts[-1]
     at = {cut: index for index, cut in enumerate(cuts)}  # cuts -> number of pieces
     crossed = [float(walked.sent_bytes[cut]) for cut in cuts[1:-1]]
     measured = {part: times.seconds(part) for part in times.parts}
     joints = fit_joints(walked.pieces_s, crossed, {(at[i], at[j]): s for (i, j), s in measured.items()})
-    whole = measured[0, n]
+    whole = measured[first, stop]
     heads = curve(
-        joints.heads_s(walked.pieces_s, crossed), {at[j]: s for (i, j), s in measured.items() if i == 0}, whole
+        joints.heads_s(walked.pieces_s, crossed), {at[j]: s for (i, j), s in measured.items() if i == first}, whole
     )
     tails = curve(
         joints.heads_s(walked.pieces_s[::-1], crossed[::-1]),
-        {pieces - at[i]: s for (i, j), s in measured.items() if j == n},
+        {pieces - at[i]: s for (i, j), s in measured.items() if j == stop},
         whole,
     )
-    startup = min(times.startup_s(n), *measured.values())
+    startup = min(times.startup_s((first, stop)), *measured.values())
     sent, returned = crossing_bytes(pipeline, walked.sent_bytes, walked.result_bytes)
+    steps = np.diff(np.interp(np.arange(first, stop + 1), cuts, [0.0, *np.cumsum(walked.pieces_s)]))
+    # the steps that this tier may not run are guessed to be like the others: another tier may take this for a start
+    before, behind = np.full(first, steps.mean()), np.full(pipeline.n - stop, steps.mean())
+    heads_s = _longer(before, _at_every_cut(cuts, [startup, *heads]), behind)
+    tails_s = _longer(behind, _at_every_cut([stop + first - cut for cut in reversed(cuts)], [startup, *tails]), before)
     return TierProfile(
         pipeline.digest,
-        _at_every_cut(cuts, [startup, *heads]).tolist(),
-        _at_every_cut([n - cut for cut in reversed(cuts)], [startup, *tails])[::-1].tolist(),
+        heads_s.tolist(),
+        tails_s[::-1].tolist(),
         startup_s=startup,
         spread=times.spread,
         noise=times.noise,
-        steps_s=np.diff(np.interp(np.arange(n + 1), cuts, [0.0, *np.cumsum(walked.pieces_s)])).tolist(),
+        steps_s=[*before, *steps, *behind],
+        sent_bytes=sent,
+        returned_bytes=returned,
+        runtime=pipeline.runtime_info(runtime),
+        machine=platform.platform(terse=True) if machine is None else machine,
+    )
+
+
+def _guessed(pipeline: Pipeline, payload: Payload, runtime: Runtime | None, machine: str | None) -> TierProfile:
+    (cut,) = pipeline.cuts
+    sent, returned = crossing_bytes(pipeline, {cut: payload_bytes(payload) if cut == 0 else 0}, 0)
+    return TierProfile.from_steps(
+        pipeline.digest,
+        [GUESS_S] * pipeline.n,
         sent_bytes=sent,
         returned_bytes=returned,
         runtime=pipeline.runtime_info(runtime),
@@ -328,6 +389,15 @@ def _fit(pipeline: Pipeline, walked: _Pass, times: Times, runtime: Runtime | Non
 
 def _at_every_cut(cuts: Sequence[int], seconds: Sequence[float]) -> NDArray[np.float64]:
     """Spread seconds at legal cuts over all of them; an empty part costs nothing."""
-    every: NDArray[np.float64] = np.interp(np.arange(cuts[-1] + 1), cuts, seconds)
+    every: NDArray[np.float64] = np.interp(np.arange(cuts[0], cuts[-1] + 1), cuts, seconds)
     every[0] = 0.0
     return np.maximum.accumulate(every)
+
+
+def _longer(
+    before: NDArray[np.float64], curve: NDArray[np.float64], behind: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Lengthen a curve by steps at both ends."""
+    start = np.concatenate([[0.0], np.cumsum(before)])
+    middle = start[-1] + curve
+    return np.concatenate([start[:-1], middle, middle[-1] + np.cumsum(behind)])

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from splitiot.pipeline import Payload, Pipeline
 from splitiot.runner import Runner
 from splitiot.topology import TierProfile
 
-__all__ = ["profile_parts"]
+__all__ = ["GUESS_S", "profile_parts"]
 
 _LEAST_ROUNDS = 3
-_GUESS_S = 1e-3  # a step, where no head at all is here
+GUESS_S: Final = 1e-3  # a step, where nothing of it can be measured here
 _SIGMA = 1.4826  # median absolute deviation of a normal distribution -> its sigma
 
 
@@ -127,7 +127,7 @@ def _curves(n: int, middle: dict[tuple[int, int], float]) -> tuple[NDArray[np.fl
     known = sorted((stop, seconds) for (start, stop), seconds in middle.items() if start == 0)
     stops, seconds = [0, *(c for c, _ in known)], [0.0, *(s for _, s in known)]
     if stops[-1] < n:
-        stops, seconds = [*stops, n], [*seconds, seconds[-1] * n / stops[-1] if stops[-1] else _GUESS_S * n]
+        stops, seconds = [*stops, n], [*seconds, seconds[-1] * n / stops[-1] if stops[-1] else GUESS_S * n]
     heads: NDArray[np.float64] = np.interp(at, stops, np.maximum.accumulate(seconds))
     whole = float(heads[-1])
     back = sorted((start, s) for (start, stop), s in middle.items() if start > 0)

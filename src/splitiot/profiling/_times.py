@@ -75,13 +75,13 @@ class Times:
         """Return a part's typical seconds: rounds in which all was slow are set right by as much."""
         return median(self._seconds[part].tolist())
 
-    def startup_s(self, n: int) -> float:
+    def startup_s(self, whole: tuple[int, int]) -> float:
         """Return what a second part costs: head + tail - whole, compared within each round."""
-        whole = self._seconds[0, n]
+        first, end = whole
         extra = [
-            self._seconds[0, start] + tail - whole
+            self._seconds[first, start] + tail - self._seconds[whole]
             for (start, stop), tail in self._seconds.items()
-            if stop == n and start > 0 and (0, start) in self._seconds
+            if stop == end and (first, start) in self._seconds
         ]
         return max(0.0, float(np.median(extra))) if extra else 0.0
 
