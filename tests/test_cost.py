@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from splitiot.cost import Costs, Power, costs
 from splitiot.errors import CutError, Infeasible, ProfileError
-from splitiot.functions import tasks
+from splitiot.functions import task, tasks
 from splitiot.pipeline import Tier
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
@@ -277,3 +277,14 @@ def test_profiles_of_another_pipeline_are_refused() -> None:
     mine = TierProfile.from_steps(pipeline.digest, [0.5])
     with pytest.raises(ValueError, match="two tiers"):
         costs(pipeline, Topology([mine, mine, mine], [Link(0.01, 1e3, 1e3)] * 2))
+
+
+def test_bytes_that_one_tier_could_not_measure_are_the_other_one_s() -> None:
+    pipeline = tasks([task(abs, tier="device"), float, task(round, tier="edge")])
+    device = TierProfile.from_steps(pipeline.digest, [1, 1, 1], sent_bytes=[0, 9, 18, 0], returned_bytes=[0, 0, 0, 0])
+    edge = TierProfile.from_steps(pipeline.digest, [1, 1, 1], sent_bytes=[0, 8, 8, 0], returned_bytes=[0, 5, 5, 0])
+    found = costs(pipeline, Topology([device, edge], [Link(0, 1, 1)]))
+    assert found.cuts.tolist() == [1, 2]
+    assert found.sent_bytes.tolist() == [9, 18]
+    assert found.returned_bytes.tolist() == [5, 5]
+    assert costs(pipeline, Topology([device, device], [Link(0, 1, 1)])).returned_bytes.tolist() == [0, 0]

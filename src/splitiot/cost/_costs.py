@@ -1,51 +1,47 @@
-"""What every legal placement would cost: one row a placement, all rows at once.
-
-Latency is linear in what is believed about tiers and link, so the table is built once, and new beliefs are
-one matrix product away::
-
-    latency_s = device_s * device factor + edge_s * edge factor
-              + sent_bytes / up + returned_bytes / down + exchanges * (rtt_s + wait_s)
-
-A placement's row is the same whatever is believed or forbidden: a mask never renumbers. Frames' own headers
-count as part of the round trip of a tiny message.
-"""
+"""A table of costs: columns, beliefs and masks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from splitiot.errors import CutError, Infeasible, ProfileError
+from splitiot.errors import CutError, Infeasible
 from splitiot.pipeline import Pipeline, Placement
-from splitiot.topology import Link, TierProfile, Topology
+from splitiot.topology import Link
 
 __all__ = [
-    "AtMost",
-    "Constraint",
+    "CODECS",
+    "DEVICE",
+    "DOWN",
+    "EDGE",
+    "RTT",
+    "UP",
+    "WAIT",
     "Costs",
+    "Floats",
     "Objective",
     "Power",
-    "StepsOnDevice",
-    "costs",
-    "met",
-    "most_local",
+    "Table",
+    "checked_factors",
+    "checked_wait",
+    "frozen_mask",
     "name_of",
 ]
 
 Floats: TypeAlias = NDArray[np.float64]
 
 # columns of the terms
-_DEVICE: Final = 0
-_EDGE: Final = 1
-_UP: Final = 2
-_DOWN: Final = 3
-_RTT: Final = 4
-_WAIT: Final = 5
+DEVICE: Final = 0
+EDGE: Final = 1
+UP: Final = 2
+DOWN: Final = 3
+RTT: Final = 4
+WAIT: Final = 5
 
 CODECS: Final = ("raw",)
 
@@ -76,7 +72,7 @@ class Power:
 
 
 @frozen(eq=False)
-class _Table:
+class Table:
     """What does not change with beliefs."""
 
     pipeline: Pipeline
@@ -94,7 +90,7 @@ class _Table:
     @in_turn.default
     def _find(self) -> NDArray[np.bool_] | None:
         found = np.array([self.pipeline.remembers_from(placement.cut) for placement in self.placements])
-        found &= self.terms[:, _RTT] > 0
+        found &= self.terms[:, RTT] > 0
         return found if found.any() else None
 
 
@@ -112,7 +108,7 @@ class Costs:
     """Which rows are allowed, shape (rows,), bool."""
 
     def __init__(
-        self, table: _Table, beliefs: Floats, mask: NDArray[np.bool_], penalty: Floats, terms: Floats | None = None
+        self, table: Table, beliefs: Floats, mask: NDArray[np.bool_], penalty: Floats, terms: Floats | None = None
     ) -> None:
         self._table = table
         self._terms = table.terms if terms is None else terms
@@ -137,7 +133,7 @@ class Costs:
 
         Examples
         --------
-        >>> from splitiot import tasks
+        >>> from splitiot import TierProfile, Topology, costs, tasks
         >>> def double(x): return 2 * x
         >>> pipeline = tasks([double])
         >>> sizes = dict(sent_bytes=[100, 0], returned_bytes=[50, 0])
@@ -149,12 +145,12 @@ class Costs:
         """
         beliefs = self._beliefs.copy()
         if factors is not None:
-            beliefs[_DEVICE], beliefs[_EDGE] = _checked_factors(factors)
+            beliefs[DEVICE], beliefs[EDGE] = checked_factors(factors)
         if link is not None:
-            beliefs[_UP], beliefs[_DOWN] = 1 / link.up_bytes_per_s, 1 / link.down_bytes_per_s
-            beliefs[_RTT] = link.rtt_s
+            beliefs[UP], beliefs[DOWN] = 1 / link.up_bytes_per_s, 1 / link.down_bytes_per_s
+            beliefs[RTT] = link.rtt_s
         if wait_s is not None:
-            beliefs[_WAIT] = _checked_wait(wait_s)
+            beliefs[WAIT] = checked_wait(wait_s)
         return Costs(self._table, beliefs, self.mask, self._penalty, self._terms)
 
     def with_beliefs(self, vector: Floats) -> Costs:
@@ -176,8 +172,8 @@ class Costs:
             Of [0, k) on the device and [k, n) on the edge.
         """
         terms = self._terms.copy()
-        terms[:, _DEVICE] = heads_s[self._table.cuts]
-        terms[:, _EDGE] = tails_s[self._table.cuts]
+        terms[:, DEVICE] = heads_s[self._table.cuts]
+        terms[:, EDGE] = tails_s[self._table.cuts]
         return Costs(self._table, self._beliefs, self.mask, self._penalty, terms)
 
     def under(self, vectors: Floats, objective: Objective = "latency_s") -> Floats:
@@ -205,7 +201,7 @@ class Costs:
         mask = np.asarray(mask, dtype=np.bool_)
         if mask.shape != self.mask.shape:
             raise ValueError(f"a mask for these costs has shape {self.mask.shape}, got {mask.shape}")
-        return Costs(self._table, self._beliefs, *_frozen_mask(self.mask & mask), self._terms)
+        return Costs(self._table, self._beliefs, *frozen_mask(self.mask & mask), self._terms)
 
     @property
     def beliefs(self) -> Floats:
@@ -312,42 +308,42 @@ class Costs:
     @property
     def device_s(self) -> Floats:
         """Seconds of computing on the device."""
-        return self._term(_DEVICE)
+        return self._term(DEVICE)
 
     @property
     def edge_s(self) -> Floats:
         """Seconds of computing on the edge."""
-        return self._term(_EDGE)
+        return self._term(EDGE)
 
     @property
     def up_s(self) -> Floats:
         """Seconds of sending, without the round trip."""
-        return self._term(_UP)
+        return self._term(UP)
 
     @property
     def down_s(self) -> Floats:
         """Seconds of receiving, without the round trip."""
-        return self._term(_DOWN)
+        return self._term(DOWN)
 
     @property
     def rtt_s(self) -> Floats:
         """Seconds of the round trip, 0 where nothing is exchanged."""
-        return self._term(_RTT)
+        return self._term(RTT)
 
     @property
     def wait_s(self) -> Floats:
         """Seconds on the edge without being computed, 0 where nothing is exchanged."""
-        return self._term(_WAIT)
+        return self._term(WAIT)
 
     @property
     def sent_bytes(self) -> Floats:
         """Bytes of the payload that goes up."""
-        return _read_only(self._terms[:, _UP])
+        return _read_only(self._terms[:, UP])
 
     @property
     def returned_bytes(self) -> Floats:
         """Bytes of the payload that comes back."""
-        return _read_only(self._terms[:, _DOWN])
+        return _read_only(self._terms[:, DOWN])
 
     @property
     def in_turn(self) -> bool:
@@ -357,7 +353,7 @@ class Costs:
     @property
     def exchanges(self) -> NDArray[np.bool_]:
         """Which rows need the edge."""
-        return self._terms[:, _RTT] > 0
+        return self._terms[:, RTT] > 0
 
     def _term(self, column: int) -> Floats:
         result: Floats = self._terms[:, column] * self._beliefs[column]
@@ -426,175 +422,13 @@ Objective: TypeAlias = Literal["latency_s", "period_s", "energy_j"] | Callable[[
 """What to make small: a column, or a callable that makes one number a row (NaN and inf: never)."""
 
 
-Constraint: TypeAlias = Callable[[Costs], NDArray[np.bool_]]
-"""Which rows are permitted: one bool a row."""
-
-
-@frozen
-class AtMost:
-    """A constraint: a column of the costs is not larger than a value.
-
-    Parameters
-    ----------
-    column : str
-        ``"latency_s"``, ``"period_s"``, ``"energy_j"``, ``"device_s"``, ``"sent_bytes"``, ... of `Costs`.
-    value : float
-    """
-
-    column: str
-    value: float
-
-    def __attrs_post_init__(self) -> None:
-        if not isinstance(getattr(Costs, self.column, None), property):
-            raise ValueError(f"{self.column!r} is no column of Costs, such as latency_s, energy_j or sent_bytes")
-        if math.isnan(self.value):
-            raise ValueError(f"{self.column} can't be at most NaN")
-
-    def __call__(self, costs: Costs) -> NDArray[np.bool_]:
-        permitted: NDArray[np.bool_] = getattr(costs, self.column) <= self.value
-        return permitted
-
-    def __str__(self) -> str:
-        return f"{self.column} <= {self.value:.4g}"
-
-
-@frozen
-class StepsOnDevice:
-    """A constraint: at least so many steps run on the device, since what enters them must not leave it.
-
-    Parameters
-    ----------
-    least : int
-    """
-
-    least: int
-
-    def __call__(self, costs: Costs) -> NDArray[np.bool_]:
-        permitted: NDArray[np.bool_] = costs.cuts >= self.least
-        return permitted
-
-    def __str__(self) -> str:
-        return f"{self.least} steps or more on the device"
-
-
-def met(constraints: Iterable[Constraint], costs: Costs) -> NDArray[np.bool_]:
-    """Return the allowed rows that meet all constraints, shape (rows,)."""
-    mask = costs.mask
-    for constraint in constraints:
-        mask = mask & constraint(costs)
-    return mask
-
-
-def most_local(costs: Costs) -> Floats:
-    """As an objective: the more steps on the device, the better."""
-    return -costs.cuts.astype(np.float64)
-
-
 def name_of(objective: Objective) -> str:
     """Return the words for an objective in messages."""
     return objective if isinstance(objective, str) else getattr(objective, "__name__", repr(objective))
 
 
-def costs(
-    pipeline: Pipeline,
-    topology: Topology,
-    *,
-    parts: Iterable[tuple[int, int]] | None = None,
-    factors: Sequence[float] = (1.0, 1.0),
-    wait_s: float = 0.0,
-    power: Power | None = None,
-) -> Costs:
-    """Work out what every legal placement of a pipeline would cost.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-    topology : Topology
-        Two tiers: device and edge.
-    parts : iterable of (start, stop), optional
-        The parts that the device has; placements that need others are masked. All, unless given.
-    factors : (float, float)
-        How many times slower than their profiles device and edge are.
-    wait_s : float
-        Seconds that a request spends on the edge without being computed.
-    power : Power, optional
-        For ``energy_j``.
-
-    Raises
-    ------
-    ProfileError
-        The profiles are of another pipeline, or bytes that only a run can tell were not measured.
-    ValueError
-        There are more than two tiers, or a number is out of range.
-
-    Examples
-    --------
-    >>> from splitiot import tasks
-    >>> def double(x): return 2 * x
-    >>> def increment(x): return x + 1
-    >>> pipeline = tasks([double, increment])
-    >>> sizes = dict(sent_bytes=[8, 8, 0], returned_bytes=[8, 8, 0])
-    >>> slow = TierProfile.from_steps(pipeline.digest, [0.5, 0.5], **sizes)
-    >>> link = Link(rtt_s=0.1, up_bytes_per_s=1000, down_bytes_per_s=1000)
-    >>> table = costs(pipeline, Topology(tiers=[slow, slow.scaled(0.1)], links=[link]))
-    >>> table.cuts.tolist(), table.latency_s.round(3).tolist()
-    ([0, 1, 2], [0.216, 0.666, 1.0])
-    """
-    if len(topology.tiers) != 2:
-        raise ValueError(f"this version places on two tiers, the topology has {len(topology.tiers)}")
-    device, edge = topology.tiers
-    for tier in topology.tiers:
-        if tier.digest != pipeline.digest or tier.n != pipeline.n:
-            raise ProfileError(
-                f"a profile is of pipeline {tier.digest[:12]} with {tier.n} steps, "
-                f"not of {pipeline.digest[:12]} with {pipeline.n}: profile this one"
-            )
-    placements = tuple(Placement((cut,), (codec,)) for cut in pipeline.cuts for codec in CODECS)
-    if not placements:
-        raise Infeasible("this pipeline has no legal cut at all: " + "; ".join(set(pipeline.refused.values())))
-    cuts = np.array([p.cut for p in placements], dtype=np.int64)
-    terms = np.zeros((len(placements), 6))
-    terms[:, _DEVICE] = device.heads_s[cuts]
-    terms[:, _EDGE] = edge.tails_s[cuts]
-    for row, placement in enumerate(placements):
-        cut = placement.cut
-        if cut == pipeline.n and pipeline.sink == "device":
-            continue  # nothing is exchanged
-        terms[row, _UP] = _crossing(pipeline.boundary(cut).nbytes, "sent_bytes", cut, topology.tiers)
-        terms[row, _DOWN] = _crossing(pipeline.returned(cut).nbytes, "returned_bytes", cut, topology.tiers)
-        terms[row, _RTT] = terms[row, _WAIT] = 1.0
-    terms.flags.writeable = cuts.flags.writeable = False
-    mask = np.ones(len(placements), dtype=np.bool_)
-    if parts is not None:
-        has = {(int(start), int(stop)) for start, stop in parts}
-        mask = np.array([cut == 0 or (0, cut) in has for cut in cuts.tolist()])
-    link = topology.links[0]
-    beliefs = np.array(
-        [
-            *_checked_factors(factors),
-            1 / link.up_bytes_per_s,
-            1 / link.down_bytes_per_s,
-            link.rtt_s,
-            _checked_wait(wait_s),
-        ]
-    )
-    return Costs(_Table(pipeline, placements, cuts, terms, power), beliefs, *_frozen_mask(mask))
-
-
-def _crossing(known: int | None, column: str, cut: int, tiers: Sequence[TierProfile]) -> float:
-    if known is not None:
-        return float(known)
-    for tier in tiers:
-        measured: Floats | None = getattr(tier, column)
-        if measured is not None:
-            return float(measured[cut])
-    raise ProfileError(
-        f"nobody knows the bytes at cut {cut}: the profiles have no {column}. "
-        "Measure them: splitiot.profile(pipeline, sample)"
-    )
-
-
-def _frozen_mask(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Floats]:
+def frozen_mask(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Floats]:
+    """Return a mask and what to add to forbidden rows, neither to be changed any more."""
     penalty = np.where(mask, 0.0, math.inf)
     mask.flags.writeable = penalty.flags.writeable = False
     return mask, penalty
@@ -606,14 +440,16 @@ def _read_only(array: Floats) -> Floats:
     return view
 
 
-def _checked_factors(factors: Sequence[float]) -> tuple[float, float]:
+def checked_factors(factors: Sequence[float]) -> tuple[float, float]:
+    """Return both factors, or say what is wrong with them."""
     device, edge = (float(f) for f in factors)
     if not (0 < device < math.inf and 0 < edge < math.inf):
         raise ValueError(f"factors must be finite numbers > 0, got {device} and {edge}")
     return device, edge
 
 
-def _checked_wait(wait_s: float) -> float:
+def checked_wait(wait_s: float) -> float:
+    """Return the seconds, or say what is wrong with them."""
     wait_s = float(wait_s)
     if not 0 <= wait_s < math.inf:
         raise ValueError(f"wait_s must be a finite number >= 0, got {wait_s}")
