@@ -1,0 +1,46 @@
+"""What is cut: a pipeline of n steps, its cuts, and what is alive at each of them.
+
+A cut is the number of steps on the device: at 0 everything runs on the edge, at n everything runs locally.
+"""
+
+from __future__ import annotations
+
+from splitiot.pipeline._chain import Chain
+from splitiot.pipeline._pipeline import Pipeline
+from splitiot.pipeline._runtime import Executable, Kernels, Part, Runtime, RuntimeInfo
+from splitiot.pipeline._values import (
+    DROP,
+    NOTHING,
+    UNTYPED,
+    Boundary,
+    Drop,
+    Payload,
+    Placement,
+    Sink,
+    Step,
+    TensorSpec,
+    Tier,
+    pinned,
+)
+
+__all__ = [
+    "DROP",
+    "NOTHING",
+    "UNTYPED",
+    "Boundary",
+    "Chain",
+    "Drop",
+    "Executable",
+    "Kernels",
+    "Part",
+    "Payload",
+    "Pipeline",
+    "Placement",
+    "Runtime",
+    "RuntimeInfo",
+    "Sink",
+    "Step",
+    "TensorSpec",
+    "Tier",
+    "pinned",
+]

@@ -1,0 +1,92 @@
+"""Parts, and what runs them."""
+
+from __future__ import annotations
+
+import abc
+from typing import Literal, Protocol, TypeAlias
+
+from attrs import frozen
+
+from splitiot.pipeline._values import Boundary, Payload
+
+__all__ = ["Executable", "Kernels", "Part", "Runtime", "RuntimeInfo"]
+
+Kernels: TypeAlias = Literal["default", "no-delegate", "reference"]
+"""Which kernels an interpreter uses: with its default delegate (XNNPACK), without one, or the reference ones."""
+
+
+@frozen
+class Runtime:
+    """What a part shall be run with.
+
+    Parameters
+    ----------
+    name : str
+        ``"auto"``, ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
+    kernels : {"default", "no-delegate", "reference"}
+    threads : int
+    """
+
+    name: str = "auto"
+    kernels: Kernels = "default"
+    threads: int = 1
+
+
+@frozen
+class RuntimeInfo:
+    """What a part is really run with. Results agree bit for bit only where all four are the same."""
+
+    name: str
+    version: str
+    kernels: str
+    machine: str
+
+
+class Executable(Protocol):
+    """An opened part. Not thread-safe: one thread at a time.
+
+    One that runs its steps one by one may have a method ``stepwise(payload, lap)`` as well: it runs once, and calls
+    ``lap()`` behind each step, so that they can be timed singly. One that is still good when a run raised may say so
+    with an attribute ``survives = True``; others are closed then.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, in bytes (an estimate)."""
+
+    def __call__(self, payload: Payload, /) -> Payload:
+        """Run once. The result owns its memory: the next run does not change it."""
+
+    def reset(self) -> None:
+        """Forget state kept between runs."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class Part(abc.ABC):
+    """Steps [start, stop) of a pipeline, runnable.
+
+    Attributes
+    ----------
+    start, stop : int
+    inputs, outputs : Boundary
+        What it takes and what it gives. ``outputs`` holds the results produced inside as well.
+    """
+
+    start: int
+    stop: int
+    inputs: Boundary
+    outputs: Boundary
+
+    @abc.abstractmethod
+    def open(self, runtime: Runtime | None = None) -> Executable:
+        """Make it ready to run, with `runtime` where it needs one."""
+
+    def run(self, payload: Payload, runtime: Runtime | None = None) -> Payload:
+        """Open, run once and close. For many runs use a `splitiot.Runner`."""
+        executable = self.open(runtime)
+        try:
+            return executable(payload)
+        finally:
+            executable.close()
