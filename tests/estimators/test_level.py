@@ -77,6 +77,21 @@ def test_usual_is_the_average_of_levels_that_held() -> None:
     assert math.exp(level.usual) == pytest.approx(8.0**0.3, rel=0.1)
 
 
+def test_what_is_known_is_usual_until_another_level_held() -> None:
+    level = Level()
+    level.start(known=True)
+    for _ in range(4):
+        level.update(math.log(30.0))
+        assert level.usual == 0.0
+    level.update(math.log(30.0))
+    assert level.samples == 5
+    assert math.exp(level.usual) == pytest.approx(30.0)
+    restored = Level()
+    restored.start(known=True)
+    restored.restore(level.snapshot())
+    assert restored.usual == level.usual
+
+
 def test_a_level_that_is_told_to_have_held_is_usual() -> None:
     level = Level()
     level.start(0.0, held=True)

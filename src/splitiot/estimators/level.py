@@ -42,7 +42,8 @@ class Level:
     log : float
         Logarithm of the level.
     usual : float
-        Logarithm of the average level of those that held; of the first one until there was another.
+        Logarithm of the average level of those that held; until there was one that of the start, where that was known,
+        else of the first.
     samples : int
         How many the level rests on, since the last drift.
     drifts : int
@@ -53,6 +54,7 @@ class Level:
     __slots__ = (
         "_detector",
         "_deviation",
+        "_known",
         "_make",
         "_part",
         "_pending",
@@ -75,9 +77,13 @@ class Level:
         self.drifts = 0
         self.start()
 
-    def start(self, log: float = 0.0, *, held: bool = False) -> None:
-        """Begin at a level, as if there had been no sample, or as if it had `held` for some."""
+    def start(self, log: float = 0.0, *, held: bool = False, known: bool = False) -> None:
+        """Begin at a level, as if there had been no sample, or as if it had `held` for some.
+
+        A `known` one was measured by somebody: it is what is usual until another one has held.
+        """
         self.log = self.usual = log
+        self._known = known
         self.samples = _HELD if held else 0
         self.drift_detected = False
         self._deviation = 0.0
@@ -120,7 +126,7 @@ class Level:
             self.samples += 1
             self.log += off * max(self.alpha, 1 / self.samples)
         self._deviation += self.alpha * (abs(off) - self._deviation)
-        if self.drifts == 0 and self.samples < _HELD:
+        if self.drifts == 0 and (self.samples == _HELD if self._known else self.samples < _HELD):
             self.usual = self.log
         return True
 

@@ -99,7 +99,7 @@ class TierEstimator:
     def set_profile(self, profile: TierProfile) -> None:
         """Start again from another profile, at factor 1."""
         self.profile = profile
-        self._level.start()
+        self._level.start(known=True)
         self._value = 1.0
         self._last_s = -math.inf
         self._counts: NDArray[np.int64] | None = None  # and the rest: once steps are timed

@@ -21,6 +21,7 @@ __all__ = ["StaleProbe"]
 _NORMAL: Final = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])
 _ALIKE: Final = 0.25  # a row tells of another one what it does not do less than a quarter of
 _DOUBT: Final = 0.2  # how far to believe that the cheapest test did not tell all
+_WANDERS: Final = 8  # after so many `lasts_s` beliefs begin to wander: earlier costs more probes than it gains
 _NOTES: Final = "stale_probe"
 _NONE: Final = {"missed": 0.0, "tried": 0.0, "waited": 0.0}
 _DEVICE, _EDGE, _LINK = COLUMNS
@@ -33,9 +34,10 @@ class StaleProbe(Policy):
     While everything runs on the edge nobody sees how fast the device is by now; while everything runs on the device
     nobody sees link and edge. What was not measured for `age` seconds has changed with probability
     ``1 - exp(-age / lasts_s)``, and may then be as good as it is or usually was, give or take a factor of
-    ``exp(width)``. From that follows how much each request can be expected to lose by not knowing. These losses add up,
-    and when they have reached what a probe costs, the cheapest row that measures all that is stale is chosen, as a
-    probe. So cheap probes are frequent, dear ones rare, and hopeless ones do not occur.
+    ``exp(width)``. After 8 times `lasts_s` that factor's logarithm grows with the square root of the age, as a random
+    walk's does: so no belief is for ever. From all that follows how much each request can be expected to lose by not
+    knowing. These losses add up, and when they have reached what a probe costs, the cheapest row that measures all that
+    is stale is chosen, as a probe. So cheap probes are frequent, dear ones rare, and hopeless ones hardly occur.
 
     The cheapest row often does little of what is in doubt (a last step, a few bytes). A fifth of the loss is therefore
     saved for the row that would be the best one: it is tried itself when that has reached its cost, and after `every`
@@ -134,25 +136,25 @@ class StaleProbe(Policy):
     ) -> tuple[float, int] | None:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
         device, edge, up, down, rtt_s, wait_s = costs.beliefs.tolist()
-        usual, age_s = signs.usual, 0.0
+        usual, age_s = signs.usual, max(signs.ages_s[COLUMNS.index(column)] for column in stale)
+        if context.now_s < notes["began_s"]:  # another clock
+            notes["began_s"] = context.now_s
+        # profiles and prior link are as old as this policy
+        age_s = min(age_s, context.now_s - notes["began_s"])
+        wider = _wider(age_s / self.lasts_s / _WANDERS)
         sigmas = [0.0] * 6
         if _DEVICE in stale:
-            age_s, device = signs.ages_s[0], min(device, usual[0])
-            sigmas[0] = self.device_width
-        if _EDGE in stale:
-            age_s, edge = max(age_s, signs.ages_s[1]), min(edge, usual[1])
-            sigmas[1] = self.width
+            device, sigmas[0] = min(device, usual[0]), self.device_width * wider
+        if _EDGE in stale:  # and its queue may be empty by now
+            edge, sigmas[1], wait_s = min(edge, usual[1]), self.width * wider, 0.0
         if _LINK in stale:
-            age_s, sigmas[2:5] = max(age_s, signs.ages_s[2]), [self.width] * 3
+            sigmas[2:5] = [self.width * wider] * 3
             up, down, rtt_s = min(up, usual[2]), min(down, usual[3]), min(rtt_s, usual[4])
         draws = _spread(tuple(sigmas)) * (device, edge, up, down, rtt_s, wait_s)
         values = costs.under(draws, objective)
         gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
         if not 0 < gain < math.inf:
             return None
-        if context.now_s < notes["began_s"]:  # another clock
-            notes["began_s"] = context.now_s
-        age_s = min(age_s, context.now_s - notes["began_s"])  # profiles and prior link are as old as that
         return -math.expm1(-age_s / self.lasts_s) * gain, int(values[0].argmin())
 
     def permits(self, context: Context) -> NDArray[np.bool_]:
@@ -164,6 +166,11 @@ class StaleProbe(Policy):
 
 def _probe(inner: Decision, row: int, why: str) -> Decision:
     return Decision(row, f"a probe: {why}", True, inner.propensity, inner.objective)
+
+
+def _wider(lives: float) -> float:
+    """By how much more a logarithm may be off that wandered for so long; in steps, so that `_spread` is kept."""
+    return math.sqrt(2.0 ** math.floor(math.log2(lives))) if lives >= 2 else 1.0
 
 
 @functools.lru_cache(maxsize=64)
