@@ -15,6 +15,7 @@ __all__ = ["Level"]
 JUMP: Final = math.log(1.5)
 _FAR: Final = 4.0
 _HELD: Final = 5  # samples that make a level one that held
+_OVERRULED: Final = 50  # samples that say more of what is usual than what was known: at a bad moment there are few
 _TELLING: Final = 3  # samples that it takes to tell a drift
 _TREND: Final = 0.3  # weight of the newest level in what is usual
 
@@ -126,7 +127,7 @@ class Level:
             self.samples += 1
             self.log += off * max(self.alpha, 1 / self.samples)
         self._deviation += self.alpha * (abs(off) - self._deviation)
-        if self.drifts == 0 and (self.samples == _HELD if self._known else self.samples < _HELD):
+        if self.drifts == 0 and (self.samples == _OVERRULED if self._known else self.samples < _HELD):
             self.usual = self.log
         return True
 
