@@ -161,7 +161,10 @@ class Boundary:
 
 
 NOTHING = Boundary(())
+"""A boundary that nothing crosses."""
+
 UNTYPED = Boundary(None)
+"""A boundary of which only a run tells what crosses: between Python functions."""
 
 
 @frozen
