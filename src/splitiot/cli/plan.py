@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         link, edge = _ask(arguments, target, console)
     if device is None or edge is None:
-        tier = None if device is edge else "device" if device is None else "edge"
+        missing = [name for name, found in (("device", device), ("edge", edge)) if found is None]
+        tier = missing[0] if len(missing) == 1 else None
         here = profile_target(target, runtime, console, budget_s=arguments.budget, tier=tier)
         if arguments.save_profile:
             here.save(arguments.save_profile)
