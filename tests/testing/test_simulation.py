@@ -407,6 +407,14 @@ class _Never(Policy):
         )
 
 
+@pytest.mark.parametrize("seed", [1694, 1706, 106328, 155038, 161882])
+def test_seeds_at_which_devices_stayed_away_for_ever(seed: int) -> None:
+    """They had met the edge at a bad moment (but for the last one, which is another case of the test above)."""
+    report = simulate(seed=seed)
+    assert report.ok, report.explain()
+    assert report.later
+
+
 def test_who_never_wants_the_edge_never_resumes() -> None:
     report = simulate(_Never, seed=5, faults=[])
     assert {violation.promise for violation in report.violations} == {"does not resume"}

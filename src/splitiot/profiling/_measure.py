@@ -358,7 +358,7 @@ def _fit(pipeline: Pipeline, walked: _Pass, times: Times, runtime: Runtime | Non
     # the steps that this tier may not run are guessed to be like the others: another tier may take this for a start
     before, behind = np.full(first, steps.mean()), np.full(pipeline.n - stop, steps.mean())
     heads_s = _longer(before, _at_every_cut(cuts, [startup, *heads]), behind)
-    tails_s = _longer(behind, _at_every_cut([stop + first - cut for cut in reversed(cuts)], [startup, *tails]), before)
+    tails_s = _longer(behind, _at_every_cut([stop - cut for cut in reversed(cuts)], [startup, *tails]), before)
     return TierProfile(
         pipeline.digest,
         heads_s.tolist(),
