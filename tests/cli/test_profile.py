@@ -57,6 +57,16 @@ def test_of_one_tier(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli(*words, "edge", "--json").code == 0
 
 
+def test_plan_measures_what_is_missing_as_what_it_is(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera accelerator")
+    kept = tmp_path / "edge.json"
+    assert cli("profile", HARDWARE, "--budget", 0.01, "--tier", "edge", "--out", kept, "--json").code == 0
+    monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera")
+    words = ("plan", HARDWARE, "--rtt", 1, "--up", 1, "--budget", 0.01, "--json")
+    assert cli(*words, "--edge", kept).code == 0
+    assert "no accelerator" in cli(*words).err
+
+
 @pytest.mark.extra("cli")
 def test_what_is_guessed_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLITIOT_TEST_HARDWARE", "camera")
