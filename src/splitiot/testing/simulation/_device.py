@@ -36,6 +36,7 @@ __all__ = ["DEVICE_BASE_S", "DeviceMachine", "Role", "SimulatedTransport"]
 DEVICE_BASE_S = 1000.0
 _BOOT_S = 0.25
 _POLL_S = 0.5  # an idle owner looks in so often
+_ANSWER_S = 0.25  # what was sent later need not be answered in time
 _INSISTS, _INSISTS_EVERY_S = 300, 0.05  # StaleProbe asks the edge once in 250 requests, whatever it believes of it
 _MARGIN_S = 0.005
 _REQUEST = 3
@@ -149,7 +150,7 @@ class DeviceMachine:
         self.alive = False
         self.core: Core | None = None
         self.resumed_s: float | None = None
-        self.tried = 0  # how often it asked the edge before that, after everything was well again
+        self.tried = 0  # how often it asked the edge before that, in the time in which it should be there again
         self.told_busy = False  # by then
         self.insisted = 0  # requests of `insist`
         self.requests = 0
@@ -454,7 +455,8 @@ class DeviceMachine:
             self._ids.add(key)
             self.world.say(self.role.name, f"sends {request.sequence}, attempt {request.attempt}")
             self.world.overhear(frame)
-            self.tried += self.resumed_s is None and self.world.heap.now_s >= self.world.heal_s
+            in_time = self.world.heal_s <= self.world.heap.now_s <= self.world.resumes_s - _ANSWER_S
+            self.tried += self.resumed_s is None and in_time
         self.world.network.up(self.line, frame)
 
     def hears(self, frame: bytes | TransportError) -> None:

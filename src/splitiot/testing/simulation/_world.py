@@ -47,8 +47,8 @@ class World:
     devices : list of DeviceMachine
     edge : EdgeMachine
     network : Network
-    heal_s : float
-        When everything is well again.
+    heal_s, resumes_s : float
+        When everything is well again, and when devices should have values from the edge again.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class World:
         self.seed, self.wrap = seed, wrap
         self.heap = Heap()
         self.heal_s = _CHAOS_S
+        self.resumes_s = _CHAOS_S + _RESUMES_S
         self.violations: list[Violation] = []
         self.bites: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -321,7 +322,7 @@ class World:
                 self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", device.role.name)
 
     def _in_time(self, device: DeviceMachine) -> bool:
-        return device.resumed_s is not None and device.resumed_s <= self.heal_s + _RESUMES_S
+        return device.resumed_s is not None and device.resumed_s <= self.resumes_s
 
     def _reason(self, device: DeviceMachine) -> str:
         """Why a device may not yet have a value from the edge; empty if it should have one."""
@@ -332,8 +333,10 @@ class World:
         if device.told_busy:
             return "was told that the edge is busy"
         if core.session.edge_up(device.now_s):
-            if device.tried < _TRIED:
+            if device.tried == 0:
                 return "did not want the edge"  # what it measured of it is as bad as it was, and not old yet
+            if device.tried < _TRIED:
+                return "tried too rarely"
             if device.role.work.pipeline.stateful:
                 return "is bound to where it began"
         return ""
