@@ -43,8 +43,8 @@ class Level:
     log : float
         Logarithm of the level.
     usual : float
-        Logarithm of the average level of those that held; until there was one that of the start, where that was known,
-        else of the first.
+        Logarithm of the average level of those that held; until there was one that of the start, where that was known
+        (fifty samples overrule it), else of the first.
     samples : int
         How many the level rests on, since the last drift.
     drifts : int
@@ -81,7 +81,8 @@ class Level:
     def start(self, log: float = 0.0, *, held: bool = False, known: bool = False) -> None:
         """Begin at a level, as if there had been no sample, or as if it had `held` for some.
 
-        A `known` one was measured by somebody: it is what is usual until another one has held.
+        A `known` one was measured by somebody: it is what is usual until fifty samples overrule it, or levels behind a
+        drift have held.
         """
         self.log = self.usual = log
         self._known = known

@@ -173,9 +173,15 @@ def task(
     """
     if function is None:
         return partial(
-            task, name=name, tier=tier, state=state, resource=resource, isolated=isolated, timeout_s=timeout_s,
+            task,
+            name=name,
+            tier=tier,
+            state=state,
+            resource=resource,
+            isolated=isolated,
+            timeout_s=timeout_s,
             max_bytes=max_bytes,
-        )  # fmt: skip
+        )
     if not callable(function):
         raise TypeError(f"a task is a function, got {type(function).__name__}: {function!r}")
     name = name or getattr(function, "__name__", "")
