@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -33,9 +34,15 @@ def answer(service: si.EdgeService) -> Callable[[bytes], bytes]:
 def test_both_sides_tell_what_each_step_took(cut: int) -> None:
     pipeline = si.tasks([double, increment, square])
     profile = si.TierProfile.from_steps(pipeline.digest, [0.01, 0.02, 0.03], **SIZES)
+    readings = itertools.count(100_000_000)
+
+    def clock() -> float:
+        return 1e-5 * next(readings)  # the machine's own may stand still for milliseconds between two readings
+
+    link = answer(service := si.EdgeService([pipeline], profiles=[profile], clock=clock))
     with (
-        si.EdgeService([pipeline], profiles=[profile]) as service,
-        si.Device(pipeline, si.InMemory(answer(service)), policy=si.Fixed(cut), profile=profile) as device,
+        service,
+        si.Device(pipeline, si.InMemory(link), policy=si.Fixed(cut), profile=profile, clock=clock) as device,
     ):
         outcomes = [device.run(5) for _ in range(4)]
         assert [outcome.unwrap() for outcome in outcomes] == [121] * 4
