@@ -175,6 +175,12 @@ def data_dir() -> Path:
     return _folder("SPLITIOT_TEST_DATA")
 
 
+@pytest.fixture(scope="session")
+def field_dir() -> Path:
+    """A folder of files with which users failed; its README.md says what is right for each."""
+    return _folder("SPLITIOT_TEST_FIELD")
+
+
 @pytest.fixture
 def served() -> Iterator[Callable[..., Served]]:
     """Serve ASGI applications until the test ends."""
