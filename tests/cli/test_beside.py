@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitiot.cli._beside import _GRACE_S
+from splitiot.cli._child import GRACE_S
 from tests.cli.helpers import CHAIN, TARGETS, Cli, process
 
 pytestmark = pytest.mark.network
@@ -136,7 +136,7 @@ def test_an_edge_that_hangs_does_not_outlive_the_device(tmp_path: Path, alive: A
         began_s = time.monotonic()
         device.kill()
         assert alive.ended()
-        assert time.monotonic() - began_s > 0.5 * _GRACE_S  # it had time to end well
+        assert time.monotonic() - began_s > 0.5 * GRACE_S  # it had time to end well
     finally:
         device.kill()
         device.communicate()

@@ -59,6 +59,7 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("splitiot.")} == {
         "splitiot.cli",
         "splitiot.cli._out",
+        "splitiot.cli._signals",
         "splitiot.errors",
     }
 

@@ -4,7 +4,7 @@ Only the module of the command that was asked for is imported, and nothing heavy
 
 Exit codes: 0 done; 1 the answer is no (``verify`` found a difference, ``plan`` no placement, ``torture`` a broken
 promise); 2 wrong usage or input that can't be used; 3 a failure while running, such as an edge that does not answer;
-130 Ctrl-C.
+130 Ctrl-C; 143 SIGTERM, 129 SIGHUP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import splitiot
-from splitiot.cli._out import Console, Failed, Unusable, exit_code
+from splitiot.cli._out import Console, Failed, Unusable, exit_code, write_what_can_be_written
+from splitiot.cli._signals import Terminated, terminable
 
 __all__ = ["main"]
 
@@ -43,6 +44,7 @@ exit codes:
   2    wrong usage, or input that can't be used
   3    a failure while running, such as an edge that does not answer
   130  Ctrl-C (serve ends with 0)
+  143  SIGTERM (serve ends with 0); 129 SIGHUP
 """
 
 
@@ -61,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    write_what_can_be_written()
     chosen = next((word for word in words if not word.startswith("-")), "")
     module = importlib.import_module(f"splitiot.cli.{chosen}") if chosen in COMMANDS else None
     try:
@@ -71,11 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise AssertionError("argparse let an unknown command through")
     console = Console(json=getattr(arguments, "json", False))
     try:
-        # the demonstration draws with rich's own console
-        return int(module.run(arguments, console.plain() if chosen == "demo" else console))
-    except KeyboardInterrupt:
+        with terminable():
+            # the demonstration draws with rich's own console
+            return int(module.run(arguments, console.plain() if chosen == "demo" else console))
+    except KeyboardInterrupt as interrupt:
         if arguments.debug:
             raise
+        if isinstance(interrupt, Terminated):
+            console.error(f"ended by {interrupt}")
+            return 128 + interrupt.number
         console.error("interrupted")
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell

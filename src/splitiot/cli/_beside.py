@@ -10,20 +10,16 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import secrets
-import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 
-from splitiot.cli._child import start
+from splitiot.cli._child import GRACE_S, end_with_parent, start
 from splitiot.cli._out import Console, Failed, Unusable
 
 __all__ = ["edge_beside", "token_of_parent"]
 
-_GRACE_S = 5.0  # for what is under way
 _READY = '{"url":'  # how `serve --json` begins the line that says so
 
 
@@ -87,7 +83,7 @@ class _Edge:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S + 1)
+                process.wait(GRACE_S + 1)
         finally:
             process.kill()
             process.wait()
@@ -132,13 +128,5 @@ def token_of_parent() -> str:
     token = pipe.readline().decode().strip()
     if not token:
         raise Unusable("--beside is for `splitiot run`: it hands over a token")
-
-    def watch() -> None:
-        while pipe.read(4096):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE_S)
-        os._exit(1)  # something under way does not end
-
-    threading.Thread(target=watch, name="splitiot-parent", daemon=True).start()
+    end_with_parent(pipe)
     return token

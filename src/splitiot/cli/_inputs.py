@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,29 @@ class Given:
     values : iterator
     count : int, optional
         How many of them, unless told otherwise; all if None.
+    source : iterator, optional
+        What the target's `inputs` gave: it may hold something, a camera say, until `close`.
     """
 
     sample: Any
     values: Iterator[Any]
     count: int | None = _COUNT
+    source: Iterator[Any] | None = None
+
+    def close(self, wait_s: float = 2.0) -> bool:
+        """Close what gives the values; False if a thread that waits in it for the next one stays there."""
+        close = getattr(self.source, "close", None)
+        until_s = time.monotonic() + wait_s
+        while close is not None:
+            try:
+                close()
+            except ValueError:  # "generator already executing"
+                if time.monotonic() >= until_s:
+                    return False
+                time.sleep(0.02)
+            else:
+                return True
+        return True
 
 
 def given(paths: Sequence[str], target: Target, seed: int) -> Given:
@@ -52,9 +71,9 @@ def given(paths: Sequence[str], target: Target, seed: int) -> Given:
         sample = target.sample(seed)
         return Given(sample, itertools.repeat(sample))
     if target.has_sample:
-        return Given(target.sample(seed), values, None)
+        return Given(target.sample(seed), values, None, values)
     for first in values:
-        return Given(first, itertools.chain([first], values), None)
+        return Given(first, itertools.chain([first], values), None, values)
     raise Unusable(f"inputs of {target.text} gives none")
 
 

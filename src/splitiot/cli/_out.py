@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import sys
@@ -25,9 +26,26 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["Console", "Failed", "Unusable", "exit_code", "fitting_digits", "milliseconds", "rate", "size"]
+__all__ = [
+    "Console",
+    "Failed",
+    "Unusable",
+    "exit_code",
+    "fitting_digits",
+    "milliseconds",
+    "rate",
+    "size",
+    "write_what_can_be_written",
+]
 
 _PIPED_COLUMNS = 120
+
+
+def write_what_can_be_written() -> None:
+    """Let stdout and stderr replace characters that their encoding lacks: a result is worth more than its dashes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 class Unusable(Exception):

@@ -119,20 +119,26 @@ class Target:
         return self._checked(iter(values))
 
     def _checked(self, values: Iterator[Any]) -> Iterator[Any]:
-        for number in itertools.count(1):
-            try:
-                value = next(values)
-            except StopIteration:
-                return
-            except Exception as error:
-                raise Failed(
-                    f"inputs of {self.text} raised {error!r} for number {number} (--debug shows where)"
-                ) from error
-            try:
-                self.pipeline.bind(value)
-            except (SplitiotError, ValueError, TypeError) as error:
-                raise Failed(f"inputs of {self.text}, number {number}: {error}") from error
-            yield value
+        """Check each value; closing this closes what gives them, a camera say."""
+        try:
+            for number in itertools.count(1):
+                try:
+                    value = next(values)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    raise Failed(
+                        f"inputs of {self.text} raised {error!r} for number {number} (--debug shows where)"
+                    ) from error
+                try:
+                    self.pipeline.bind(value)
+                except (SplitiotError, ValueError, TypeError) as error:
+                    raise Failed(f"inputs of {self.text}, number {number}: {error}") from error
+                yield value
+        finally:
+            close = getattr(values, "close", None)
+            if callable(close):
+                close()
 
     def score(self) -> Score | None:
         """Return `score` beside the pipeline, made safe to call; None where there is none.

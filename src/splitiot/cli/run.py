@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from splitiot.cli._beside import edge_beside
 from splitiot.cli._edge import add_edge_arguments, open_transport
-from splitiot.cli._inputs import flatten, given, write_outputs
+from splitiot.cli._inputs import Given, flatten, given, write_outputs
 from splitiot.cli._out import Console, Failed, Unusable
 from splitiot.cli._policy import POLICY, load_policy
 from splitiot.cli._record import COLUMNS, CsvFile, Record, Totals, cells, record
@@ -115,6 +115,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     results: list[Any] = []
     totals = Totals()
     with contextlib.ExitStack() as stack:
+        stack.callback(_close, inputs, target, console)
         csv = None
         if arguments.csv is not None:
             Path(arguments.csv).parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +175,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if totals.failed:
         raise Failed(f"{totals.failed} of {totals.requests} requests ended without a value")
     return 0
+
+
+def _close(inputs: Given, target: Target, console: Console) -> None:
+    if not inputs.close():
+        console.warn(f"inputs of {target.text} still waits for its next value: what it holds was not closed")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from splitiot.cli._beside import token_of_parent
 from splitiot.cli._out import Console, Failed, Unusable, milliseconds
@@ -75,38 +74,37 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise Unusable("two of the targets are the same pipeline: devices could not tell them apart")
     console.need_rich()
     ready = False
-    with _until_interrupted() as interrupted:
-        profiles = [] if arguments.no_profile else _measure(targets, runtime, console, needed=policy is not None)
-        measured = {p.digest: p.whole_s for p in profiles}
+    profiles = [] if arguments.no_profile else _measure(targets, runtime, console, needed=policy is not None)
+    measured = {p.digest: p.whole_s for p in profiles}
 
-        def announce(port: int) -> None:
-            nonlocal ready
-            ready = True
-            _announce(arguments, port, targets, measured, console)
+    def announce(port: int) -> None:
+        nonlocal ready
+        ready = True
+        _announce(arguments, port, targets, measured, console)
 
-        pipelines = [t.pipeline for t in targets]
-        with (
-            EdgeService(pipelines, runtime=runtime, profiles=profiles, policy=policy) as service,
-            console.log("splitiot", "uvicorn.error"),
-        ):
-            try:
-                with interrupted:
-                    serve(
-                        service,
-                        host=arguments.host,
-                        port=arguments.port,
-                        tokens=tokens,
-                        certfile=arguments.cert,
-                        keyfile=arguments.key,
-                        allow_plaintext=arguments.allow_plaintext,
-                        allow_anonymous=arguments.allow_anonymous,
-                        ready=announce,
-                    )
-            except SystemExit:  # uvicorn's way to say that it can't listen; its reason was logged
-                raise Failed(f"can't listen on {arguments.host} port {arguments.port}") from None
-            if not ready:
-                return 0
-            counters = service.counters
+    pipelines = [t.pipeline for t in targets]
+    with (
+        EdgeService(pipelines, runtime=runtime, profiles=profiles, policy=policy) as service,
+        console.log("splitiot", "uvicorn.error"),
+    ):
+        try:
+            with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are the proper end
+                serve(
+                    service,
+                    host=arguments.host,
+                    port=arguments.port,
+                    tokens=tokens,
+                    certfile=arguments.cert,
+                    keyfile=arguments.key,
+                    allow_plaintext=arguments.allow_plaintext,
+                    allow_anonymous=arguments.allow_anonymous,
+                    ready=announce,
+                )
+        except SystemExit:  # uvicorn's way to say that it can't listen; its reason was logged
+            raise Failed(f"can't listen on {arguments.host} port {arguments.port}") from None
+        if not ready:
+            return 0
+        counters = service.counters
     console.note(
         f"served {counters.requests} requests: {counters.failures} failed, {counters.duplicates} duplicates, "
         f"{counters.busy} sent away, {counters.bad_frames} bad frames"
@@ -178,20 +176,6 @@ def read_tokens(path: str) -> dict[str, str]:
     if not tokens:
         raise Unusable(f"{path} has no tokens: nobody could connect")
     return tokens
-
-
-@contextlib.contextmanager
-def _until_interrupted() -> Iterator[contextlib.AbstractContextManager[Any]]:
-    """SIGTERM ends it as Ctrl-C does; gives a context in which both are the proper end."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield contextlib.suppress(KeyboardInterrupt)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(

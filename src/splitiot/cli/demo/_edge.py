@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 from splitiot.adapters.http import serve
+from splitiot.cli._child import end_with_parent
 from splitiot.cli.demo._pipeline import build
 from splitiot.edge import EdgeService
 
@@ -13,7 +15,8 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until killed; the port goes to stdout once connections are accepted."""
+    """Serve until killed, or until stdin ends; the port goes to stdout once connections are accepted."""
+    end_with_parent(io.FileIO(0, closefd=False))
     port = int(arguments[0])
     pipeline, (width, height) = build(Path(arguments[1]) if len(arguments) > 1 else None)
     with EdgeService([pipeline]) as service:

@@ -152,8 +152,9 @@ class _Edge:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
             self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                pipe.close()
             self._process = None
         if self._log.exists() and not self._log.stat().st_size:
             self._log.unlink()
