@@ -135,7 +135,7 @@ def test_senseless_tasks_are_refused() -> None:
         tasks([])
     with pytest.raises(CutError, match="two tasks are called double"):
         tasks([double, add_one, double])
-    with pytest.raises(TypeError, match="a task is a function, got int"):
+    with pytest.raises(TypeError, match="a task is a function, got the int 5"):
         tasks([5])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="moon"):
         task(add_one, tier="moon")

@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from splitiot import wire
+from splitiot._expect import expect
 from splitiot.errors import LocalProtocolError, StepError
 from splitiot.observation import EdgeTimes
-from splitiot.pipeline import DROP, Pipeline, Runtime, Tier
+from splitiot.pipeline import DROP, Pipeline, Runtime, Tier, expect_pipeline
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
@@ -38,7 +39,7 @@ class EdgeService:
 
     Parameters
     ----------
-    pipelines : iterable of Pipeline
+    pipelines : Pipeline, or iterable of them
         What can be asked for; told apart by digest.
     runtime : Runtime, optional
         What models are run with. Results are exact where the device uses the same.
@@ -84,7 +85,7 @@ class EdgeService:
 
     def __init__(
         self,
-        pipelines: Iterable[Pipeline],
+        pipelines: Iterable[Pipeline] | Pipeline,
         *,
         runtime: Runtime | None = None,
         profiles: Iterable[TierProfile] = (),
@@ -100,10 +101,14 @@ class EdgeService:
         quota: Quota | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        served = list(pipelines)
+        served = [pipelines] if isinstance(pipelines, Pipeline) else _each_a_pipeline(pipelines)
         self.clock = clock
+        if workers < 1:
+            raise ValueError(f"workers must be >= 1, got {workers}")
         if max_owners < 1:
             raise ValueError(f"max_owners must be >= 1, got {max_owners}")
+        if policy is not None:
+            expect(policy, Policy, "policy", "adaptive(), say")
         self._runtime, self._max_owners = runtime, max_owners
         self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: where results are wanted changes parts
         if make_planner is not None and (policy is not None or link is not None):
@@ -316,6 +321,12 @@ class EdgeService:
         self._deliver(effects)
         if ended is not None:
             raise ended
+
+
+def _each_a_pipeline(values: Iterable[Pipeline]) -> list[Pipeline]:
+    if isinstance(values, str | os.PathLike) or not isinstance(values, Iterable):
+        return [expect_pipeline(values, "what is served")]
+    return [expect_pipeline(value, "each that is served") for value in values]
 
 
 class _Waiter:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 
 from splitiot.errors import CutError, LocalProtocolError, Overloaded, StateLost
-from splitiot.pipeline import DROP, Executable, Payload, Pipeline, Runtime
+from splitiot.pipeline import DROP, Executable, Payload, Pipeline, Runtime, expect_pipeline
 
 __all__ = ["Runner"]
 
@@ -79,6 +79,7 @@ class Runner:
         max_owners: int = 1024,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        expect_pipeline(pipeline)
         if max_bytes < 0:
             raise ValueError(f"max_bytes must be >= 0, got {max_bytes}")
         if max_owners < 1:

@@ -9,14 +9,43 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsFloat
 
+from splitiot._expect import described
 from splitiot.errors import MissingDependencyError
 
-__all__ = ["DeviceLoad"]
+__all__ = ["DeviceLoad", "as_numbers"]
 
 _LEAST_CPU_S = 0.1  # kernels count in ticks of 10 ms: a share of less is mostly chance
 _PLAUSIBLE_C = (-60.0, 150.0)  # a sensor that is broken or absent says 255, or -128, or thousands
+
+
+def as_numbers(telemetry: Mapping[str, float]) -> dict[str, float]:
+    """Return telemetry as plain floats by name, as policies and the wire expect it.
+
+    Raises
+    ------
+    TypeError
+        It is no mapping, or something in it is no number.
+
+    Examples
+    --------
+    >>> as_numbers({"battery": 0.5, "charging": True})
+    {'battery': 0.5, 'charging': 1.0}
+    >>> as_numbers({"battery": "low"})
+    Traceback (most recent call last):
+    TypeError: telemetry 'battery' must be a number, got the str 'low'
+    """
+    if not isinstance(telemetry, Mapping):
+        raise TypeError(f"telemetry must be numbers by name, such as {{'battery': 0.4}}, got {described(telemetry)}")
+    numbers: dict[str, float] = {}
+    for name, value in telemetry.items():
+        if not isinstance(name, str):
+            raise TypeError(f"telemetry must have names, got {described(name)}")
+        if not isinstance(value, SupportsFloat):
+            raise TypeError(f"telemetry {name!r} must be a number, got {described(value)}")
+        numbers[name] = float(value)
+    return numbers
 
 
 class DeviceLoad:

@@ -6,19 +6,22 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
+from splitiot._expect import described, expect
 from splitiot.errors import ProfileError
 from splitiot.pipeline import RuntimeInfo
 
 __all__ = ["Link", "TierProfile", "Topology"]
 
 _FORMAT = 1
+
+T = TypeVar("T")
 
 
 def _positive(value: float, name: str) -> float:
@@ -237,7 +240,7 @@ class TierProfile:
                 runtime=None if runtime is None else RuntimeInfo(*map(str, runtime)),
                 machine=str(data.get("machine", "")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ProfileError(f"not a profile: {error!r}. Make one with splitiot.profile()") from error
 
     def _repr_html_(self) -> str:
@@ -260,7 +263,7 @@ class TierProfile:
         """
         try:
             data = msgspec.json.decode(Path(path).read_bytes())
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProfileError(f"{path} is not JSON: {error}") from error
         return cls.from_dict(data if isinstance(data, dict) else {})
 
@@ -270,11 +273,19 @@ def _runtime_words(info: RuntimeInfo) -> tuple[str, str, str, str]:
 
 
 def _tuple_of_profiles(values: Iterable[TierProfile]) -> tuple[TierProfile, ...]:
-    return tuple(values)
+    advice = "TierProfile.load(path), or splitiot.profile(pipeline, sample)"
+    return tuple([expect(value, TierProfile, "each of tiers", advice) for value in _several(values, "tiers")])
 
 
 def _tuple_of_links(values: Iterable[Link]) -> tuple[Link, ...]:
-    return tuple(values)
+    advice = "Link.from_mbit_per_s(10, rtt_s=0.02)"
+    return tuple([expect(value, Link, "each of links", advice) for value in _several(values, "links")])
+
+
+def _several(values: Iterable[T], name: str) -> Iterable[T]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list, got {described(values)}: write {name}=[...]")
+    return values
 
 
 @frozen(eq=False)

@@ -13,7 +13,7 @@ count as part of the round trip of a tiny message.
 from __future__ import annotations
 
 from splitiot.cost._build import costs
-from splitiot.cost._constraints import AtMost, Constraint, StepsOnDevice, met, most_local
+from splitiot.cost._constraints import AtMost, Constraint, StepsOnDevice, as_constraints, met, most_local
 from splitiot.cost._costs import Costs, Objective, Power, name_of
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "Power",
     "StepsOnDevice",
+    "as_constraints",
     "costs",
     "met",
     "most_local",

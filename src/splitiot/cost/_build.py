@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from splitiot._expect import expect
 from splitiot.cost._costs import (
     CODECS,
     DEVICE,
@@ -22,7 +23,7 @@ from splitiot.cost._costs import (
     frozen_mask,
 )
 from splitiot.errors import Infeasible, ProfileError
-from splitiot.pipeline import Pipeline, Placement
+from splitiot.pipeline import Pipeline, Placement, expect_pipeline
 from splitiot.topology import TierProfile, Topology
 
 __all__ = ["costs"]
@@ -73,6 +74,8 @@ def costs(
     >>> table.cuts.tolist(), table.latency_s.round(3).tolist()
     ([0, 1, 2], [0.216, 0.666, 1.0])
     """
+    expect_pipeline(pipeline)
+    expect(topology, Topology, "topology", "Topology(tiers=[device, edge], links=[link])")
     if len(topology.tiers) != 2:
         raise ValueError(f"this version places on two tiers, the topology has {len(topology.tiers)}")
     device, edge = topology.tiers

@@ -10,9 +10,10 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from splitiot._expect import described
 from splitiot.cost._costs import Costs, Floats
 
-__all__ = ["AtMost", "Constraint", "StepsOnDevice", "met", "most_local"]
+__all__ = ["AtMost", "Constraint", "StepsOnDevice", "as_constraints", "met", "most_local"]
 
 Constraint: TypeAlias = Callable[[Costs], NDArray[np.bool_]]
 """Which rows are permitted: one bool a row."""
@@ -57,12 +58,36 @@ class StepsOnDevice:
 
     least: int
 
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.least, bool) or not isinstance(self.least, int) or self.least < 0:
+            raise ValueError(f"least must be a whole number of steps >= 0, got {self.least!r}")
+
     def __call__(self, costs: Costs) -> NDArray[np.bool_]:
         permitted: NDArray[np.bool_] = costs.cuts >= self.least
         return permitted
 
     def __str__(self) -> str:
         return f"{self.least} steps or more on the device"
+
+
+def as_constraints(values: Iterable[Constraint] | Constraint) -> tuple[Constraint, ...]:
+    """Return one constraint, or several, as a tuple.
+
+    Raises
+    ------
+    TypeError
+        Something among them is no constraint.
+    """
+    if callable(values):
+        return (values,)
+    advice = "AtMost('latency_s', 0.2), StepsOnDevice(1), or a function of the costs that gives one bool a row"
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"subject_to takes constraints, got {described(values)}: {advice}")
+    constraints = tuple(values)
+    for constraint in constraints:
+        if not callable(constraint):
+            raise TypeError(f"subject_to takes constraints, got {described(constraint)}: {advice}")
+    return constraints
 
 
 def met(constraints: Iterable[Constraint], costs: Costs) -> NDArray[np.bool_]:

@@ -9,21 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsFloat
 
-from splitiot.cost import Constraint
+from splitiot._expect import described, expect
+from splitiot.cost import Constraint, as_constraints
 from splitiot.device._core import SLICE_S, Core
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.device._stream import Keep, Stream
 from splitiot.errors import LocalProtocolError, ProfileError
-from splitiot.pipeline import Payload, Pipeline, Runtime
+from splitiot.pipeline import Payload, Pipeline, Runtime, expect_pipeline
 from splitiot.plan import Outcome
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.recorder import Recorder
 from splitiot.runner import Runner
 from splitiot.session import DeviceCounters, DeviceSession, RunLocal
+from splitiot.telemetry import as_numbers
 from splitiot.topology import Link, TierProfile
 from splitiot.transports import Transport
 
@@ -115,15 +117,18 @@ class Device:
         spool: str | os.PathLike[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        _check(pipeline, transport, policy, profile, link, runtime, telemetry)
         _positive(deadline_s)
-        _positive(patience_s)
+        _positive(patience_s, "patience_s")
+        if not connect_s >= 0:
+            raise ValueError(f"connect_s must be a number of seconds >= 0, got {connect_s}")
         if recorder is not None and planner is not None:
             raise ValueError("a planner of your own has its own recorder: Planner(..., recorder=...)")
         if profile is None and planner is not None:
             profile = planner.topology.tiers[0]
         if profile is not None and profile.digest != pipeline.digest:
             raise ProfileError("this profile is of another pipeline: measure this one with splitiot.profile()")
-        constraints = (subject_to,) if callable(subject_to) else tuple(subject_to)
+        constraints = as_constraints(subject_to)
         if constraints and planner is not None:
             raise ValueError("a planner of your own has its own constraints: Planner(..., subject_to=...)")
         self._pipeline, self._transport, self._clock, self._sample = pipeline, transport, clock, sample
@@ -359,9 +364,10 @@ class Device:
             raise LocalProtocolError("this device is at work on a stream: close that first, or use its outcomes up")
 
     def _told(self, telemetry: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        given = None if telemetry is None else as_numbers(telemetry)
         if self._telemetry is None:
-            return telemetry
-        return self._telemetry() if telemetry is None else {**self._telemetry(), **telemetry}
+            return given
+        return {**as_numbers(self._telemetry()), **(given or {})}
 
     def _prepare(self, sample: Any) -> None:
         self._core.plan_with(self._core.own_profile(sample))
@@ -405,7 +411,29 @@ class Device:
         core.pump(core.session.tick(self._clock()))
 
 
-def _positive(deadline_s: float | None) -> float | None:
-    if deadline_s is not None and not 0 < deadline_s < math.inf:
-        raise ValueError(f"deadline_s must be a positive number of seconds, got {deadline_s}")
-    return deadline_s
+def _positive(seconds: float | None, name: str = "deadline_s") -> float | None:
+    if seconds is not None and not (isinstance(seconds, SupportsFloat) and 0 < float(seconds) < math.inf):
+        raise ValueError(f"{name} must be a positive number of seconds, got {seconds!r}")
+    return seconds
+
+
+def _check(
+    pipeline: Any, transport: Any, policy: Any, profile: Any, link: Any, runtime: Any, telemetry: Any
+) -> None:
+    """Say what is wrong with an argument here, not at the first request."""
+    expect_pipeline(pipeline)
+    url = f"HttpTransport({transport!r})" if isinstance(transport, str) else "HttpTransport(url), say"
+    expect(transport, Transport, "transport", url)
+    if policy is not None:
+        expect(policy, Policy, "policy", "LeastLatency(), say, or leave it out for adaptive()")
+    if profile is not None:
+        expect(profile, TierProfile, "profile", "TierProfile.load(path), or splitiot.profile(pipeline, sample)")
+    if link is not None:
+        expect(link, Link, "link", "Link.from_mbit_per_s(10, rtt_s=0.02)")
+    if runtime is not None:
+        expect(runtime, Runtime, "runtime", "Runtime('litert'), say")
+    if telemetry is not None and not callable(telemetry):
+        raise TypeError(
+            f"telemetry must be a function that is called for each request, got {described(telemetry)}: "
+            "DeviceLoad(), say; what is known only for one request goes to run(..., telemetry={...})"
+        )

@@ -20,7 +20,8 @@ class ProfileCache:
     Parameters
     ----------
     where : bool or path
-        True is the user's cache folder; False keeps nothing.
+        True is the user's cache folder, if there is one (as the XDG Base Directory Specification has it); False keeps
+        nothing.
     """
 
     def __init__(self, where: bool | str | os.PathLike[str]) -> None:
@@ -49,7 +50,10 @@ class ProfileCache:
         if self._where is False:
             return None
         if self._where is True:
-            base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+            home = os.path.expanduser("~")
+            base = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+            if not os.path.isabs(base):  # there is no home (a bare container), or the variable is to be ignored
+                return None
             folder = Path(base) / "splitiot"
         else:
             folder = Path(os.fspath(self._where))

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 from attrs import field, frozen
 
+from splitiot._expect import described
 from splitiot.errors import CutError
 from splitiot.functions._executable import TaskExecutable
 from splitiot.functions._signature import Signature, read
@@ -29,6 +30,7 @@ from splitiot.pipeline import (
     Sink,
     Step,
     Tier,
+    check_sink,
     pinned,
 )
 
@@ -183,7 +185,8 @@ def task(
             max_bytes=max_bytes,
         )
     if not callable(function):
-        raise TypeError(f"a task is a function, got {type(function).__name__}: {function!r}")
+        also = ": a network is added, tasks([...]) + model" if isinstance(function, Pipeline) else ""
+        raise TypeError(f"a task is a function, got {described(function)}{also}")
     name = name or getattr(function, "__name__", "")
     if not name or name == "<lambda>":
         raise CutError("a task needs a name that both sides know: use task(function, name='...')")
@@ -195,6 +198,8 @@ def task(
         )
     if not 0 < timeout_s < math.inf:
         raise CutError(f"timeout_s of task {name!r} must be a positive number of seconds, got {timeout_s}")
+    if tier is not None and tier not in tuple(Tier):
+        raise ValueError(f"the tier of task {name!r} is 'device' or 'edge', got {tier!r}")
     if max_bytes is not None and not isolated:
         raise CutError(f"max_bytes of task {name!r} is for isolated tasks: only a process of its own can be limited")
     return Task(function, name, None if tier is None else Tier(tier), state, resource, isolated, timeout_s, max_bytes)
@@ -235,6 +240,9 @@ def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sin
     >>> tasks([both, put_together]).run(41)
     41
     """
+    if callable(functions) or not isinstance(functions, Iterable):
+        name = getattr(functions, "__name__", "function")
+        raise TypeError(f"tasks() takes a list of functions, got {described(functions)}: write tasks([{name}])")
     made = [f if isinstance(f, Task) else task(f) for f in functions]
     if not made:
         raise CutError("a pipeline needs at least one task")
@@ -264,7 +272,7 @@ class TaskPipeline(Pipeline):
     def __init__(self, made: Sequence[Task], *, version: str, sink: Sink) -> None:
         self.tasks = tuple(made)
         self.version = version
-        self.sink = sink
+        self.sink = check_sink(sink)
         self.stateful = any(t.state != "none" and t.tier is None for t in self.tasks)
         self.steps = tuple(Step(t.name, "task", t.tier) for t in self.tasks)
         words = ["tasks", version, *map(_word, self.tasks)]

@@ -27,6 +27,7 @@ from splitiot.pipeline import (
     Sink,
     Step,
     TensorSpec,
+    check_sink,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LayerPipeline(Named):
 
     def _set(self, model: Any, found: Calls, traced: _Traced, digest: str, sink: Sink) -> None:
         self._name(str(model.name), [traced.specs[name] for name in found.inputs], tuple(dict.fromkeys(found.results)))
-        self.model, self.digest, self.sink = model, digest, sink
+        self.model, self.digest, self.sink = model, digest, check_sink(sink)
         self._found, self._traced = found, traced
         self.steps = tuple(Step(call.name, call.kind) for call in found.calls)
         self._born = dict.fromkeys(found.inputs, 0)

@@ -25,6 +25,7 @@ from splitiot.pipeline import (
     Sink,
     Step,
     TensorSpec,
+    check_sink,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def load_model(
 
         data = resized(anatomy, resize_input)
         anatomy = Anatomy(_network(data), index, runtime, unchosen=signature is None)
-    model = Model(data, anatomy, name=name, signature=key, sink=_sink(sink))
+    model = Model(data, anatomy, name=name, signature=key, sink=check_sink(sink))
     if probe:
         from splitiot.models.probe import probe_model
 
@@ -126,12 +127,6 @@ def _choose(network: Network, signature: str | None) -> tuple[str | None, int]:
             return signature, found.subgraph
     names = ", ".join(repr(s.key) for s in network.signatures) or "none"
     raise UnsupportedModel(f"the model has no signature {signature!r}; it has {names}")
-
-
-def _sink(sink: Sink) -> Sink:
-    if sink not in ("device", "edge"):
-        raise ValueError(f"sink must be 'device' or 'edge', got {sink!r}")
-    return sink
 
 
 class Model(Named):
@@ -259,7 +254,7 @@ class Model(Named):
     def with_sink(self, sink: Sink) -> Model:
         if sink == self.sink:
             return self
-        return Model(self._data, self._anatomy, name=self.name, signature=self.signature, sink=_sink(sink))
+        return Model(self._data, self._anatomy, name=self.name, signature=self.signature, sink=check_sink(sink))
 
     def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
         from splitiot.models.interpreters import runtime_info

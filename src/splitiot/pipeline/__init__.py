@@ -6,7 +6,7 @@ A cut is the number of steps on the device: at 0 everything runs on the edge, at
 from __future__ import annotations
 
 from splitiot.pipeline._chain import Chain
-from splitiot.pipeline._pipeline import Pipeline
+from splitiot.pipeline._pipeline import Pipeline, expect_pipeline
 from splitiot.pipeline._runtime import Executable, Kernels, Part, Runtime, RuntimeInfo
 from splitiot.pipeline._values import (
     DROP,
@@ -20,6 +20,7 @@ from splitiot.pipeline._values import (
     Step,
     TensorSpec,
     Tier,
+    check_sink,
     pinned,
 )
 
@@ -42,5 +43,7 @@ __all__ = [
     "Step",
     "TensorSpec",
     "Tier",
+    "check_sink",
+    "expect_pipeline",
     "pinned",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from splitiot._expect import expect
 from splitiot.errors import CutError
 from splitiot.pipeline._runtime import Part, Runtime, RuntimeInfo
 from splitiot.pipeline._values import DROP, Boundary, Payload, Sink, Step, Tier
@@ -16,7 +18,7 @@ from splitiot.pipeline._values import DROP, Boundary, Payload, Sink, Step, Tier
 if TYPE_CHECKING:
     from splitiot.pipeline._chain import Chain
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "expect_pipeline"]
 
 
 class Pipeline(abc.ABC):
@@ -134,8 +136,31 @@ class Pipeline(abc.ABC):
         return pipeline_html(self)
 
     def __add__(self, other: Pipeline) -> Chain:
-        if not isinstance(other, Pipeline):
-            return NotImplemented
+        expect_pipeline(other, "what is added")
         from splitiot.pipeline._chain import chained
 
         return chained(self, other)
+
+
+def expect_pipeline(value: Any, name: str = "pipeline") -> Pipeline:
+    """Return a pipeline that somebody gave.
+
+    Raises
+    ------
+    TypeError
+        It is none; the message says how to make one of what it is.
+    """
+    if isinstance(value, Pipeline):
+        return value
+    if isinstance(value, str | os.PathLike):
+        advice = f"load_model({os.fspath(value)!r}) makes one of a model file"
+    elif isinstance(value, type):
+        advice = "give an object, not its class"
+    elif callable(value) and hasattr(value, "__name__"):
+        advice = f"tasks([{value.__name__}]) makes one of functions"
+    elif isinstance(value, list | tuple) and value and all(map(callable, value)):
+        advice = "tasks([...]) makes one of functions"
+    else:
+        advice = "load_model(...) makes one of a model, tasks([...]) of functions"
+    pipeline: Pipeline = expect(value, Pipeline, name, advice)
+    return pipeline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from attrs import frozen
 
@@ -13,6 +13,8 @@ __all__ = ["Executable", "Kernels", "Part", "Runtime", "RuntimeInfo"]
 
 Kernels: TypeAlias = Literal["default", "no-delegate", "reference"]
 """Which kernels an interpreter uses: with its default delegate (XNNPACK), without one, or the reference ones."""
+
+_NAMES: Final = ("auto", "litert", "tflite-runtime", "tensorflow")
 
 
 @frozen
@@ -25,11 +27,24 @@ class Runtime:
         ``"auto"``, ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
     kernels : {"default", "no-delegate", "reference"}
     threads : int
+
+    Raises
+    ------
+    ValueError
+        There is no such runtime, or there are no such kernels or threads.
     """
 
     name: str = "auto"
     kernels: Kernels = "default"
     threads: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        if self.name not in _NAMES:
+            raise ValueError(f"there is no runtime {self.name!r}: {', '.join(_NAMES)}")
+        if self.kernels not in get_args(Kernels):
+            raise ValueError(f"there are no kernels {self.kernels!r}: {', '.join(get_args(Kernels))}")
+        if type(self.threads) is not int or self.threads < 1:
+            raise ValueError(f"threads must be a whole number of at least 1, got {self.threads!r}")
 
 
 @frozen

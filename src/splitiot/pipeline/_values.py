@@ -6,7 +6,7 @@ import enum
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from attrs import field, frozen
@@ -25,6 +25,7 @@ __all__ = [
     "Step",
     "TensorSpec",
     "Tier",
+    "check_sink",
     "pinned",
 ]
 
@@ -33,6 +34,13 @@ Payload: TypeAlias = Any
 
 Sink: TypeAlias = Literal["device", "edge"]
 """Where the results are wanted."""
+
+
+def check_sink(sink: str) -> Sink:
+    """Return where results are wanted; raise ValueError where there is no such place."""
+    if sink not in get_args(Sink):
+        raise ValueError(f"sink must be 'device' or 'edge', got {sink!r}")
+    return cast(Sink, sink)
 
 
 class Drop(enum.Enum):

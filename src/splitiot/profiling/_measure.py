@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot.errors import Dropped, ProfileError
-from splitiot.pipeline import DROP, Payload, Pipeline, Runtime, Tier
+from splitiot.pipeline import DROP, Payload, Pipeline, Runtime, Tier, expect_pipeline
 from splitiot.profiling._bytes import crossing_bytes, payload_bytes
 from splitiot.profiling._curves import curve, fit_joints
 from splitiot.profiling._parts import GUESS_S, profile_parts
@@ -122,6 +122,7 @@ def profile(
     >>> measured.n, measured.sent_bytes.tolist(), measured.returned_bytes.tolist()
     (2, [800.0, 3200.0, 0.0], [3200.0, 3200.0, 0.0])
     """
+    expect_pipeline(pipeline)
     if repeats < 1 or heads < 1:
         raise ValueError(f"repeats and heads must be at least 1, got {repeats} and {heads}")
     if heads > _HEADS_MOST:

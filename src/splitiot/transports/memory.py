@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 
+from splitiot._expect import described
 from splitiot.transports._base import Transport
 
 __all__ = ["InMemory"]
@@ -27,6 +28,11 @@ class InMemory(Transport):
     """
 
     def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
+        if not callable(answer):
+            raise TypeError(
+                f"answer must be a function from frame to frame, got {described(answer)}: "
+                "lambda frame: service.handle(frame, peer='me'), say"
+            )
         self._answer = answer
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
