@@ -12,7 +12,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from splitiot.edge import EdgeService
 
-__all__ = ["PATH", "HttpTransport", "asgi", "serve"]
+__all__ = ["PATH", "HttpTransport", "asgi", "lifespan", "serve"]
 
 PATH = "/splitiot/v1"
 """Where frames are posted to, unless told otherwise."""
@@ -241,6 +241,9 @@ def _hash(token: str) -> bytes:
 def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path: str = PATH) -> Starlette:
     """Make an ASGI application of a service, to be served alone or mounted in one of your own.
 
+    Served alone it closes the service when the server shuts down. A mounted application is not told of that, since ASGI
+    servers tell only the outermost one: give yours `lifespan`.
+
     Parameters
     ----------
     service : EdgeService
@@ -258,6 +261,7 @@ def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path:
     --------
     In a FastAPI or Starlette application::
 
+        app = FastAPI(lifespan=splitiot.adapters.http.lifespan(service))
         app.mount("/splitiot/v1", splitiot.adapters.http.asgi(service, tokens={...}, path="/"))
     """
     try:
@@ -265,7 +269,35 @@ def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path:
         from starlette.routing import Route
     except ImportError as error:
         raise MissingDependencyError("starlette", "http") from error
-    return Starlette(routes=[Route(path, endpoint=_Endpoint(service, tokens))])
+    return Starlette(routes=[Route(path, endpoint=_Endpoint(service, tokens))], lifespan=lifespan(service))
+
+
+def lifespan(service: EdgeService) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
+    """Make the `lifespan` of an application in which a service is mounted: it closes the service at shutdown.
+
+    What tasks hold, a camera or a connection, is so left in order. Where your application has a lifespan already, close
+    the service there.
+
+    Parameters
+    ----------
+    service : EdgeService
+
+    Returns
+    -------
+    callable
+        What FastAPI and Starlette take as ``lifespan=``.
+    """
+
+    @contextlib.asynccontextmanager
+    async def closing(app: Any) -> AsyncIterator[None]:
+        import asyncio
+
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.close)
+
+    return closing
 
 
 def serve(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +30,9 @@ class TaskExecutable:
         self._made = tuple(made)
         self.nbytes = 0  # nobody knows; a runner that lacks memory closes others
         self._open = contextlib.ExitStack()
+        if any(task.isolated or task.resource is not None for task in made):
+            # nobody may close what holds this: a mounted service, a device that was dropped
+            weakref.finalize(self, _leave, self._open, os.getpid())
         self._start()
 
     def _start(self) -> None:
@@ -68,11 +73,8 @@ class TaskExecutable:
         self._start()
 
     def close(self) -> None:
-        """Do the tear-downs, the last set-up's first."""
-        try:
-            self._open.close()
-        except Exception:
-            logger.warning("a task's tear-down raised", exc_info=True)
+        """Do the tear-downs, the last set-up's first. At the latest they are done when the process ends."""
+        _leave(self._open, os.getpid())
 
     def _opened(self, task: Task) -> Call:
         function = task.function
@@ -97,6 +99,15 @@ class TaskExecutable:
             error.add_note(f"in the set-up of task {task.name!r}")
             raise
         return _call(function, task, (held,))
+
+
+def _leave(held: contextlib.ExitStack, owner: int) -> None:
+    if os.getpid() != owner:  # a copy in a child of this process: the parent's camera stays open
+        return
+    try:
+        held.close()
+    except Exception:
+        logger.warning("a task's tear-down raised", exc_info=True)
 
 
 def _call(function: Callable[..., Any], task: Task, held: tuple[Any, ...]) -> Call:
