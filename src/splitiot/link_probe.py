@@ -211,6 +211,7 @@ class _Contact:
         self._transport, self._timeout_s, self._clock = transport, timeout_s, clock
         self.boot = int.from_bytes(os.urandom(8), "little") >> 1
         self.sequence = 0
+        self._came_s = 0.0
 
     def probe(self, up_bytes: int = 0, down_bytes: int = 0) -> float:
         """Return the seconds of one probe on the link."""
@@ -219,7 +220,9 @@ class _Contact:
         frame = wire.encode(message, (bytes(up_bytes),) if up_bytes else ())
         began_s = self._clock()
         echo = self.exchange(frame, wire.Echo)
-        return max(0.0, self._clock() - began_s - max(0.0, echo.residence_s))
+        transport = self._transport  # it may know what the echo waited here, and the probe before it
+        waited_s = max(0.0, transport.waited_s or 0.0) + max(0.0, transport.queued_s)
+        return max(0.0, self._came_s - began_s - waited_s - max(0.0, echo.residence_s))
 
     def exchange(self, frame: bytes, kind: type[_M]) -> _M:
         """Return the answer to a frame, if it is of that kind."""
@@ -227,6 +230,7 @@ class _Contact:
         until_s = time.monotonic() + self._timeout_s
         while (rest_s := until_s - time.monotonic()) > 0:
             answer = self._transport.receive(timeout_s=rest_s)
+            self._came_s = self._clock()
             if answer is None:
                 continue
             message, _ = wire.decode(answer)

@@ -44,7 +44,8 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         Compute seconds of [cut, n) on the device, where it finished alone.
     edge : EdgeTimes, optional
     round_trip_s : float, optional
-        On the device's monotonic clock, from handing the request to the link until the reply was there.
+        On the device's monotonic clock, from handing the request to the link until the reply was there: until its
+        last byte had come, not until somebody read it.
     sent_bytes, received_bytes : int
         Frame sizes.
     censored : bool
@@ -57,6 +58,8 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         Of the round trip, what this request waited on the link behind others.
     held_s : float
         Of the edge's residence, what it waited there behind others of the same device.
+    upper_bound : bool
+        The reply was read later than it may have come: `round_trip_s` is an upper bound.
     head_steps_s, local_steps_s : tuple of float
         Of the seconds in `head_s` and `local_s` those of each step, where they run one by one; else empty.
 
@@ -83,6 +86,7 @@ class Observation(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     local_steps_s: tuple[float, ...] = ()
     queued_s: float = 0.0
     held_s: float = 0.0
+    upper_bound: bool = False
 
     @property
     def network_s(self) -> float | None:

@@ -153,8 +153,11 @@ class HttpTransport(RoundTrip):
             self._at_work.add(connection)
         body = None
         try:
-            if connection.sock is not None:
+            if connection.sock is None:
+                connection.connect()
+            else:
                 connection.sock.settimeout(timeout_s)
+            self.sending()
             body = self._answer(connection, request)
         finally:
             with self._idle_lock:

@@ -337,7 +337,10 @@ class _Listening(Transport):
 
     def receive(self, *, timeout_s: float) -> bytes | None:
         with self._listening():
-            return self._inner.receive(timeout_s=timeout_s)
+            try:
+                return self._inner.receive(timeout_s=timeout_s)
+            finally:
+                self.waited_s, self.queued_s = self._inner.waited_s, self._inner.queued_s
 
     def close(self) -> None:
         self._inner.close()

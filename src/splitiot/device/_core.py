@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 
 from splitiot._log import logger
 from splitiot.cost import Constraint
+from splitiot.device._inbox import Found, Inbox
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.errors import (
@@ -41,6 +42,7 @@ from splitiot.wire import NextPlacement
 
 __all__ = ["SLICE_S", "Begun", "Core", "Head", "ended", "step_error"]
 
+_AT_ONCE = 64  # as many frames as a session can have asked for
 SLICE_S = 0.5  # the longest single wait, so that Ctrl-C is heard on every platform
 
 
@@ -98,6 +100,7 @@ class Core:
     ) -> None:
         self.pipeline, self.transport, self.session = pipeline, transport, session
         self.runner, self.clock = runner, clock
+        self.inbox = Inbox(transport, clock)
         self._info, self._cache, self._policy, self._link = info, cache, policy, link
         self._subject_to, self._parts, self._recorder = subject_to, parts, recorder
         self._patience_s, self._follow = patience_s, follow
@@ -323,30 +326,37 @@ class Core:
         """A local finish has ended."""
         return self.session.local_done(effect.sequence, result, seconds, self.clock(), steps_s)
 
-    def receive(self, timeout_s: float) -> bytes | TransportError | OSError | None:
-        """Wait for a frame or for news of one that was lost; give it to `took`."""
-        try:
-            return self.transport.receive(timeout_s=timeout_s)
-        except (TransportError, OSError) as error:
-            return error
+    def receive(self, timeout_s: float) -> Found | None:
+        """Wait for a frame or for news of one that was lost; give it to `heard`."""
+        return self.inbox.receive(timeout_s)
 
-    def took(self, frame: bytes | TransportError | OSError) -> list[DeviceEffect]:
+    def took(self, found: Found) -> list[DeviceEffect]:
         """Something came."""
+        frame = found.frame
         if isinstance(frame, TransportError | OSError):
             lost = getattr(frame, "frame", None)
             if lost is None:
                 return self.session.broken(frame, self.clock())
             return self.session.failed(lost, frame, self.clock())
-        return self.session.receive(frame, self.clock())
+        return self.session.receive(frame, self.clock(), found.arrival)
 
-    def drain(self) -> None:
-        """Take in what came since the last request, at most as much as a session can have asked for."""
-        self.pump(self.session.tick(self.clock()))
-        for _ in range(64):
-            frame = self.receive(0.0)
-            if frame is None:
-                return
-            self.pump(self.took(frame))
+    def heard(self, found: Found | None) -> None:
+        """Take in what came, and all else that waits; only then judge the time.
+
+        Nobody may have listened for long: what the edge has said is no silence because it was not read.
+        """
+        for _ in range(_AT_ONCE):
+            if found is None:
+                break
+            self.pump(self.took(found))
+            if isinstance(found.frame, Exception):
+                break  # a broken transport may have nothing else to say
+            found = self.receive(0.0)
+        self.pump(self.session.tick(self.clock(), self.inbox.heard_s))
+
+    def listen(self, timeout_s: float) -> None:
+        """Wait for what comes, at most so long, and take it in."""
+        self.heard(self.receive(timeout_s))
 
     def unsaved(self, *, due: bool = True) -> bytes | None:
         """Return what should be saved in the spool now, if anything: give it to `save`."""
@@ -367,13 +377,10 @@ class Core:
     def connect(self, connect_s: float) -> bool:
         """Greet the edge; whether it answered in time."""
         session, began_s = self.session, self.clock()
-        self.pump(session.tick(began_s))
+        self.listen(0.0)
         outages = session.outages
         while not session.settled and session.outages == outages and (left_s := began_s + connect_s - self.clock()) > 0:
-            frame = self.receive(min(left_s, 0.05))
-            if frame is not None:
-                self.pump(self.took(frame))
-            self.pump(session.tick(self.clock()))
+            self.listen(min(left_s, 0.05))
         up = session.edge_up(self.clock())
         if not up:
             logger.info("no edge yet (%s): the device begins alone", session.trouble or "no answer")

@@ -323,7 +323,7 @@ class Device:
                 self._prepare(None)
             if not self._connected:
                 self._connect()
-            self._core.drain()
+            self._core.listen(0.0)
             self._stream = stream
         try:
             yield from stream.outcomes()
@@ -380,7 +380,7 @@ class Device:
 
     def _run(self, payload: Payload, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Outcome:
         core, begun_s = self._core, self._clock()
-        core.drain()
+        core.listen(0.0)
         core.save(core.unsaved())
         begun = core.begin(payload, begun_s, deadline_s, telemetry)
         if isinstance(begun, Outcome):
@@ -398,17 +398,11 @@ class Device:
     def _finish(self, effect: RunLocal) -> None:
         core = self._core
         result, seconds, steps_s = core.finish(effect)
-        frame = core.receive(0.0)  # an answer that came meanwhile was first
-        if frame is not None:
-            core.pump(core.took(frame))
+        core.listen(0.0)  # an answer that came meanwhile was first
         core.pump(core.finished(effect, result, seconds, steps_s))
 
     def _wait(self, wake_s: float | None) -> None:
-        core, now_s = self._core, self._clock()
-        frame = core.receive(SLICE_S if wake_s is None else min(max(0.0, wake_s - now_s), SLICE_S))
-        if frame is not None:
-            core.pump(core.took(frame))
-        core.pump(core.session.tick(self._clock()))
+        self._core.listen(SLICE_S if wake_s is None else min(max(0.0, wake_s - self._clock()), SLICE_S))
 
 
 def _positive(seconds: float | None, name: str = "deadline_s") -> float | None:

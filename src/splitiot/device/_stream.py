@@ -251,15 +251,13 @@ class Stream:
         core = self._core
         wait_s = _LEISURE_S if self._deadline_s is None else _HASTE_S
         while not (self._stopped or self._idle):
-            frame = core.receive(wait_s)
+            found = core.receive(wait_s)
             with self._changed:
-                if frame is not None:
-                    core.pump(core.took(frame))
+                core.heard(found)
                 if self._stopped:
                     return
-                core.pump(core.session.tick(core.clock()))
                 self._collect()
-                if isinstance(frame, Exception):  # a broken transport may have nothing else to say, at once
+                if found is not None and isinstance(found.frame, Exception):  # it may raise again and again, at once
                     self._changed.wait(wait_s)
                 unsaved = core.unsaved()
             core.save(unsaved)

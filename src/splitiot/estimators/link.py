@@ -35,8 +35,9 @@ class LinkEstimator:
     unknowns come from samples that show them: the round-trip time is the least of the last three small ones
     (each less what its bytes took), the bandwidth is the median of the last three that the round trip does
     not dominate. A sample that it does dominate can only raise the bandwidth: the bytes took no more than a
-    quarter of the round trip. A censored one ("not yet back after 140 ms") can only lower it. So a change of
-    bandwidth is followed after two exchanges, and one hiccup is ignored.
+    quarter of the round trip. A censored one ("not yet back after 140 ms") can only lower it, and an upper bound
+    ("back, when somebody looked after 450 ms") counts only where the link must be better than it is believed. So a
+    change of bandwidth is followed after two exchanges, and one hiccup is ignored.
 
     Only sums of both ways are seen; up and down keep the prior's ratio. A drift detector watches the bandwidth: when
     it tells of a change, samples before the last two no longer count.
@@ -144,6 +145,8 @@ class LinkEstimator:
         if observation.retransmitted or not all(map(usable, (seconds, size, *whole))):
             self.refused += 1
             return
+        if observation.upper_bound and seconds >= self._rtt_s + size / self._rate:
+            return  # it may have taken as long as is believed: only less is news
         self.samples += not observation.censored
         if seconds > 0 and not observation.censored:
             self._errors.append(math.log(seconds) - math.log(max(self._rtt_s + size / self._rate, _TINY_S)))

@@ -89,7 +89,7 @@ class LinearBandit(Policy):
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         o, notes = observation, memory.get(_NOTES)
-        if notes is None or o.round_trip_s is None or o.censored or o.retransmitted or o.probe:
+        if notes is None or o.round_trip_s is None or o.censored or o.retransmitted or o.upper_bound or o.probe:
             return
         seen = notes["seen"].get(str(o.cut))
         if seen is None or not 0 <= o.round_trip_s < _LONGEST_S:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from splitiot.session._arrival import Arrival
 from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
 from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner
 from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
@@ -10,6 +11,7 @@ from splitiot.session._states import TRANSITIONS, Event, State
 
 __all__ = [
     "TRANSITIONS",
+    "Arrival",
     "DeviceCounters",
     "DeviceEffect",
     "DeviceSession",

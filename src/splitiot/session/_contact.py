@@ -11,6 +11,7 @@ from splitiot import wire
 from splitiot.errors import ProfileError
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline, RuntimeInfo
+from splitiot.session._arrival import Arrival
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._effects import EdgeProfile, Send
 from splitiot.topology import TierProfile
@@ -96,10 +97,11 @@ class Contact:
 
     # what the session tells
 
-    def tick(self, now_s: float) -> list[Send]:
-        """Time has passed."""
+    def tick(self, now_s: float, heard_s: float | None = None) -> list[Send]:
+        """Time has passed; what had come by `heard_s` has been read. Only until then silence means anything."""
+        heard_s = now_s if heard_s is None else heard_s
         for trial in (self._hello, self._probe):
-            if trial is not None and now_s >= trial.ends_s:
+            if trial is not None and heard_s >= trial.ends_s:
                 self.lost(trial.sequence, now_s)
         if self.edge is None or self.refusal:
             return self.again(now_s) if now_s >= self._breaker.retry_s else []
@@ -122,7 +124,7 @@ class Contact:
         """An answer came to a frame of so many bytes."""
         self._breaker.succeeded()
         if nbytes >= _TELLING_BYTES:  # small frames say nothing of the bandwidth, however many there are
-            self._crossed_s = now_s
+            self._crossed_s = max(self._crossed_s, now_s)
 
     def failed(self, now_s: float, *, told: bool = False) -> None:
         """A request was not answered in time; or, `told` by the transport, can't be."""
@@ -222,15 +224,15 @@ class Contact:
         return effects
 
     def echoed(
-        self, echo: wire.Echo, nbytes: int, now_s: float, *, idle: bool
+        self, echo: wire.Echo, nbytes: int, now_s: float, arrival: Arrival, *, idle: bool
     ) -> tuple[list[Send], Observation | None]:
         """The edge answered a probe; what was measured."""
         trial = self._probe
         if trial is None or echo.sequence != trial.sequence:
             return [], None
         self._probe = None
-        took_s = now_s - trial.sent_s
-        self.answered(now_s, trial.nbytes)
+        _, took_s, upper_bound = arrival.since(trial.sent_s)
+        self.answered(arrival.came_s, trial.nbytes)
         seen = Observation(
             plan_id=0,
             cut=0,
@@ -239,11 +241,15 @@ class Contact:
             sent_bytes=trial.nbytes,
             received_bytes=nbytes,
             probe=True,
+            upper_bound=upper_bound,
         )
         if not self._padded:  # a bare and a padded one together tell round trip and bandwidth
             return ([self._measure(now_s)] if idle and self.up(now_s) else []), seen
         least, _, most = _PAD_BYTES
-        self._probe_s, self._crossed_s = took_s, now_s
+        self._crossed_s = arrival.came_s
+        if upper_bound:
+            return [], seen
+        self._probe_s = took_s
         if took_s > 0.25:
             self._pad_bytes = max(least, self._pad_bytes // 2)
         elif took_s < 0.05:

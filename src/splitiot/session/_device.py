@@ -29,6 +29,7 @@ from splitiot.errors import (
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Outcome, Plan
+from splitiot.session._arrival import Arrival
 from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
@@ -168,6 +169,7 @@ class DeviceSession:
         self._budget, self._chance, self._lossy = RetryBudget(), chance, lossy
         self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
+        self._heard_s = -math.inf
         self._order = self._resets = 0
         self._reset = False  # the edge has yet to be told
         self.counters = DeviceCounters()
@@ -266,9 +268,18 @@ class DeviceSession:
 
     # what happens
 
-    def tick(self, now_s: float) -> list[DeviceEffect]:
-        """Time has passed."""
-        effects: list[DeviceEffect] = [*self._contact.tick(now_s)]
+    def tick(self, now_s: float, heard_s: float | None = None) -> list[DeviceEffect]:
+        """Time has passed.
+
+        Parameters
+        ----------
+        now_s : float
+        heard_s : float, optional
+            All that had come by then has been given to `receive`; now, unless given. What the edge did not say since
+            may only not have been read: that counts as no silence.
+        """
+        self._heard_s = now_s if heard_s is None else min(heard_s, now_s)
+        effects: list[DeviceEffect] = [*self._contact.tick(now_s, self._heard_s)]
         for pending in list(self._pending.values()):
             if pending.local:
                 continue
@@ -276,9 +287,11 @@ class DeviceSession:
                 effects += self._happened(pending, Event.DEADLINE, now_s)
             elif pending.hedge_s is not None and now_s >= pending.hedge_s:
                 effects += self._happened(pending, Event.HEDGE, now_s)
+            elif pending.state is State.WAITING:
+                if self._heard_s >= pending.again_s:
+                    effects += self._happened(pending, Event.SILENT, now_s)
             elif now_s >= pending.again_s:
-                event = Event.SILENT if pending.state is State.WAITING else Event.AGAIN
-                effects += self._happened(pending, event, now_s)
+                effects += self._happened(pending, Event.AGAIN, now_s)
         return effects
 
     def rest(self, now_s: float, free_s: float = math.inf) -> list[DeviceEffect]:
@@ -411,8 +424,18 @@ class DeviceSession:
         pending.again_s = now_s + self._patience_s(pending)
         return sequence, [Send(frame)]
 
-    def receive(self, frame: bytes, now_s: float) -> list[DeviceEffect]:
-        """A frame came from the edge. Bytes that break the protocol are counted and dropped."""
+    def receive(self, frame: bytes, now_s: float, arrival: Arrival | None = None) -> list[DeviceEffect]:
+        """A frame came from the edge. Bytes that break the protocol are counted and dropped.
+
+        Parameters
+        ----------
+        frame : bytes
+        now_s : float
+            Decides what is too late.
+        arrival : Arrival, optional
+            When it was here: that is measured, and from then on counts what it says. Now, unless given.
+        """
+        arrival = Arrival(now_s) if arrival is None else arrival
         try:
             message, buffers = wire.decode(frame)
         except RemoteProtocolError:
@@ -427,25 +450,25 @@ class DeviceSession:
         if isinstance(message, wire.Welcome):
             return [*self._contact.welcomed(message, now_s)]
         if isinstance(message, wire.Echo):
-            sends, seen = self._contact.echoed(message, len(frame), now_s, idle=not self._pending)
-            if seen is not None and seen.round_trip_s is not None:
-                nbytes = seen.sent_bytes + seen.received_bytes
-                sent_s, behind = now_s - seen.round_trip_s, bool(self._pending)
-                self._way.passed(sent_s, now_s, message.residence_s, nbytes=nbytes, behind=behind)
+            sends, seen = self._contact.echoed(message, len(frame), now_s, arrival, idle=not self._pending)
+            if seen is not None and seen.round_trip_s is not None and not seen.upper_bound:
+                nbytes, came_s = seen.sent_bytes + seen.received_bytes, arrival.came_s
+                sent_s, behind = came_s - seen.round_trip_s, bool(self._pending)
+                self._way.passed(sent_s, came_s, message.residence_s, nbytes=nbytes, behind=behind)
             return [*sends, *([] if seen is None else self._observe(seen))]
         effects: list[DeviceEffect] = [*self._contact.seen(message.edge_boot, now_s)]
         pending = self._pending.get(message.sequence)
         if isinstance(message, wire.Reply):
             if message.next is not None and len(message.next.cuts) == 1:
-                self._next_placement = (message.next, now_s + message.next.valid_s)
+                self._next_placement = (message.next, arrival.came_s + message.next.valid_s)
             if message.hello:
                 effects += self._contact.again(now_s)
-            return effects + self._replied(message, buffers, len(frame), pending, now_s)
+            return effects + self._replied(message, buffers, len(frame), pending, now_s, arrival)
         if pending is None:
             self.counters.late_replies += 1
             return effects
         if isinstance(message, wire.Busy):
-            self._contact.busy(message.retry_after_s, now_s)
+            self._contact.busy(message.retry_after_s, arrival.came_s)
             busy = Overloaded("the edge is busy", retry_after_s=message.retry_after_s)
             return effects + self._happened(pending, Event.BUSY, now_s, busy)
         if isinstance(message, wire.SayHello):
@@ -584,6 +607,7 @@ class DeviceSession:
         nbytes: int,
         pending: _Pending | None,
         now_s: float,
+        arrival: Arrival,
     ) -> list[DeviceEffect]:
         known = self._ended.pop(reply.sequence, None) if pending is None else pending
         if known is None or known.answered:
@@ -591,10 +615,10 @@ class DeviceSession:
             return []
         known.answered = True
         self._ran(known)
-        self._contact.answered(now_s, known.nbytes)
-        if not known.attempts:
-            self._rounds.append(now_s - known.sent_s)
-        seen = self._measured(known, now_s, times=reply.times, nbytes=nbytes)
+        self._contact.answered(arrival.came_s, known.nbytes)
+        seen = self._measured(known, arrival, times=reply.times, nbytes=nbytes)
+        if not known.attempts and not seen.upper_bound:
+            self._rounds.append(max(0.0, arrival.came_s - known.sent_s))
         if pending is None:
             self.counters.late_replies += 1
             return self._observe(seen)
@@ -648,7 +672,7 @@ class DeviceSession:
     ) -> list[DeviceEffect]:
         self._retire(pending)
         if seen is None:
-            seen = self._measured(pending, now_s, local_s=local_s, steps_s=steps_s)
+            seen = self._measured(pending, local_s=local_s, steps_s=steps_s)
         outcome = Outcome(
             value=value,
             error=error,
@@ -675,7 +699,7 @@ class DeviceSession:
     def _measured(
         self,
         pending: _Pending,
-        now_s: float,
+        arrival: Arrival | None = None,
         *,
         times: EdgeTimes | None = None,
         nbytes: int = 0,
@@ -692,16 +716,19 @@ class DeviceSession:
             sent_bytes=pending.nbytes,
             retransmitted=pending.attempts > 0,
         )
-        if times is None:
+        if times is None or arrival is None:
             return seen
-        queued_s, held_s = self._way.passed(
-            pending.sent_s,
-            now_s,
-            times.residence_s,
-            nbytes=seen.sent_bytes + nbytes,
-            behind=pending.behind,
-            queue_s=times.queue_s,
-        )
+        sent_s, took_s, upper_bound = arrival.since(pending.sent_s)
+        queued_s = held_s = 0.0
+        if not upper_bound:
+            queued_s, held_s = self._way.passed(
+                sent_s,
+                arrival.came_s,
+                times.residence_s,
+                nbytes=seen.sent_bytes + nbytes,
+                behind=pending.behind,
+                queue_s=times.queue_s,
+            )
         return Observation(
             plan_id=seen.plan_id,
             cut=seen.cut,
@@ -709,23 +736,28 @@ class DeviceSession:
             head_steps_s=seen.head_steps_s,
             tail_s=times.compute_s,
             edge=times,
-            round_trip_s=now_s - pending.sent_s,
+            round_trip_s=took_s,
             sent_bytes=seen.sent_bytes,
             received_bytes=nbytes,
             retransmitted=pending.attempts > 0,
             queued_s=queued_s,
             held_s=held_s,
+            upper_bound=upper_bound,
         )
 
     def _silent(self, pending: _Pending, now_s: float) -> list[DeviceEffect]:
         """No answer yet, and no time to wait longer."""
-        if now_s - pending.begun_s >= pending.plan.latency_s:  # else it had less time than it was expected to need
+        silent_s = min(self._heard_s, now_s) - pending.sent_s
+        if silent_s <= 0:
+            return []  # nobody has looked since it was sent
+        # else it had less time than it was expected to need
+        if silent_s + (pending.head_s or 0.0) >= pending.plan.latency_s:
             self._contact.failed(now_s)
         return self._observe(
             Observation(
                 plan_id=pending.plan.id,
                 cut=pending.plan.cut,
-                round_trip_s=now_s - pending.sent_s,
+                round_trip_s=silent_s,
                 sent_bytes=pending.nbytes,
                 censored=True,
             )

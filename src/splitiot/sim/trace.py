@@ -221,7 +221,7 @@ def _merged(before: Observation | None, new: Observation) -> Observation:
     known = before.round_trip_s is not None
     if new.round_trip_s is not None and (not known or (before.censored and not new.censored)):
         names = ("edge", "round_trip_s", "sent_bytes", "received_bytes", "censored", "retransmitted")
-        change |= {name: getattr(new, name) for name in (*names, "queued_s", "held_s")}
+        change |= {name: getattr(new, name) for name in (*names, "queued_s", "held_s", "upper_bound")}
     return msgspec.structs.replace(before, **change)
 
 

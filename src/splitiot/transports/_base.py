@@ -24,9 +24,18 @@ class Transport(abc.ABC):
     lossy : bool
         Whether a frame, or the answer to it, may be lost without a word. Then requests whose answers are late are sent
         again. False: `receive` raises for each one that is lost.
+    waited_s : float, optional
+        How long the frame that `receive` returned last had been here by then, on any clock of your own: set it in
+        `receive` where something else (a thread, a callback, a driver) takes the frames in. None, as long as nobody
+        sets it: that is unknown, and what is read long after it may have come measures no link.
+    queued_s : float
+        How long the request that this frame answers had waited here before it was on its way: in a queue, or for a
+        connection. That is no time of the network.
     """
 
     lossy: bool = True
+    waited_s: float | None = None
+    queued_s: float = 0.0
 
     @abc.abstractmethod
     def send(self, frame: bytes, *, timeout_s: float) -> None:
@@ -40,7 +49,7 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def receive(self, *, timeout_s: float) -> bytes | None:
-        """Wait for the next frame, at most `timeout_s`; None when there was none.
+        """Wait for the next frame, at most `timeout_s`; None when there was none. 0 s: only look.
 
         Raises
         ------
@@ -63,6 +72,11 @@ class RoundTrip(Transport):
         The longest an exchange may take. A request whose deadline passes earlier ends then; its late answer still
         teaches. A frame that no worker took in the time that `send` was given is not carried any more.
 
+    Notes
+    -----
+    An answer's time is when `exchange` returned it, whenever somebody comes to read it. The time that a request waited
+    for a worker does not count as the network's, nor what `exchange` does before it calls `sending`.
+
     Examples
     --------
     >>> class Shout(RoundTrip):
@@ -81,8 +95,10 @@ class RoundTrip(Transport):
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self._workers, self._timeout_s = workers, timeout_s
-        self._requests: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
-        self._replies: queue.SimpleQueue[bytes | TransportError] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[bytes, float, float] | None] = queue.SimpleQueue()
+        # with each reply: when it came, and how long its request had waited here
+        self._replies: queue.SimpleQueue[tuple[bytes | TransportError, float, float]] = queue.SimpleQueue()
+        self._own = threading.local()  # of each worker: when its request went on its way
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._under_way = 0
@@ -98,6 +114,13 @@ class RoundTrip(Transport):
             There is no reply. Other exceptions count as that too.
         """
 
+    def sending(self) -> None:
+        """Say, in `exchange`, that the request goes on its way now: the connection is there.
+
+        Optional: without it, all the time that `exchange` takes is the network's and the edge's.
+        """
+        self._own.sent_s = time.monotonic()
+
     def send(self, frame: bytes, *, timeout_s: float) -> None:
         with self._lock:
             if self._closed:
@@ -107,13 +130,16 @@ class RoundTrip(Transport):
                 thread = threading.Thread(target=self._work, name=f"{type(self).__name__}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
-        self._requests.put((frame, time.monotonic() + timeout_s))
+        now_s = time.monotonic()
+        self._requests.put((frame, now_s, now_s + timeout_s))
 
     def receive(self, *, timeout_s: float) -> bytes | None:
         try:
-            reply = self._replies.get(timeout=timeout_s) if timeout_s > 0 else self._replies.get_nowait()
+            found = self._replies.get(timeout=timeout_s) if timeout_s > 0 else self._replies.get_nowait()
         except queue.Empty:
             return None
+        reply, came_s, self.queued_s = found
+        self.waited_s = time.monotonic() - came_s
         if isinstance(reply, TransportError):
             raise reply
         return reply
@@ -131,11 +157,13 @@ class RoundTrip(Transport):
 
     def _work(self) -> None:
         while (request := self._requests.get()) is not None and not self._closed:
-            frame, until_s = request
+            frame, given_s, until_s = request
+            self.sending()
             reply = self._exchanged(frame, until_s)
+            came_s = time.monotonic()
             with self._lock:
                 self._under_way -= 1
-            self._replies.put(reply)
+            self._replies.put((reply, came_s, self._own.sent_s - given_s))
             del request, frame, reply
 
     def _exchanged(self, frame: bytes, until_s: float) -> bytes | TransportError:

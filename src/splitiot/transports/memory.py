@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable
 
 from splitiot._expect import described
@@ -34,15 +35,17 @@ class InMemory(Transport):
                 "lambda frame: service.handle(frame, peer='me'), say"
             )
         self._answer = answer
-        self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[bytes, float]] = queue.SimpleQueue()
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
         answer = self._answer(frame)
         if answer is not None:
-            self._arrived.put(answer)
+            self._arrived.put((answer, time.monotonic()))
 
     def receive(self, *, timeout_s: float) -> bytes | None:
         try:
-            return self._arrived.get(timeout=timeout_s) if timeout_s > 0 else self._arrived.get_nowait()
+            answer, came_s = self._arrived.get(timeout=timeout_s) if timeout_s > 0 else self._arrived.get_nowait()
         except queue.Empty:
             return None
+        self.waited_s = time.monotonic() - came_s
+        return answer

@@ -62,6 +62,13 @@ class Role:
     exact, follow : bool
         See `splitiot.Device`.
     policy : Policy
+    listens : bool
+        Somebody always waits for what comes, as in `Device.map`. Else only a request that waits for its answer does, as
+        in `Device.run`: nobody while the lane is at work, and nobody between requests.
+    tells : bool
+        Whether its transport tells when frames came.
+    slower : float
+        How many times longer each step takes it.
     """
 
     name: str
@@ -74,22 +81,39 @@ class Role:
     parts: tuple[tuple[int, int], ...] | None = None
     exact: bool = False
     follow: bool = False
+    listens: bool = True
+    tells: bool = True
+    slower: float = 1.0
 
 
 class SimulatedTransport(Transport):
-    """Carries frames over the simulated network. Waiting takes no time: there is something, or there is not."""
+    """Carries frames over the simulated network. Waiting takes no time: there is something, or there is not.
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        self._send = send
-        self.inbox: deque[bytes | TransportError] = deque()
+    Parameters
+    ----------
+    send : callable
+    clock : callable
+    tells : bool
+        Whether it tells when frames came.
+    """
+
+    def __init__(self, send: Callable[[bytes], None], clock: Callable[[], float], *, tells: bool = True) -> None:
+        self._send, self._clock, self._tells = send, clock, tells
+        self._inbox: deque[tuple[bytes | TransportError, float]] = deque()
+
+    def came(self, frame: bytes | TransportError) -> None:
+        """Something is here: it waits until it is read."""
+        self._inbox.append((frame, self._clock()))
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
         self._send(frame)
 
     def receive(self, *, timeout_s: float) -> bytes | None:
-        if not self.inbox:
+        if not self._inbox:
             return None
-        found = self.inbox.popleft()
+        found, came_s = self._inbox.popleft()
+        if self._tells:
+            self.waited_s = self._clock() - came_s
         if isinstance(found, TransportError):
             raise found
         return found
@@ -188,9 +212,9 @@ class DeviceMachine:
         self.life += 1
         self._empty()
         boot = self._chance.bits(62) + 1
-        self.inner = SimulatedTransport(self._sent)
+        self.inner = SimulatedTransport(self._sent, lambda: self.now_s, tells=role.tells)
         transport = self.inner if world.wrap is None else world.wrap(self.inner)
-        profile = role.work.profile
+        profile = role.work.profile.scaled(role.slower)
         session = DeviceSession(
             pipeline,
             boot=boot,
@@ -202,7 +226,7 @@ class DeviceMachine:
             chance=self._session_chance,
         )
         self._boot = boot
-        seconds = role.work.seconds
+        seconds = tuple(role.slower * second for second in role.work.seconds)
         runner = VirtualRunner(pipeline, lambda start, stop: self._pace(seconds[start:stop]))
         link = Link.from_mbit_per_s(10, rtt_s=0.02)
         planner = Planner(
@@ -359,6 +383,8 @@ class DeviceMachine:
             self._lane = None
             if request is not None:
                 request.finished_s = heap.now_s
+            if not self.role.listens:
+                core.listen(0.0)
             core.pump(core.finished(effect, result, seconds, steps_s))
             self._turn()
 
@@ -367,6 +393,8 @@ class DeviceMachine:
     def _begin(self, request: _Request) -> None:
         core, heap, work = self.core, self.world.heap, self.role.work
         assert core is not None
+        if not self.role.listens:
+            core.listen(0.0)
         offset_s = self.now_s - heap.now_s
         begun = core.begin(
             work.pipeline.bind(request.value), request.begun_s + offset_s, request.deadline_s, self.world.telemetry
@@ -463,15 +491,17 @@ class DeviceMachine:
         """Something came, or news of a loss."""
         if not self.alive:
             return
-        self.inner.inbox.append(frame)
-        self._listen()
-        self._turn()
-
-    def _listen(self) -> None:
-        core = self.core
+        core, listens = self.core, self._listening
         assert core is not None
-        while (found := core.receive(0.0)) is not None:
-            core.pump(core.took(found))
+        if listens and (found := core.receive(0.0)) is not None:  # until now somebody has waited
+            core.heard(found)
+        self.inner.came(frame)
+        if listens:
+            self._turn()
+
+    @property
+    def _listening(self) -> bool:
+        return self.role.listens or (self._lane is None and bool(self._pending))
 
     def _turn(self) -> None:
         """Look after what is due, and what has ended."""
@@ -479,16 +509,15 @@ class DeviceMachine:
         if not self.alive:
             return
         assert core is not None
-        if self.world.wrap is not None:
-            self._listen()
-        core.pump(core.session.tick(self.now_s))
+        if self._listening:
+            core.listen(0.0)
         for number in [number for number in core.done if number in self._pending]:
             self._ends(self._pending.pop(number), core.take(number))
         if self._held is not None and not self._pending:
             held, self._held = self._held, None
             held()
             return
-        wake_s = core.session.wake_s()
+        wake_s = core.session.wake_s() if self._listening else None
         if wake_s is not None:
             due_s = heap.now_s + max(0.0, wake_s - self.now_s) + TICK_S
             if not heap.now_s < self._wake_s <= due_s:

@@ -86,9 +86,9 @@ def _ends_twice(old: Any) -> Any:
 
 
 def _late_answer_overwrites(old: Any) -> Any:
-    def replied(self: Any, reply: Any, buffers: Any, nbytes: Any, pending: Any, now_s: float) -> Any:
+    def replied(self: Any, reply: Any, buffers: Any, nbytes: Any, pending: Any, now_s: float, *more: Any) -> Any:
         known = self._ended.get(reply.sequence) if pending is None else None
-        effects = old(self, reply, buffers, nbytes, pending, now_s)
+        effects = old(self, reply, buffers, nbytes, pending, now_s, *more)
         if known is not None:
             outcome = _outcome(known, now_s)
             effects = [*effects, Done(reply.sequence, outcome)]
@@ -131,22 +131,21 @@ def _gives_up(event: Event) -> Change:
 
 
 def _accepts_any_boot(old: Any) -> Any:
-    def receive(self: Any, frame: bytes, now_s: float) -> Any:
+    def receive(self: Any, frame: bytes, *when: Any) -> Any:
         try:
             message, buffers = wire.decode(frame)
         except ProtocolError:
-            return old(self, frame, now_s)
-        return old(
-            self, wire.encode(msgspec.structs.replace(message, boot=self._boot), list(map(bytes, buffers))), now_s
-        )
+            return old(self, frame, *when)
+        renamed = msgspec.structs.replace(message, boot=self._boot)
+        return old(self, wire.encode(renamed, list(map(bytes, buffers))), *when)
 
     return receive
 
 
 def _trusts_frames(old: Any) -> Any:
-    def receive(self: Any, frame: bytes, now_s: float) -> Any:
+    def receive(self: Any, frame: bytes, *when: Any) -> Any:
         wire.decode(frame)
-        return old(self, frame, now_s)
+        return old(self, frame, *when)
 
     return receive
 

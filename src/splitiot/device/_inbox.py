@@ -1,0 +1,72 @@
+"""What comes from the edge, and when it came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from attrs import frozen
+
+from splitiot.errors import TransportError
+from splitiot.session import Arrival
+from splitiot.transports import Transport
+
+__all__ = ["Found", "Inbox"]
+
+_GAP_S: Final = 0.001
+
+
+@frozen
+class Found:
+    """A frame, or news of one that was lost, and when it was here."""
+
+    frame: bytes | TransportError | OSError
+    arrival: Arrival
+
+
+class Inbox:
+    """Reads a transport, and knows when what it reads was here.
+
+    Some transports say so (`Transport.waited_s`). Of the others a frame has just come if somebody was waiting for it;
+    if not, it came at any time since somebody looked last.
+
+    Attributes
+    ----------
+    heard_s : float
+        All that had come by then has been read.
+    """
+
+    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+        self._transport, self._clock = transport, clock
+        self.heard_s = -math.inf
+
+    def receive(self, timeout_s: float) -> Found | None:
+        """Wait for what comes next; None when there was nothing in this time."""
+        if timeout_s > 0 and self._clock() - self.heard_s > _GAP_S:
+            found = self._read(0.0)  # so that what has waited is told from what comes now
+            if found is not None:
+                return found
+        return self._read(timeout_s)
+
+    def _read(self, timeout_s: float) -> Found | None:
+        transport, clock = self._transport, self._clock
+        began_s = clock()
+        frame: bytes | TransportError | OSError | None
+        try:
+            frame = transport.receive(timeout_s=timeout_s)
+        except (TransportError, OSError) as error:
+            frame = error
+        now_s = clock()
+        if frame is None:
+            # a machine that was suspended meanwhile comes back late: nobody has looked since the time was over
+            self.heard_s = max(self.heard_s, min(now_s, began_s + max(0.0, timeout_s)))
+            return None
+        waited_s = transport.waited_s
+        if waited_s is None:
+            arrival = Arrival(now_s, max(0.0, began_s - self.heard_s))
+        else:
+            arrival = Arrival(now_s - max(0.0, waited_s), 0.0, transport.queued_s)
+        # frames come in their order: what came before this one has been read
+        self.heard_s = max(self.heard_s, arrival.came_s - arrival.unsure_s)
+        return Found(frame, arrival)
