@@ -344,6 +344,108 @@ def test_measuring_a_link_takes_the_time_of_arrival() -> None:
     assert measure_link(transport, clock=clock, count=3).rtt_s == pytest.approx(WAY_S)
 
 
+# deadlines of callers that wait for each other
+
+
+class Watched(Clock):
+    """Says when a thread has looked at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[int] = set()
+        self._changed = threading.Condition()
+
+    def __call__(self) -> float:
+        with self._changed:
+            self.looked.add(threading.get_ident())
+            self._changed.notify_all()
+        return self.now_s
+
+    def wait_for(self, thread: threading.Thread) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: thread.ident in self.looked, WAIT_S)
+
+
+def busy_device(clock: Clock, begun: threading.Event, go: threading.Event) -> tuple[Device, TaskPipeline]:
+    def hold(x: int) -> int:
+        if x == 0:
+            begun.set()
+            assert go.wait(WAIT_S)
+        return x + 1
+
+    pipeline = tasks([hold, double])
+    own = profile_of(pipeline)
+    planner = Planner(pipeline, Topology(tiers=[own, own], links=[Link(0.01, 1e6, 1e6)]), Fixed(2))
+    return Device(pipeline, Scripted(clock, lambda frame: ()), planner=planner, cache=False, clock=clock), pipeline
+
+
+def test_a_deadline_ends_the_wait_for_other_threads() -> None:
+    """The one that is at work does not end before those that wait have their outcomes: so these are in time."""
+    begun, go = threading.Event(), threading.Event()
+    device, _ = busy_device(Clock(), begun, go)
+    with device:
+        holder = threading.Thread(target=device.run, args=(0,))
+        holder.start()
+        assert begun.wait(WAIT_S)
+        outcomes: list[Any] = []
+        threads = [
+            threading.Thread(target=lambda x=x: outcomes.append(device.run(x, deadline_s=0.05))) for x in range(1, 8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+        go.set()
+        holder.join(WAIT_S)
+        assert len(outcomes) == 7
+        for outcome in outcomes:
+            assert isinstance(outcome.error, DeadlineExceeded)
+            assert "other threads" in str(outcome.error)
+            assert outcome.source == "none"
+        assert device.run(1, deadline_s=1.0).unwrap() == 4
+
+
+def test_the_wait_for_other_threads_counts() -> None:
+    begun, go, clock = threading.Event(), threading.Event(), Watched()
+    device, _ = busy_device(clock, begun, go)
+    with device:
+        holder = threading.Thread(target=device.run, args=(0,))
+        holder.start()
+        assert begun.wait(WAIT_S)
+        outcomes: dict[float, Any] = {}
+        threads = []
+        for deadline_s in (5.0, 100.0):
+            thread = threading.Thread(
+                target=lambda d=deadline_s: outcomes.__setitem__(d, device.run(1, deadline_s=d))
+            )
+            thread.start()
+            clock.wait_for(thread)
+            threads.append(thread)
+        clock.now_s += 6.0
+        go.set()
+        for thread in (holder, *threads):
+            thread.join(WAIT_S)
+            assert not thread.is_alive()
+        assert isinstance(outcomes[5.0].error, DeadlineExceeded)
+        assert outcomes[100.0].unwrap() == 4
+        assert outcomes[5.0].latency_s == outcomes[100.0].latency_s == 6.0
+
+
+@pytest.mark.parametrize("deadline_s", [0.2, 1.0])
+def test_the_first_request_does_not_wait_longer_for_the_edge_than_it_has_time(deadline_s: float) -> None:
+    """Nobody answers; `with` was forgotten."""
+    sensor = Sensor(Scripted, 3, connect_s=2.0)
+    sensor.lost = wire.KINDS
+    outcome = sensor.device.run(1, deadline_s=deadline_s)
+    assert outcome.latency_s <= deadline_s + HEAD_S
+    # it takes 0.45 s here, and may take 1.35 s as far as is known
+    assert outcome.ok or deadline_s < 1.35
+    patient = Sensor(Scripted, 3, connect_s=2.0)
+    patient.lost = wire.KINDS
+    assert patient.device.run(1, deadline_s=2.5).ok
+
+
 # a real edge in a process of its own
 
 EDGE = """

@@ -386,6 +386,14 @@ class Core:
             logger.info("no edge yet (%s): the device begins alone", session.trouble or "no answer")
         return up
 
+    def spare_s(self, begun_s: float, deadline_s: float | None) -> float:
+        """How long a request may wait for the edge at the start: what is run here must still be in time, if it can."""
+        if deadline_s is None:
+            return math.inf
+        left_s = deadline_s - (self.clock() - begun_s)
+        finish_s = self._finish_s(0) or 0.0
+        return left_s - finish_s if finish_s < left_s else left_s
+
     def own_profile(self, sample: Any) -> TierProfile:
         """Return what the pipeline costs here: given, kept from before, or measured now, which takes a while."""
         own = self.session.profile or self._cache.load(self.pipeline, self._info)

@@ -13,11 +13,11 @@ from typing import Any, SupportsFloat
 
 from splitiot._expect import described, expect
 from splitiot.cost import Constraint, as_constraints
-from splitiot.device._core import SLICE_S, Core
+from splitiot.device._core import SLICE_S, Core, ended
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.device._stream import Keep, Stream
-from splitiot.errors import LocalProtocolError, ProfileError
+from splitiot.errors import DeadlineExceeded, LocalProtocolError, ProfileError
 from splitiot.pipeline import Payload, Pipeline, Runtime, expect_pipeline
 from splitiot.plan import Outcome
 from splitiot.planner import Planner
@@ -39,6 +39,9 @@ class Device:
 
     A request ends in exactly one `Outcome` by its deadline. If the edge can't be reached or is too late, the device
     finishes from the payload that it kept.
+
+    Several threads may call `run`; they take turns, and the deadline of each counts from its call. To have several
+    values under way at once use `map`, or a device of its own for each thread.
 
     Parameters
     ----------
@@ -212,7 +215,8 @@ class Device:
         value : object
             What `pipeline.run` takes.
         deadline_s : float, optional
-            From now.
+            From the call: where other threads use this device, the wait for them counts, and so do measuring the
+            pipeline and greeting the edge where that was not done before (`connect` does it).
         telemetry : mapping of str to float, optional
             What policies may want to know: ``{"battery": 0.4}``; goes before what the device's `telemetry` gives.
 
@@ -230,22 +234,31 @@ class Device:
             `value` is not what the pipeline takes, the device was closed, or is at work on a stream.
         """
         deadline_s = _positive(self._deadline_s if deadline_s is None else deadline_s)
-        with self._lock:
+        called_s = self._clock()
+        if not self._lock.acquire(timeout=-1 if deadline_s is None else min(deadline_s, threading.TIMEOUT_MAX)):
+            waited_s = self._clock() - called_s
+            late = DeadlineExceeded(
+                f"other threads kept this device at work for {waited_s:.3f} s, longer than the deadline; it runs one "
+                "value at a time: use map, or a device of its own for each thread"
+            )
+            return ended(None, late, None, waited_s)
+        try:
             self._check_free()
             payload = self._pipeline.bind(value)
-            began_s = self._clock()
             if self._core.planner is None:
-                own = self._core.measured(value, began_s)
+                own = self._core.measured(value, called_s)
                 if isinstance(own, Outcome):
                     return own
                 self._core.plan_with(own)
             if not self._connected:
-                self._connect()
+                self._connect(self._core.spare_s(called_s, deadline_s))
             try:
-                return self._run(payload, deadline_s, self._told(telemetry))
+                return self._run(payload, called_s, deadline_s, self._told(telemetry))
             except BaseException:  # Ctrl-C, say: nobody waits for the answer any more
                 self._core.abandon()
                 raise
+        finally:
+            self._lock.release()
 
     def map(
         self,
@@ -372,14 +385,16 @@ class Device:
     def _prepare(self, sample: Any) -> None:
         self._core.plan_with(self._core.own_profile(sample))
 
-    def _connect(self) -> bool:
+    def _connect(self, most_s: float = math.inf) -> bool:
         self._connected = True
-        return self._core.connect(self._connect_s)
+        return self._core.connect(min(self._connect_s, most_s))
 
     # one request
 
-    def _run(self, payload: Payload, deadline_s: float | None, telemetry: Mapping[str, float] | None) -> Outcome:
-        core, begun_s = self._core, self._clock()
+    def _run(
+        self, payload: Payload, begun_s: float, deadline_s: float | None, telemetry: Mapping[str, float] | None
+    ) -> Outcome:
+        core = self._core
         core.listen(0.0)
         core.save(core.unsaved())
         begun = core.begin(payload, begun_s, deadline_s, telemetry)
