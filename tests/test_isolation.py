@@ -200,7 +200,7 @@ def test_the_traceback_is_logged(make: Make, caplog: pytest.LogCaptureFixture) -
     ("how", "words"),
     [
         ("set", r"the result of job: \['x'\]\[1\]: a set can't cross"),
-        ("text", "the result of job: text that is no Unicode"),
+        ("text", "the result of job: the payload: text that is no Unicode"),
         ("large", "the result of job: .* does not fit 64 bits"),
     ],
 )

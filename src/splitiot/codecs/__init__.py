@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from splitiot.codecs._base import DTYPES, Codec, array_bytes
+from splitiot.codecs._base import Codec, array_bytes
 from splitiot.codecs.raw import Raw
+from splitiot.pipeline import DTYPES
 
 __all__ = ["DTYPES", "RAW", "Codec", "Raw", "array_bytes"]
 

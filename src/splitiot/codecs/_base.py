@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DTYPES", "Codec"]
+from splitiot.pipeline import DTYPES
 
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    name: np.dtype(name)
-    for name in [
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-    ]
-}
-"""The types of arrays that can cross, by name."""
-
+__all__ = ["Codec", "array_bytes"]
 
 class Codec(abc.ABC):
     """How one array of a payload is packed.
@@ -46,7 +24,7 @@ class Codec(abc.ABC):
 
     @abc.abstractmethod
     def encode(self, array: NDArray[Any]) -> NDArray[Any] | bytes:
-        """Pack an array whose dtype is in `DTYPES`: contiguous, little-endian bytes."""
+        """Pack an array whose dtype is in `DTYPES`: contiguous, little-endian bytes unless its name has a `>`."""
 
     @abc.abstractmethod
     def decode(self, buffer: memoryview, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.codecs._base import DTYPES, Codec, array_bytes
+from splitiot.codecs._base import Codec, array_bytes
+from splitiot.pipeline import DTYPES
 
 __all__ = ["Raw"]
 
@@ -29,7 +30,7 @@ class Raw(Codec):
     name = "raw"
 
     def encode(self, array: NDArray[Any]) -> NDArray[Any]:
-        if not array.dtype.isnative or _BIG:
+        if _BIG:
             array = array.astype(array.dtype.newbyteorder("<"))
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
@@ -37,7 +38,7 @@ class Raw(Codec):
         expected = array_bytes(dtype, shape)
         if buffer.nbytes != expected:
             raise ValueError(f"{dtype} of shape {shape} takes {expected} bytes, got {buffer.nbytes}")
-        if _BIG:
+        if _BIG and not dtype.startswith(">"):
             little: NDArray[Any] = np.frombuffer(buffer, DTYPES[dtype].newbyteorder("<"))
             return little.astype(dtype).reshape(shape)
         return np.ndarray(shape, DTYPES[dtype], buffer)

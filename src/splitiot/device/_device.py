@@ -266,6 +266,7 @@ class Device:
         *,
         window: int = 3,
         keep: Keep = "all",
+        copy: bool = True,
         deadline_s: float | None = None,
         telemetry: Mapping[str, float] | None = None,
     ) -> Iterator[Outcome]:
@@ -281,6 +282,9 @@ class Device:
         keep : {"all", "newest"}
             Where values come faster than they can be worked on: make the source wait, or let the newest take the place
             of one that waits. Those that gave way have no outcome, and are counted in ``counters.skipped``.
+        copy : bool
+            Copy each value when it is taken from the source, so that the source may use one buffer again and again.
+            False where each value is a new one, which stays as it is.
         deadline_s : float, optional
             For each, from when it was taken from the source.
         telemetry : mapping of str to float, optional
@@ -324,6 +328,7 @@ class Device:
             values,
             window=window,
             keep=keep,
+            copy=copy,
             deadline_s=deadline_s,
             telemetry=lambda: self._told(telemetry),
         )

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from splitiot.device._core import SLICE_S, Begun, Core, ended, step_error
 from splitiot.errors import LocalProtocolError
+from splitiot.pipeline import copied
 from splitiot.plan import Outcome
 from splitiot.session import RunLocal
 
@@ -46,11 +47,13 @@ class Stream:
         *,
         window: int,
         keep: Keep,
+        copy: bool,
         deadline_s: float | None,
         telemetry: Callable[[], Mapping[str, float] | None],
     ) -> None:
         self._core, self._frames = core, frames
         self._window, self._keep, self._deadline_s, self._telemetry = window, keep, deadline_s, telemetry
+        self._copy = copy
         self._changed = threading.Condition()
         self._waiting: deque[_Frame] = deque()
         self._numbers: dict[int, _Frame] = {}  # by sequence: requests that the session has
@@ -157,7 +160,7 @@ class Stream:
                 value = next(frames)
             except StopIteration:
                 return
-            yield value
+            yield copied(value) if self._copy else value
 
     # the device's compute lane
 

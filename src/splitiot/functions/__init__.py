@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from splitiot._expect import described
 from splitiot.errors import CutError
-from splitiot.functions._executable import TaskExecutable
+from splitiot.functions._executable import Seam, TaskExecutable
 from splitiot.functions._signature import Signature, read
 from splitiot.pipeline import (
     NOTHING,
@@ -62,6 +62,7 @@ class Task:
     isolated : bool
     timeout_s : float
     max_bytes : int, optional
+    copy : bool
     signature : Signature
         What its annotations and parameters say.
     """
@@ -74,6 +75,7 @@ class Task:
     isolated: bool = False
     timeout_s: float = 30.0
     max_bytes: int | None = None
+    copy: bool = True
     signature: Signature = field(init=False, repr=False, eq=False)
 
     @signature.default
@@ -96,6 +98,7 @@ def task(
     isolated: bool = ...,
     timeout_s: float = ...,
     max_bytes: int | None = ...,
+    copy: bool = ...,
 ) -> Task: ...
 
 
@@ -109,6 +112,7 @@ def task(
     isolated: bool = ...,
     timeout_s: float = ...,
     max_bytes: int | None = ...,
+    copy: bool = ...,
 ) -> Callable[[Function], Task]: ...
 
 
@@ -122,6 +126,7 @@ def task(
     isolated: bool = False,
     timeout_s: float = 30.0,
     max_bytes: int | None = None,
+    copy: bool = True,
 ) -> Task | Callable[[Function], Task]:
     """Make a step of a function, with a name, a pin, a set-up, or a state.
 
@@ -153,6 +158,10 @@ def task(
         When an isolated task counts as hung.
     max_bytes : int, optional
         What an isolated task may allocate (on Linux).
+    copy : bool
+        A task may write into what it is given, and may use again what it returned: what somebody else holds is copied
+        first. False is a promise that it does neither, and saves these copies: arrays are given read-only, so that
+        one that writes into them raises ValueError wherever the cut is; what it returned must stay as it is.
 
     Raises
     ------
@@ -183,6 +192,7 @@ def task(
             isolated=isolated,
             timeout_s=timeout_s,
             max_bytes=max_bytes,
+            copy=copy,
         )
     if not callable(function):
         also = ": a network is added, tasks([...]) + model" if isinstance(function, Pipeline) else ""
@@ -202,7 +212,8 @@ def task(
         raise ValueError(f"the tier of task {name!r} is 'device' or 'edge', got {tier!r}")
     if max_bytes is not None and not isolated:
         raise CutError(f"max_bytes of task {name!r} is for isolated tasks: only a process of its own can be limited")
-    return Task(function, name, None if tier is None else Tier(tier), state, resource, isolated, timeout_s, max_bytes)
+    pin = None if tier is None else Tier(tier)
+    return Task(function, name, pin, state, resource, isolated, timeout_s, max_bytes, copy)
 
 
 def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sink = "device") -> TaskPipeline:
@@ -286,6 +297,7 @@ class TaskPipeline(Pipeline):
         refused |= _glued(self.tasks) | pinned(self.steps)
         self.refused: Mapping[int, str] = dict(sorted(refused.items()))
         self.cuts = tuple(c for c in range(self.n + 1) if c not in self.refused)
+        self._seams = tuple(map(self._seam, range(self.n + 1)))
 
     def boundary(self, cut: int) -> Boundary:
         return NOTHING if self.check_cut(cut) == self.n and self.sink == "device" else UNTYPED
@@ -296,7 +308,7 @@ class TaskPipeline(Pipeline):
     def part(self, start: int, stop: int) -> Part:
         if self.check_cut(stop) < self.check_cut(start):
             raise CutError(f"a part's stop {stop} lies before its start {start}")
-        return _TaskPart(self.tasks, start, stop)
+        return _TaskPart(self.tasks, self._seams, start, stop)
 
     def bind(self, value: Any) -> Payload:
         return value
@@ -310,6 +322,12 @@ class TaskPipeline(Pipeline):
     def with_sink(self, sink: Sink) -> TaskPipeline:
         return self if sink == self.sink else TaskPipeline(self.tasks, version=self.version, sink=sink)
 
+    def _seam(self, place: int) -> Seam:
+        returns = place == self.n and self.sink == "device"
+        if any(cut < self.n for cut in self.cuts) if returns else place in self.cuts:
+            return "cut"
+        return "end" if place in (0, self.n) else "inner"
+
     def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
         return RuntimeInfo("python", python_version(), "default", machine())
 
@@ -318,13 +336,13 @@ class TaskPipeline(Pipeline):
 
 
 class _TaskPart(Part):
-    def __init__(self, made: Sequence[Task], start: int, stop: int) -> None:
+    def __init__(self, made: Sequence[Task], seams: Sequence[Seam], start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.inputs = self.outputs = UNTYPED
-        self._tasks = tuple(made[start:stop])
+        self._tasks, self._seams = tuple(made[start:stop]), tuple(seams[start : stop + 1])
 
     def open(self, runtime: Runtime | None = None) -> Executable:
-        return TaskExecutable(self._tasks)
+        return TaskExecutable(self._tasks, self._seams)
 
 
 def _word(made: Task) -> str:

@@ -6,28 +6,45 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from splitiot._log import logger
-from splitiot.errors import StepError
+from splitiot.errors import LocalProtocolError, StepError
 from splitiot.functions._signature import several
-from splitiot.pipeline import DROP, Payload
+from splitiot.pipeline import DROP, Payload, copied, own, shown
 
 if TYPE_CHECKING:
     from splitiot.functions import Task
 
-__all__ = ["TaskExecutable"]
+__all__ = ["Seam", "TaskExecutable"]
 
 Call: TypeAlias = Callable[[Payload], Payload]
 
+Seam: TypeAlias = Literal["cut", "end", "inner"]
+"""What a place between tasks is: one where a cut may lie, an end of the pipeline that nothing crosses, or neither."""
+
+Settle: TypeAlias = Callable[[list[Any]], None]
+"""Takes a box with a value, and makes it the one that the next task gets."""
+
 
 class TaskExecutable:
-    """Some tasks of a pipeline. What raises in them leaves them as good as they were."""
+    """Some tasks of a pipeline. What raises in them leaves them as good as they were.
+
+    Where a cut may lie, the value becomes what crossing would make of it, plain and nobody else's. So no task writes
+    into what its caller or another task holds, and where the cut is makes no difference.
+
+    Parameters
+    ----------
+    made : sequence of Task
+    seams : sequence of {"cut", "end", "inner"}
+        The places before the first task, between them, and behind the last one.
+    """
 
     survives = True
 
-    def __init__(self, made: Sequence[Task]) -> None:
-        self._made = tuple(made)
+    def __init__(self, made: Sequence[Task], seams: Sequence[Seam]) -> None:
+        self._made, self._seams = tuple(made), tuple(seams)
         self.nbytes = 0  # nobody knows; a runner that lacks memory closes others
         self._open = contextlib.ExitStack()
         if any(task.isolated or task.resource is not None for task in made):
@@ -36,10 +53,12 @@ class TaskExecutable:
         self._start()
 
     def _start(self) -> None:
-        calls: list[tuple[Call, Task, tuple[type, ...] | None]] = []
+        ends = (None, *self._made, None)
+        self._settle, *settles = map(_settling, self._seams, ends, ends[1:])
+        calls: list[tuple[Call, Task, tuple[type, ...] | None, Settle | None]] = []
         try:
-            for task in self._made:
-                calls.append((self._opened(task), task, task.signature.classes()))
+            for task, settle in zip(self._made, settles, strict=True):
+                calls.append((self._opened(task), task, task.signature.classes(), settle))
         except BaseException:
             self.close()
             raise
@@ -50,22 +69,29 @@ class TaskExecutable:
 
     def stepwise(self, payload: Payload, lap: Callable[[], object]) -> Payload:
         """Run once, and call `lap` behind each step; behind one that drops the frame nothing runs."""
-        for call, task, classes in self._calls:
+        box = [payload]
+        if self._settle is not None:
+            self._settle(box)
+        del payload  # from here on nobody but the box holds the value, unless a task does
+        for call, task, classes, settle in self._calls:
             try:
-                payload = call(payload)
-                if hasattr(payload, "__await__"):
-                    payload = _wait_for(payload)
+                box[0] = call(box[0])
+                if hasattr(box[0], "__await__"):
+                    box[0] = _wait_for(box[0])
             except Exception as error:
                 error.add_note(f"in task {task.name!r}")
                 raise
-            lap()
-            if classes is not None and not isinstance(payload, classes):
+            if classes is not None and not isinstance(box[0], classes):
                 raise StepError(
-                    f"task {task.name!r} returned a {type(payload).__name__}; its annotation says {_name(task)}"
+                    f"task {task.name!r} returned a {type(box[0]).__name__}; its annotation says {_name(task)}"
                 )
-            if payload is DROP:
+            if box[0] is DROP:
+                lap()
                 break
-        return payload
+            if settle is not None:
+                settle(box)
+            lap()
+        return box[0]
 
     def reset(self) -> None:
         """Do the set-ups anew: what was remembered is gone."""
@@ -108,6 +134,35 @@ def _leave(held: contextlib.ExitStack, owner: int) -> None:
         held.close()
     except Exception:
         logger.warning("a task's tear-down raised", exc_info=True)
+
+
+def _settling(seam: Seam, before: Task | None, behind: Task | None) -> Settle | None:
+    """What is done at a place between two tasks; None where it is a part's first or last."""
+    where = "the pipeline's value" if before is None else f"the result of task {before.name!r}"
+    if before is None and behind is not None:
+        where = f"the value for task {behind.name!r}"
+    trusted = before is not None and not before.copy
+    reads = behind is not None and not behind.copy
+    if seam == "inner":
+        return None
+    if seam == "end":
+        return None if trusted or reads else _own_or_copy
+    if (trusted and (reads or behind is None)) or (reads and before is None):
+        return partial(shown, where=where)
+    return partial(_own_and_show if reads else own, where=where)
+
+
+def _own_and_show(box: list[Any], where: str) -> None:
+    own(box, where)
+    shown(box, where)
+
+
+def _own_or_copy(box: list[Any]) -> None:
+    """Nothing crosses here, so it may be anything."""
+    try:
+        own(box, "")
+    except LocalProtocolError:
+        box[0] = copied(box[0])
 
 
 def _call(function: Callable[..., Any], task: Task, held: tuple[Any, ...]) -> Call:

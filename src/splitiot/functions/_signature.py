@@ -194,6 +194,8 @@ def obstacle(hint: Any) -> str | None:
     if issubclass(kind, np.ma.MaskedArray):
         return "a masked array"
     if issubclass(kind, np.ndarray):
+        if kind not in (np.ndarray, np.memmap):
+            return f"a {kind.__name__}"
         kept = [element for inner in arguments[1:] for element in typing.get_args(inner)]
         return next((why for element in kept if (why := obstacle(element))), None)
     if issubclass(kind, np.generic) and not issubclass(kind, _FOREIGN):

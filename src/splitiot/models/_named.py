@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from splitiot.errors import LocalProtocolError
-from splitiot.pipeline import Payload, Pipeline, TensorSpec
+from splitiot.pipeline import Payload, Pipeline, TensorSpec, foreign
 
 __all__ = ["Named"]
 
@@ -55,7 +55,7 @@ class Named(Pipeline):
         LocalProtocolError
             A name, a type or a shape is wrong.
         """
-        if self._only is not None and isinstance(value, np.ndarray):
+        if self._only is not None and type(value) is np.ndarray:
             name, dtype, shape = self._only
             if value.dtype == dtype and value.shape == shape and value.flags.c_contiguous:
                 return {name: value}
@@ -73,6 +73,8 @@ class Named(Pipeline):
     def _bound(self, spec: TensorSpec, value: Any) -> Any:
         dtype = np.dtype(spec.dtype)
         given = isinstance(value, np.ndarray)
+        if why := foreign(value):
+            raise LocalProtocolError(f"input {spec.name!r} of {self.name}: {why}")
         if spec.dtype == "bytes":  # strings: as long as they are
             array = np.asarray(value)
             fits = array.dtype.kind in "SOU"

@@ -34,7 +34,7 @@ class Slice(Protocol):
 def open_part(part: Slice, runtime: Runtime | None = None) -> Executable:
     """Make a part of a model ready to run.
 
-    What passes through is handed on as it is, and not copied: such an array is the caller's own.
+    What passes through is copied: the caller may use its own arrays again.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class _Identity:
             wrong = _mismatch(self._part.inputs, payload)
             if wrong is not None:
                 raise LocalProtocolError(f"{_where(self._part)} {wrong}")
-        return {name: payload[name] for name in self._names}
+        return {name: np.array(payload[name], order="C") for name in self._names}
 
     def _fits(self, payload: Payload) -> bool:
         takes = self._takes
@@ -133,7 +133,7 @@ class _Opened:
         for name, get in self._gets:  # no comprehension: on Python 3.11 it is one more call
             result[name] = get()
         for name in self._passed:
-            result[name] = payload[name]
+            result[name] = np.array(payload[name], order="C")
         return result
 
     def reset(self) -> None:

@@ -313,8 +313,7 @@ class _Executable:
             values.update(zip(outputs, made, strict=True))
             for i in done:
                 values.pop(i, None)
-        # what passes through untouched is the caller's own array
-        return {name: np.array(values[name]) if name in values else payload[name] for name in self._given}
+        return {name: np.array(values[name] if name in values else payload[name], order="C") for name in self._given}
 
     def reset(self) -> None:
         pass

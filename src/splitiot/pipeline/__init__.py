@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from splitiot.pipeline._chain import Chain
 from splitiot.pipeline._pipeline import Pipeline, expect_pipeline
+from splitiot.pipeline._plain import DTYPES, MAX_DEPTH, copied, dtype_name, foreign, own, rebuilt, shown
 from splitiot.pipeline._runtime import Executable, Kernels, Part, Runtime, RuntimeInfo
 from splitiot.pipeline._values import (
     DROP,
@@ -26,6 +27,8 @@ from splitiot.pipeline._values import (
 
 __all__ = [
     "DROP",
+    "DTYPES",
+    "MAX_DEPTH",
     "NOTHING",
     "UNTYPED",
     "Boundary",
@@ -44,6 +47,12 @@ __all__ = [
     "TensorSpec",
     "Tier",
     "check_sink",
+    "copied",
+    "dtype_name",
     "expect_pipeline",
+    "foreign",
+    "own",
     "pinned",
+    "rebuilt",
+    "shown",
 ]

@@ -60,6 +60,9 @@ class RuntimeInfo:
 class Executable(Protocol):
     """An opened part. Not thread-safe: one thread at a time.
 
+    It does not write into what it is given, and what it returns is nobody else's: the caller may run it on the same
+    payload again, and may keep both.
+
     One that runs its steps one by one may have a method ``stepwise(payload, lap)`` as well: it runs once, and calls
     ``lap()`` behind each step, so that they can be timed singly. One that is still good when a run raised may say so
     with an attribute ``survives = True``; others are closed then.

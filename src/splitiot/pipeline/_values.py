@@ -157,7 +157,7 @@ class Boundary:
             array = payload.get(name)
             if array is None:
                 return f"expected arrays named {sorted(self.names)}, got {sorted(map(str, payload))}"
-            if not isinstance(array, np.ndarray):
+            if type(array) is not np.ndarray and type(array) is not np.memmap:
                 return f"{name!r} is a {type(array).__name__}, expected an array"
             if array.dtype != dtype:
                 if array.dtype.newbyteorder() == dtype:  # interpreters would take its bytes for their own

@@ -10,18 +10,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.codecs import DTYPES, RAW, Codec
+from splitiot.codecs import RAW, Codec
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
-from splitiot.pipeline import Payload
+from splitiot.pipeline import MAX_DEPTH, Payload, dtype_name, rebuilt
 from splitiot.wire._messages import Array, Reply, Request
 
 __all__ = ["Packed", "finite", "pack", "unpack"]
 
-_MAX_DEPTH: Final = 32
 _ARRAY, _TUPLE, _SCALAR = 1, 2, 3  # MessagePack extensions
 _PLAIN: Final = frozenset({bool, float, str, bytes})
 _INDEX: Final = struct.Struct("<H")
-_NAME_OF: Final = {dtype: name for name, dtype in DTYPES.items()}
 _LIST: Final = msgspec.msgpack.Decoder(list[Any])
 
 
@@ -81,11 +79,7 @@ def _flat(payload: dict[Any, Any]) -> bool:
 def _put(
     array: NDArray[Any], where: str, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]
 ) -> None:
-    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
-        raise LocalProtocolError(f"{where or 'the payload'}: a masked array can't cross, its mask would be lost")
-    dtype = _NAME_OF.get(array.dtype) or _NAME_OF.get(array.dtype.newbyteorder("="))
-    if dtype is None:
-        raise LocalProtocolError(f"{where or 'the payload'}: arrays of type {array.dtype} can't cross")
+    dtype = dtype_name(array, where)
     if len(arrays) == 0xFFFF:
         raise LocalProtocolError("a payload can hold at most 65535 arrays")
     buffer = codec.encode(array)
@@ -96,42 +90,16 @@ def _put(
 def _pack_tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]) -> Any:
     """Put the arrays of any other payload aside; return the rest."""
 
-    def leaf(array: NDArray[Any], kind: int, where: str) -> msgspec.msgpack.Ext:
-        _put(array, where, codec, arrays, buffers)
+    def leaf(value: Any, where: str, alone: bool) -> msgspec.msgpack.Ext:
+        kind = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
+        _put(np.asarray(value) if kind == _SCALAR else value, where, codec, arrays, buffers)
         return msgspec.msgpack.Ext(kind, _INDEX.pack(len(arrays) - 1))
 
-    def walk(value: Any, where: str, depth: int) -> Any:
-        if isinstance(value, np.ndarray):
-            return leaf(value, _ARRAY, where)
-        if value is None or type(value) in _PLAIN:  # no subclasses: they would come out as another type
-            return value
-        if type(value) is int:
-            if not -(2**63) <= value < 2**64:
-                raise LocalProtocolError(f"{where or 'the payload'}: {value} does not fit 64 bits")
-            return value
-        if depth == _MAX_DEPTH:
-            raise LocalProtocolError(f"{where}: nested more than {_MAX_DEPTH} deep")
-        if type(value) is dict:
-            for key in value:
-                if type(key) is not str:
-                    raise LocalProtocolError(f"{where or 'the payload'}: keys must be strings, got {key!r}")
-            return {key: walk(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
-        if type(value) is list:
-            return [walk(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-        if type(value) is tuple:
-            inner = [walk(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
-            try:
-                return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(inner))
-            except UnicodeEncodeError as error:
-                raise LocalProtocolError(f"{where or 'the payload'}: text that is no Unicode can't cross") from error
-        if isinstance(value, np.generic):
-            return leaf(np.asarray(value), _SCALAR, where)
-        raise LocalProtocolError(
-            f"{where or 'the payload'}: a {type(value).__name__} can't cross. Send numbers, strings, bytes, arrays, "
-            "and lists, tuples and dicts of them"
-        )
+    return rebuilt([payload], 0, leaf, _pack_tuple)
 
-    return walk(payload, "", 0)
+
+def _pack_tuple(items: list[Any]) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(items))
 
 
 def unpack(
@@ -192,16 +160,16 @@ def _unpack_tree(payload: Any, leaves: Sequence[NDArray[Any]]) -> Payload:
                 return pick(bytes(value.data))
             if value.code == _SCALAR:
                 return pick(bytes(value.data))[()]
-            if value.code == _TUPLE and depth < _MAX_DEPTH:
+            if value.code == _TUPLE and depth < MAX_DEPTH:
                 return tuple(walk(item, depth + 1) for item in _tuple(bytes(value.data)))
             raise RemoteProtocolError(f"the payload holds an unknown extension {value.code}, or is nested too deep")
         if isinstance(value, dict):
-            if depth == _MAX_DEPTH:
-                raise RemoteProtocolError(f"the payload is nested more than {_MAX_DEPTH} deep")
+            if depth == MAX_DEPTH:
+                raise RemoteProtocolError(f"the payload is nested more than {MAX_DEPTH} deep")
             return {key: walk(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list):
-            if depth == _MAX_DEPTH:
-                raise RemoteProtocolError(f"the payload is nested more than {_MAX_DEPTH} deep")
+            if depth == MAX_DEPTH:
+                raise RemoteProtocolError(f"the payload is nested more than {MAX_DEPTH} deep")
             return [walk(item, depth + 1) for item in value]
         if value is None or type(value) in _PLAIN or type(value) is int:
             return value
