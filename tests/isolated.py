@@ -65,6 +65,11 @@ def interrupted(_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 def hang(_: Any) -> None:
     os.write(2, b"hanging\n")
     while True:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from splitiot import wire
+from splitiot import _fork, wire
 from splitiot._expect import expect
 from splitiot.errors import LocalProtocolError, StepError
 from splitiot.observation import EdgeTimes
@@ -36,6 +37,8 @@ class EdgeService:
 
     Put it behind a protocol of your own: give `handle` the bytes that came and the identity that the credential
     proved, and send back what it returns.
+
+    A process that is forked has an edge of its own, which knows no device yet.
 
     Parameters
     ----------
@@ -119,21 +122,31 @@ class EdgeService:
 
         if policy is not None:
             make_planner = usual
-        self._session = EdgeSession(
+        self._new_session = partial(
+            EdgeSession,
             served,
-            boot=int.from_bytes(os.urandom(8), "little") >> 1,
             runtimes={p.digest: p.runtime_info(runtime) for p in served},
-            profiles={p.digest: p for p in profiles},
             make_planner=make_planner,
             max_frame_bytes=max_frame_bytes,
             max_in_flight=max_in_flight,
             quota=quota,
         )
         self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
-        self._lock = threading.Lock()
         self._seconds: dict[tuple[str, int], float] = {}
-        self._executor: ThreadPoolExecutor | None = None
         self._closed = False
+        self._boot({p.digest: p for p in profiles})
+        _fork.in_child(self._forked)
+
+    def _boot(self, profiles: Mapping[str, TierProfile]) -> None:
+        boot = int.from_bytes(os.urandom(8), "little") >> 1
+        self._session = self._new_session(boot=boot, profiles=profiles)
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def _forked(self) -> None:
+        """Be another edge than the parent's, whose requests, answers and threads stay where they are."""
+        _fork.leave(self._executor)
+        self._boot(self._session.profiles)
 
     @property
     def counters(self) -> EdgeCounters:
@@ -194,9 +207,12 @@ class EdgeService:
         bytes
             The answer, whatever came: bytes that break the protocol get a typed failure.
         """
-        waiter = _Waiter()
+        _fork.check()
+        waiter, session = _Waiter(), self._session
         for job, decode_s in self._receive(frame, peer, received_s, waiter):
             self._run(job, decode_s)
+        if self._session is not session:
+            raise LocalProtocolError("this process was forked while it ran a request: the parent answers it")
         if waiter.frame is None:  # another thread runs the same request
             waiter.wait(self._lock)
         return waiter.taken()
@@ -205,6 +221,7 @@ class EdgeService:
         """Answer one frame from an event loop; the same as `handle`, without holding the loop up."""
         import asyncio
 
+        _fork.check()
         waiter = _AsyncWaiter(asyncio.get_running_loop())
         for job, decode_s in self._receive(frame, peer, received_s, waiter):
             if self._seconds.get((job.digest, job.start), self._inline_s) < self._inline_s:

@@ -460,6 +460,24 @@ class Planner:
         if self._recorder is not None:
             self._recorder.began(self)
 
+    def renew(self, *, seed: int) -> None:
+        """Forget all that was learnt, and draw other numbers: in a process that was forked, for example.
+
+        A device does that in a child. Another thread may have been learning at the moment of the fork, and two
+        processes that draw the same numbers do the same at the same time. Plans are numbered on.
+
+        Parameters
+        ----------
+        seed : int
+        """
+        self._estimators = self._make_estimators(self.topology.tiers, self.topology.links[0])
+        self._seed, self._generator = seed, None
+        self._incumbent = self._fixed = None
+        self._memory = {}
+        self._rebuild()
+        if self._recorder is not None:
+            self._recorder.began(self)
+
     def _cuts_of(self, row: int | None) -> list[int] | None:
         return None if row is None else list(self._table.placements[row].cuts)
 

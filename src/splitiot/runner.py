@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import threading
 import time
@@ -10,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 
+from splitiot import _fork
+from splitiot._cached import cached_property
 from splitiot.errors import CutError, LocalProtocolError, Overloaded, StateLost
 from splitiot.pipeline import DROP, Executable, Payload, Pipeline, Runtime, expect_pipeline
 
@@ -44,6 +45,8 @@ class Runner:
     The steps of a stateful pipeline remember something between runs. Then each `owner` (one device, say) has
     executables of its own, its requests run one after another, and its cut can't move until `reset`. Steps that hold
     something are opened as parts of their own (see `Pipeline.solo`); what those remember is each owner's own, too.
+
+    In a process that is forked nothing is open: parts are opened anew, and owners have lost their states.
 
     Parameters
     ----------
@@ -90,6 +93,11 @@ class Runner:
         self._clock = clock
         self._stateful, self._solo = pipeline.stateful, dict(pipeline.solo)
         self._pieces: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {}
+        self._closed = False
+        self._open_nothing()
+        _fork.in_child(self._leave_all)
+
+    def _open_nothing(self) -> None:
         self._lock = threading.Lock()
         self._idle: dict[tuple[int, int], list[Executable]] = {}  # by part
         self._used: dict[tuple[int, int], int] = {}  # when each part was used: numbers that grow
@@ -98,7 +106,17 @@ class Runner:
         self._sizes: dict[int, int] = {}  # bytes by id of every open executable, idle or at work
         self._held = 0
         self._lost = 0
-        self._closed = False
+
+    def _leave_all(self) -> None:
+        """Begin anew in a process that was forked: what is open is its parent's, and so are the states."""
+        states = self._states
+        _fork.leave(self._idle, states)
+        self._open_nothing()
+        for owner, state in states.items():
+            if state.executables or state.lost is not None:
+                mine = self._states[owner] = _State()
+                mine.lost = state.lost or "is in the process that this one was forked from"
+                self._lost += 1
 
     @property
     def nbytes(self) -> int:
@@ -264,7 +282,7 @@ class Runner:
                 kept |= {name: payload[name] for name in results if name in payload}
         return ({name: kept[name] for name in results} if results else payload), times
 
-    @functools.cached_property
+    @cached_property
     def _steps(self) -> tuple[list[tuple[int, int, tuple[str, ...] | None]], tuple[str, ...]]:
         """Pieces between neighbouring cuts with the names that each takes, and the names of all results."""
         stops = sorted({0, self.pipeline.n, *self.pipeline.cuts})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, SupportsFloat
 
+from splitiot import _fork
 from splitiot._expect import described
 from splitiot.errors import MissingDependencyError
 
@@ -96,11 +97,15 @@ class DeviceLoad:
         self._interval_s, self._clock = interval_s, clock
         self._due_s = -math.inf
         self._seen: Mapping[str, float] = MappingProxyType({})
-        self._reading = threading.Lock()
         self._cpu: float | None = None
         self._counted: tuple[float, float] | None = None
+        self._new_lock()
+        _fork.in_child(self._new_lock)
         with contextlib.suppress(Exception):
             self._counted = self._count()
+
+    def _new_lock(self) -> None:
+        self._reading = threading.Lock()
 
     def __call__(self) -> Mapping[str, float]:
         """Return the load as it was at most `interval_s` ago."""

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import http.client
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from splitiot import wire
+from splitiot import _fork, wire
 from splitiot.errors import AuthenticationError, MissingDependencyError, TransportError, TransportTimeout
 from splitiot.transports import RoundTrip
 
@@ -112,6 +113,7 @@ class HttpTransport(RoundTrip):
         self._idle: list[http.client.HTTPConnection] = []
         self._at_work: set[http.client.HTTPConnection] = set()
         self._idle_lock = threading.Lock()
+        _fork.in_child(self._let_go)
 
     def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
         with self._idle_lock:
@@ -141,6 +143,16 @@ class HttpTransport(RoundTrip):
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    def after_fork(self) -> None:
+        pass  # `_let_go` has done it
+
+    def _let_go(self) -> None:
+        """Close this process's copies of its parent's connections: only descriptors, nothing is said on them."""
+        for connection in (*self._idle, *self._at_work):
+            with contextlib.suppress(AttributeError, OSError):  # it has no socket, or a closed one
+                os.close(connection.sock.detach())
+        self._idle, self._at_work, self._idle_lock = [], set(), threading.Lock()
 
     def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._context is None:

@@ -7,7 +7,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import evolve, frozen
 
@@ -21,6 +21,7 @@ from splitiot.errors import (
     Dropped,
     EdgeUnavailable,
     Infeasible,
+    LocalProtocolError,
     ProfileError,
     SplitiotError,
     StepError,
@@ -96,6 +97,7 @@ class Core:
         cache: ProfileCache,
         patience_s: float,
         follow: bool,
+        seed: int = 0,
         spool: Spool | None = None,
     ) -> None:
         self.pipeline, self.transport, self.session = pipeline, transport, session
@@ -103,7 +105,7 @@ class Core:
         self.inbox = Inbox(transport, clock)
         self._info, self._cache, self._policy, self._link = info, cache, policy, link
         self._subject_to, self._parts, self._recorder = subject_to, parts, recorder
-        self._patience_s, self._follow = patience_s, follow
+        self._patience_s, self._follow, self._seed = patience_s, follow, seed
         self.planner = planner
         if planner is not None:
             self._restrict(planner)
@@ -372,6 +374,10 @@ class Core:
             with self._saving:
                 self._spool.save(data, self.clock())
 
+    def disown(self) -> None:
+        """Tell whoever goes on here with a request, in a process that was forked meanwhile, that it is the parent's."""
+        self.session = _Parents()  # type: ignore[assignment]
+
     # the start
 
     def connect(self, connect_s: float) -> bool:
@@ -417,7 +423,14 @@ class Core:
         self.session.profile = own
         # until the edge tells its profile, it is believed to be as fast as the device: the first answers correct that
         topology = Topology(tiers=[own, evolve(own)], links=[self._link])
-        planner = Planner(self.pipeline, topology, self._policy, recorder=self._recorder, subject_to=self._subject_to)
+        planner = Planner(
+            self.pipeline,
+            topology,
+            self._policy,
+            seed=self._seed,
+            recorder=self._recorder,
+            subject_to=self._subject_to,
+        )
         self._restrict(planner)
         planner.number_behind(self._behind)
         self._use_edge_profile(planner)
@@ -433,6 +446,13 @@ class Core:
         if self._edge_profile is not None:
             with contextlib.suppress(ProfileError):
                 planner.set_profile(1, self._edge_profile)
+
+
+class _Parents:
+    """Stands for a session of the process that this one was forked from."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise LocalProtocolError("this process was forked while it ran a request: that ends in the parent only")
 
 
 def step_error(error: Exception) -> SplitiotError:

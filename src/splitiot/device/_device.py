@@ -8,16 +8,19 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, SupportsFloat
 
+from splitiot import _fork
 from splitiot._expect import described, expect
+from splitiot._log import logger
 from splitiot.cost import Constraint, as_constraints
 from splitiot.device._core import SLICE_S, Core, ended
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.device._stream import Keep, Stream
-from splitiot.errors import DeadlineExceeded, LocalProtocolError, ProfileError
+from splitiot.errors import DeadlineExceeded, LocalProtocolError, ProfileError, StateLost
 from splitiot.pipeline import Payload, Pipeline, Runtime, expect_pipeline
 from splitiot.plan import Outcome
 from splitiot.planner import Planner
@@ -42,6 +45,9 @@ class Device:
 
     Several threads may call `run`; they take turns, and the deadline of each counts from its call. To have several
     values under way at once use `map`, or a device of its own for each thread.
+
+    A process that is forked has a device of its own: another one for the edge, with new connections, which has learnt
+    nothing yet but its profile. Streams, the spool and what a pipeline remembers stay with the parent.
 
     Parameters
     ----------
@@ -140,37 +146,62 @@ class Device:
         self._deadline_s, self._connect_s, self._telemetry = deadline_s, connect_s, telemetry
         info = pipeline.runtime_info(runtime)
         parts = pipeline.parts if parts is None else parts
-        self._session = DeviceSession(
-            pipeline,
-            boot=int.from_bytes(os.urandom(8), "little") >> 1,
-            runtime=info,
-            profile=profile,
-            parts=parts,
-            exact=exact,
-            lossy=transport.lossy,
-            chance=random.Random().random,
+        self._new_session = partial(
+            DeviceSession, pipeline, runtime=info, parts=parts, exact=exact, lossy=transport.lossy
         )
-        self._core = Core(
+        self._new_core = partial(
+            Core,
             pipeline,
             transport,
-            self._session,
-            self._runner,
-            info,
+            runner=self._runner,
+            info=info,
             clock=clock,
             policy=policy,
             link=link or _DEFAULT_LINK,
             subject_to=constraints,
             parts=None if parts is None else frozenset((int(a), int(b)) for a, b in parts),
-            planner=planner,
             recorder=recorder,
             cache=ProfileCache(cache),
             patience_s=patience_s,
             follow=follow,
-            spool=None if spool is None else Spool.at(spool),
         )
+        self._own_planner, self._spool = planner is None, spool
+        self._closed = self._parents = self._state_lost = False
+        self._boot(profile, planner, spool=None if spool is None else Spool.at(spool))
+        _fork.in_child(self._forked)
+
+    def _boot(
+        self, profile: TierProfile | None, planner: Planner | None, *, spool: Spool | None, seed: int = 0
+    ) -> None:
+        self._session = self._new_session(
+            boot=int.from_bytes(os.urandom(8), "little") >> 1, profile=profile, chance=random.Random().random
+        )
+        self._core = self._new_core(session=self._session, planner=planner, seed=seed, spool=spool)
         self._lock = threading.Lock()
         self._stream: Stream | None = None
-        self._connected = self._closed = False
+        self._connected = False
+
+    def _forked(self) -> None:
+        """Be another device than the parent's, whose requests stay there; the rest is for `_move_in`."""
+        before, session = self._core, self._session
+        before.disown()
+        self._state_lost |= self._pipeline.remembers and session.counters.requests > 0
+        planner = None if self._own_planner else before.planner
+        self._boot(session.profile, planner, seed=_seed(), spool=None)
+        self._parents = True
+
+    def _move_in(self) -> None:
+        """Make the parent's things one's own, before they are used for the first time."""
+        self._transport.after_fork()
+        if not self._own_planner:
+            self.planner.renew(seed=_seed())
+        if self._spool is not None:
+            logger.warning(
+                "%s is the spool of the process that this one was forked from: observations are kept in memory only. "
+                "Make a Device in each process, with a file of its own",
+                self._spool,
+            )
+        self._parents = False
 
     @property
     def pipeline(self) -> Pipeline:
@@ -199,6 +230,7 @@ class Device:
 
         Called by ``with``, and by the first `run`.
         """
+        _fork.check()
         with self._lock:
             self._check_free()
             if self._core.planner is None and (self._sample is not None or self._session.profile is not None):
@@ -231,11 +263,15 @@ class Device:
             `value` is not what the pipeline takes, the deadline is no positive number, or the policy names an
             impossible cut: mistakes of the caller.
         LocalProtocolError
-            `value` is not what the pipeline takes, the device was closed, or is at work on a stream.
+            `value` is not what the pipeline takes, the device was closed, or is at work on a stream; or the process was
+            forked, and the transport does not know how to go on (`Transport.after_fork`).
+        StateLost
+            The process was forked, and the pipeline remembers something: `reset` begins anew here.
         """
         deadline_s = _positive(self._deadline_s if deadline_s is None else deadline_s)
-        called_s = self._clock()
-        if not self._lock.acquire(timeout=-1 if deadline_s is None else min(deadline_s, threading.TIMEOUT_MAX)):
+        _fork.check()
+        called_s, lock = self._clock(), self._lock  # this process may be forked in a task: it has another one then
+        if not lock.acquire(timeout=-1 if deadline_s is None else min(deadline_s, threading.TIMEOUT_MAX)):
             waited_s = self._clock() - called_s
             late = DeadlineExceeded(
                 f"other threads kept this device at work for {waited_s:.3f} s, longer than the deadline; it runs one "
@@ -258,7 +294,7 @@ class Device:
                 self._core.abandon()
                 raise
         finally:
-            self._lock.release()
+            lock.release()
 
     def map(
         self,
@@ -335,6 +371,7 @@ class Device:
         return self._streamed(stream)
 
     def _streamed(self, stream: Stream) -> Iterator[Outcome]:
+        _fork.check()
         with self._lock:
             self._check_free()
             if self._core.planner is None and self._session.profile is not None:
@@ -346,13 +383,15 @@ class Device:
         try:
             yield from stream.outcomes()
         finally:
-            self._stream = None
+            if self._stream is stream:  # else this process was forked meanwhile
+                self._stream = None
 
     def reset(self) -> None:
         """Forget what a stateful pipeline remembers, here and on the edge; the cut may then move."""
         with self._lock:
-            self._check_free()
+            self._check_free(resets=True)
             self._core.reset()
+            self._state_lost = False
 
     def close(self) -> None:
         """Close the transport, and the runner unless it was given."""
@@ -362,7 +401,8 @@ class Device:
             self._closed = True
             stream = self._stream
             self._core.save(self._core.unsaved(due=False) if stream is None else stream.stop())
-            self._transport.close()
+            if not self._parents:
+                self._transport.close()
             if self._own_runner:
                 self._runner.close()
 
@@ -375,9 +415,15 @@ class Device:
     ) -> None:
         self.close()
 
-    def _check_free(self) -> None:
+    def _check_free(self, *, resets: bool = False) -> None:
         if self._closed:
             raise LocalProtocolError("this device was closed")
+        if self._parents:
+            self._move_in()
+        if self._state_lost and not resets:
+            raise StateLost(
+                "what this pipeline remembers is in the process that this one was forked from: start again with reset()"
+            )
         if self._stream is not None:
             raise LocalProtocolError("this device is at work on a stream: close that first, or use its outcomes up")
 
@@ -423,6 +469,10 @@ class Device:
 
     def _wait(self, wake_s: float | None) -> None:
         self._core.listen(SLICE_S if wake_s is None else min(max(0.0, wake_s - self._clock()), SLICE_S))
+
+
+def _seed() -> int:
+    return int.from_bytes(os.urandom(8), "little")
 
 
 def _positive(seconds: float | None, name: str = "deadline_s") -> float | None:

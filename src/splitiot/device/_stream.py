@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from attrs import evolve, frozen
 
+from splitiot import _fork
 from splitiot.device._core import SLICE_S, Begun, Core, ended, step_error
 from splitiot.errors import LocalProtocolError
 from splitiot.pipeline import copied
@@ -53,7 +54,7 @@ class Stream:
     ) -> None:
         self._core, self._frames = core, frames
         self._window, self._keep, self._deadline_s, self._telemetry = window, keep, deadline_s, telemetry
-        self._copy = copy
+        self._copy, self._ours = copy, True
         self._changed = threading.Condition()
         self._waiting: deque[_Frame] = deque()
         self._numbers: dict[int, _Frame] = {}  # by sequence: requests that the session has
@@ -65,6 +66,12 @@ class Stream:
         self._source_error: BaseException | None = None
         self._headed = False  # a head has run, or runs, of which the session does not know yet
         self._idle = False  # the lane has done all there was
+        _fork.in_child(self._disown)
+
+    def _disown(self) -> None:
+        """End it in a process that was forked, which has none of its threads: the frames are the parent's."""
+        self._ours, self._stopped = False, True
+        self._changed = threading.Condition()
 
     def outcomes(self) -> Iterator[Outcome]:
         """Give the outcomes in order; closing this ends all."""
@@ -87,7 +94,7 @@ class Stream:
             if threads[0].is_alive():
                 threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
             with self._changed:
-                if core.session.pending or self._headed:
+                if self._ours and (core.session.pending or self._headed):
                     core.abandon()
 
     def stop(self) -> bytes | None:
@@ -101,6 +108,11 @@ class Stream:
         """Wait for the outcome of the next frame in order; None at the end."""
         with self._changed:
             while True:
+                if not self._ours:
+                    raise LocalProtocolError(
+                        "this stream was begun before the process was forked, and goes on in the parent only: "
+                        "call map here for frames of your own"
+                    )
                 if self._order and self._order[0] in self._outcomes:
                     outcome = self._outcomes.pop(self._order.popleft())
                     self._changed.notify_all()

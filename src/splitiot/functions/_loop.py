@@ -7,6 +7,7 @@ import threading
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
+from splitiot import _fork
 from splitiot.errors import LocalProtocolError
 
 __all__ = ["wait_for"]
@@ -54,8 +55,19 @@ async def _awaited(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[Any, BaseE
 def _running() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
-        if _loop is None or _thread is None or not _thread.is_alive():  # a process that was forked has no such thread
+        if _loop is None:
             _loop = asyncio.new_event_loop()
             _thread = threading.Thread(target=_loop.run_forever, name="splitiot-coroutines", daemon=True)
             _thread.start()
         return _loop
+
+
+def _forked() -> None:
+    """Begin anew: closing the parent's loop here would take its wake-up out of a selector that both share."""
+    global _lock, _loop, _thread
+    if _loop is not None:
+        _fork.leave(_loop)
+    _lock, _loop, _thread = threading.Lock(), None, None
+
+
+_fork.in_child(_forked)

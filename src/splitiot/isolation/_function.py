@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import threading
 import weakref
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Final
 
+from splitiot import _fork
 from splitiot._log import logger
 from splitiot.errors import CutError, LocalProtocolError, RemoteProtocolError, StepError, TaskKilled
 from splitiot.isolation._messages import frame, unpacked
@@ -31,7 +31,8 @@ class IsolatedFunction:
 
     The child is started by the first call, and kept. One that hangs, crashes or takes too much memory is ended together
     with the processes that it has started, and the next call starts another one. What the function prints goes to the
-    standard error of this process. Calls from several threads come one after another.
+    standard error of this process. Calls from several threads come one after another. A process that is forked starts a
+    child of its own.
 
     Parameters
     ----------
@@ -86,10 +87,18 @@ class IsolatedFunction:
                 "max_bytes": max_bytes,
             }
         )
-        self._lock = threading.Lock()
-        self._child: Child | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
         self._closed = False
+        self._childless()
+        _fork.in_child(self._childless)
+
+    def _childless(self) -> None:
+        """Begin without a child, or in a process that was forked: the one that there is belongs to the parent."""
+        self._lock = threading.Lock()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._child: Child | None = None
+        self._finalizer = None
 
     @property
     def pid(self) -> int | None:
@@ -157,8 +166,6 @@ class IsolatedFunction:
             self._child = self._finalizer = None
 
     def _started(self) -> Child:
-        if self._child is not None and self._child.owner != os.getpid():  # this process was forked: it has no child
-            self._child = self._finalizer = None
         if self._child is not None and not self._child.alive:  # killed while it was idle: nothing is lost
             self._drop()
         if self._child is None:

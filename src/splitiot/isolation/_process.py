@@ -13,6 +13,7 @@ import threading
 from io import FileIO
 from typing import Any, Final
 
+from splitiot import _fork
 from splitiot._log import logger
 from splitiot.errors import StepError, TaskKilled
 from splitiot.isolation._messages import Received, frame, receive, send
@@ -30,7 +31,7 @@ class Child:
     """A process, and the thread that carries messages to it and back."""
 
     def __init__(self, name: str, order: str) -> None:
-        self.name, self.owner = name, os.getpid()
+        self.name, self._ours = name, True
         paths = json.dumps([path for path in sys.path if isinstance(path, str)])
         try:
             # isolated: only the module path of this process counts, no environment. Ctrl-C is for this process only
@@ -45,6 +46,7 @@ class Child:
         except OSError as error:
             raise StepError(f"no child process can be started with {sys.executable!r}: {error}") from error
         self.pid = self._process.pid
+        _fork.in_child(self._disown)
         self._requests: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Received | Exception] = queue.SimpleQueue()
         try:
@@ -57,6 +59,14 @@ class Child:
         except BaseException:
             self.kill()
             raise
+
+    def _disown(self) -> None:
+        """Let go of it in a process that was forked: it must see its pipe end when the parent does."""
+        self._ours = False
+        self._process.returncode = 0  # who is no parent can't ask
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     @property
     def alive(self) -> bool:
@@ -100,7 +110,7 @@ class Child:
 
     def end(self) -> None:
         """Let it leave its resource, then end it."""
-        if self.owner != os.getpid():
+        if not self._ours:
             return
         try:
             message, _ = self.ask(frame("end"), END_S)
@@ -114,6 +124,8 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, with the processes that it has started."""
+        if not self._ours:
+            return
         if sys.platform == "win32":
             self._process.kill()
         else:

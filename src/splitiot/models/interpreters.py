@@ -15,13 +15,15 @@ import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from attrs import frozen
 
+from splitiot import _fork
+from splitiot._cached import cached_property
 from splitiot.errors import MissingDependencyError, UnsupportedModel
 from splitiot.pipeline import Kernels, Runtime, RuntimeInfo, TensorSpec
 
@@ -47,6 +49,14 @@ _TINY = base64.b64decode(
 )
 
 _WARNINGS = threading.Lock()
+
+
+def _forked() -> None:
+    global _WARNINGS
+    _WARNINGS = threading.Lock()  # another thread may have held it
+
+
+_fork.in_child(_forked)
 
 
 class Interpreter(Protocol):

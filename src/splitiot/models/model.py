@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splitiot._cached import cached_property
 from splitiot.errors import CutError, NotCuttable, UnsupportedModel
 from splitiot.models._named import Named
 from splitiot.models.part import ModelPart
@@ -159,7 +159,7 @@ class Model(Named):
         self._boundaries: dict[int, Boundary] = {}
         self._returns: dict[int, Boundary] = {}
 
-    @functools.cached_property
+    @cached_property
     def digest(self) -> str:  # type: ignore[override]
         """SHA-256 over the file, the subgraph and the table of steps."""
         digest = hashlib.sha256(self._data)
@@ -178,11 +178,11 @@ class Model(Named):
         born = self._anatomy.liveness.born
         return tuple(self._anatomy.names[i] for i in self._anatomy.liveness.results if born[i] < self.n)
 
-    @functools.cached_property
+    @cached_property
     def refused(self) -> Mapping[int, str]:  # type: ignore[override]
         return self._anatomy.refused(self.sink)
 
-    @functools.cached_property
+    @cached_property
     def cuts(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(cut for cut in range(self.n + 1) if cut not in self.refused)
 

@@ -8,6 +8,7 @@ import random
 import threading
 from types import TracebackType
 
+from splitiot import _fork
 from splitiot.errors import LocalProtocolError
 from splitiot.topology import Link
 
@@ -21,7 +22,8 @@ class ShapedLink:
     """Forwards connections to `port` with the rates and the delay of a `Link`, until told otherwise.
 
     Both directions are shaped, each shared by all connections; half of the round trip each. It listens on
-    127.0.0.1 and runs in a thread of its own.
+    127.0.0.1 and runs in a thread of its own, in the process that started it: one that is forked can connect through
+    it, and not change it.
 
     Parameters
     ----------
@@ -56,6 +58,12 @@ class ShapedLink:
         self._stop: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="splitiot-shaped-link", daemon=True)
+        self._ours = True
+        _fork.in_child(self._disown)
+
+    def _disown(self) -> None:
+        self._ours = False
+        _fork.leave(self._loop)  # its selector is the parent's, too
 
     @property
     def port(self) -> int:
@@ -68,8 +76,9 @@ class ShapedLink:
         Raises
         ------
         LocalProtocolError
-            It was started before, or no port can be had.
+            It was started before, no port can be had, or the process was forked since it was made.
         """
+        self._check_ours()
         if self._thread.ident is not None or self._loop.is_closed():
             raise LocalProtocolError("a shaped link can be started once: make a new one")
         self._thread.start()
@@ -80,15 +89,19 @@ class ShapedLink:
 
     def cut(self) -> None:
         """Break all connections and refuse new ones until `heal`."""
+        self._check_ours()
         self._alive = False
         self._loop.call_soon_threadsafe(self._break)
 
     def heal(self) -> None:
         """Let connections through again."""
+        self._check_ours()
         self._alive = True
 
     def close(self) -> None:
         """End it, and every connection."""
+        if not self._ours:
+            return
         if self._thread.is_alive() and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout=5.0)
@@ -102,6 +115,10 @@ class ShapedLink:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_ours(self) -> None:
+        if not self._ours:
+            raise LocalProtocolError("this shaped link is of the process that this one was forked from: use it there")
 
     def _main(self) -> None:
         try:

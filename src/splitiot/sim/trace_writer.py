@@ -16,6 +16,7 @@ import numpy as np
 from attrs import astuple
 from numpy.typing import NDArray
 
+from splitiot import _fork
 from splitiot.cost import name_of
 from splitiot.errors import LocalProtocolError
 from splitiot.observation import Observation
@@ -36,6 +37,8 @@ class TraceWriter(Recorder):
 
     A file that passes `max_bytes` becomes ``path.1``, the one before it ``path.2``, and so on; so does a file that is
     there already when a writer begins, or when its planner is restored in mid-run.
+
+    It writes for one process: in one that is forked recording ends, with a line in the log.
 
     Parameters
     ----------
@@ -69,7 +72,13 @@ class TraceWriter(Recorder):
         self._mask: tuple[NDArray[np.bool_] | None, list[bool] | None] = (None, None)
         self._encode = msgspec.json.Encoder(enc_hook=_number).encode
         self._file: FileIO | None = None
+        self._ours = True
         self._open()
+        _fork.in_child(self._disown)
+
+    def _disown(self) -> None:
+        self._ours = False
+        self.close()
 
     def close(self) -> None:
         """End it; what a planner does later is not recorded."""
@@ -87,6 +96,7 @@ class TraceWriter(Recorder):
     # what a planner tells
 
     def began(self, planner: Recorded) -> None:
+        self._live()
         if self._planner is not None and self._planner is not planner:
             raise LocalProtocolError("a trace is of one planner: give each a TraceWriter with a path of its own")
         self._planner = planner
@@ -181,6 +191,11 @@ class TraceWriter(Recorder):
         self._size += len(data)
 
     def _live(self) -> FileIO:
+        if not self._ours:
+            raise LocalProtocolError(
+                f"{self.path} is written by the process that this one was forked from: make a TraceWriter in each "
+                "process, with a path of its own"
+            )
         if self._file is None or self._file.closed:
             raise LocalProtocolError("this trace writer was closed")
         return self._file

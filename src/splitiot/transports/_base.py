@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 
-from splitiot.errors import TransportError, TransportTimeout
+from splitiot import _fork
+from splitiot.errors import LocalProtocolError, TransportError, TransportTimeout
 
 __all__ = ["RoundTrip", "Transport"]
 
@@ -60,6 +61,24 @@ class Transport(abc.ABC):
     def close(self) -> None:  # noqa: B027  (not every transport holds something)
         """Free what it holds. Both directions end."""
 
+    def after_fork(self) -> None:
+        """Begin anew in a process that was forked: a device calls it there before it uses the transport.
+
+        A connection that parent and child both use gives one the other's answers. So close your copies of the parent's
+        descriptors (without saying goodbye on them), make connections, locks and threads anew, and call
+        nothing of the class you inherit from. Where nothing is held there is nothing to do.
+
+        Raises
+        ------
+        LocalProtocolError
+            Unless it is overridden.
+        """
+        name = type(self).__name__
+        raise LocalProtocolError(
+            f"this {name} was made before the process was forked, and what it holds is the parent's: make device and "
+            f"transport in each process, or write {name}.after_fork, which lets go of that"
+        )
+
 
 class RoundTrip(Transport):
     """A transport over a protocol of requests and replies: write `exchange`, queue and threads are here.
@@ -95,14 +114,19 @@ class RoundTrip(Transport):
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self._workers, self._timeout_s = workers, timeout_s
+        self._own = threading.local()  # of each worker: when its request went on its way
+        self._closed = False
+        self._new_queues()
+        _fork.in_child(self._new_queues)
+
+    def _new_queues(self) -> None:
+        """Make queues and lock for threads that do not exist yet, or not in this process."""
         self._requests: queue.SimpleQueue[tuple[bytes, float, float] | None] = queue.SimpleQueue()
         # with each reply: when it came, and how long its request had waited here
         self._replies: queue.SimpleQueue[tuple[bytes | TransportError, float, float]] = queue.SimpleQueue()
-        self._own = threading.local()  # of each worker: when its request went on its way
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._under_way = 0
-        self._closed = False
 
     @abc.abstractmethod
     def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
@@ -122,6 +146,7 @@ class RoundTrip(Transport):
         self._own.sent_s = time.monotonic()
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
+        _fork.check()
         with self._lock:
             if self._closed:
                 raise TransportError("the transport is closed", frame=frame)

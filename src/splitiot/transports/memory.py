@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Callable
 
+from splitiot import _fork
 from splitiot._expect import described
 from splitiot.transports._base import Transport
 
@@ -35,6 +36,10 @@ class InMemory(Transport):
                 "lambda frame: service.handle(frame, peer='me'), say"
             )
         self._answer = answer
+        self._new_queue()
+        _fork.in_child(self._new_queue)
+
+    def _new_queue(self) -> None:
         self._arrived: queue.SimpleQueue[tuple[bytes, float]] = queue.SimpleQueue()
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
@@ -49,3 +54,6 @@ class InMemory(Transport):
             return None
         self.waited_s = time.monotonic() - came_s
         return answer
+
+    def after_fork(self) -> None:
+        pass  # the queue is new already

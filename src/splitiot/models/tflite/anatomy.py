@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterable
 
+from splitiot._cached import cached_property
 from splitiot.errors import MalformedModel, MissingDependencyError, ModelError
 from splitiot.models.tflite.graph import DTYPES, Network, Operator, Tensor
 from splitiot.models.tflite.liveness import Liveness
@@ -258,7 +258,7 @@ class Anatomy:
             metadata=metadata,
         )
 
-    @functools.cached_property
+    @cached_property
     def results(self) -> tuple[TensorSpec, ...]:
         """The graph's outputs, each once."""
         return tuple(self.spec(i) for i in self.liveness.results)
