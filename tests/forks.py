@@ -7,13 +7,17 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.helpers import environment
 
 WAIT_S = 60.0
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
@@ -74,3 +78,18 @@ class Child:
 def forked(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a child, and return what it returned; `ChildRaised` for what it raised."""
     return Child(function, *arguments).result()
+
+
+def script(text: str, *words: str) -> str:
+    """Run text in a process that has one thread, with warnings as errors; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", text, *words],
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT_S,
+        env=environment(),
+        cwd=Path(__file__).parents[1],
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout

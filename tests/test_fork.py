@@ -6,12 +6,9 @@ Over real sockets: tests/adapters/test_forks.py.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +25,7 @@ from splitiot.isolation import IsolatedFunction
 from splitiot.sim import ShapedLink, TraceWriter, load_trace
 from splitiot.topology import TierProfile
 from tests import isolated
-from tests.cli.helpers import environment
-from tests.forks import FORKS, WAIT_S, ChildRaised, fork, forked
+from tests.forks import FORKS, WAIT_S, ChildRaised, fork, forked, script
 
 pytestmark = FORKS
 
@@ -116,20 +112,27 @@ def test_what_there_is_is_renewed_in_each_child_once() -> None:
     assert kept.name == "kept"
 
 
+NATIVE = """
+import ctypes
+from splitiot import _fork
+from tests.forks import Child
+from tests.test_fork import Thing
+
+renewed = []
+kept = Thing(renewed, "kept")
+
+def child():
+    before = list(renewed)
+    _fork.check()
+    _fork.check()
+    return [*before, "checked", *renewed]
+
+print(Child(child, by=ctypes.PyDLL(None).fork).result(), renewed)
+"""
+
+
 def test_a_fork_that_python_was_not_told_of_is_noticed() -> None:
-    from tests.forks import Child
-
-    renewed: list[str] = []
-    kept = Thing(renewed, "kept")
-
-    def child() -> list[str]:
-        before = list(renewed)
-        _fork.check()
-        _fork.check()
-        return [*before, "checked", *renewed]
-
-    assert Child(child, by=ctypes.PyDLL(None).fork).result() == ["checked", "kept"]
-    assert kept.renewed == []
+    assert script(NATIVE) == "['checked', 'kept'] []\n"
 
 
 def test_nothing_stays_of_what_was_dropped() -> None:
@@ -535,25 +538,11 @@ runner.close()
 
 @pytest.mark.parametrize("how", ["closes", "ends"])
 def test_a_child_closes_only_what_it_has_opened(how: str) -> None:
-    done = _script(TEAR_DOWN, how)
+    done = script(TEAR_DOWN, how)
     # at the end of a process generators are closed, or not: those of the child's own
     assert done in ("True\nTrue\nclosed True False\nclosed True True\n", "True\nTrue\nclosed True True\n"), done
     if how == "closes":
         assert done.count("closed") == 2
-
-
-def _script(text: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", text, *words],
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        env=environment(),
-        cwd=Path(__file__).parents[1],
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
 
 
 POOLED = """
@@ -587,7 +576,7 @@ print(status)
 def test_the_threads_of_an_interpreter_are_not_waited_for(models_dir: Path, how: str) -> None:
     """To free an interpreter with four threads in a child ended that with a segmentation fault."""
     text = POOLED.replace("networks.WIDE()", repr(str(models_dir / "vww_96_float.tflite")))
-    assert _script(text, how) == f"{7 << 8}\n"
+    assert script(text, how) == f"{7 << 8}\n"
 
 
 # coroutines, isolated tasks, edges, and the rest
@@ -614,7 +603,7 @@ print(os.waitpid(child, 0)[1] == 0, pipeline.run(3))
 
 
 def test_a_childs_event_loop_is_its_own() -> None:
-    assert _script(COROUTINES) == "2\n3\nTrue 4\n"
+    assert script(COROUTINES) == "2\n3\nTrue 4\n"
 
 
 def test_an_event_loop_that_is_being_started_holds_no_child_up() -> None:

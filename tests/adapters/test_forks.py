@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import warnings
@@ -15,7 +14,7 @@ import pytest
 import splitiot as si
 from splitiot.adapters.http import HttpTransport, asgi
 from tests.cli.helpers import serving
-from tests.forks import FORKS, WAIT_S, Child, forked
+from tests.forks import FORKS, WAIT_S, Child, forked, script
 from tests.served import Served
 
 pytestmark = [pytest.mark.extra("http"), pytest.mark.network, FORKS]
@@ -117,11 +116,22 @@ def test_a_pool_of_processes(device: si.Device) -> None:
             assert [found for found in answers.get(WAIT_S) if found] == []
 
 
-def test_a_fork_that_python_was_not_told_of(device: si.Device) -> None:
-    """uWSGI, for one, forks in C, and tells Python only where it is asked to."""
-    libc = ctypes.PyDLL(None)
-    children = [Child(wrong, device, range(1000 * k, 1000 * k + 100), by=libc.fork) for k in (1, 2)]
-    assert [wrong(device, range(100)), *(child.result() for child in children)] == [[], [], []]
+NATIVE = """
+import ctypes, sys
+import splitiot as si
+from splitiot.adapters.http import HttpTransport
+from tests.adapters.test_forks import pipeline, wrong
+from tests.forks import Child
+
+device = si.Device(pipeline, HttpTransport(sys.argv[1]), policy=si.Fixed(1), sample=1, connect_s=20.0)
+children = [Child(wrong, device, range(1000 * k, 1000 * k + 100), by=ctypes.PyDLL(None).fork) for k in (1, 2)]
+print(wrong(device, range(100)), *(child.result() for child in children))
+"""
+
+
+def test_a_fork_that_python_was_not_told_of(url: str) -> None:
+    """uWSGI, for one, forks in C, and tells Python only where it is asked to (in a process with one thread)."""
+    assert script(NATIVE, url) == "[] [] []\n"
 
 
 def test_a_child_ends_no_connection_of_its_parent(served: Callable[..., Served]) -> None:
