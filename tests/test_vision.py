@@ -115,8 +115,28 @@ class TestToTensor:
         assert tensor.dtype == np.int16
         assert (tensor == 32767).all()
 
+    @given(pictures)
+    def test_grey(self, picture: Any) -> None:
+        real = (picture @ np.array([0.299, 0.587, 0.114])) / 255
+        tensor = vision.to_tensor(picture, channels=1)
+        assert (tensor.dtype, tensor.shape) == (np.float32, (1, *picture.shape[:2], 1))
+        assert np.allclose(tensor[0, ..., 0], real, atol=1e-6)
+        stored = vision.to_tensor(picture, channels=1, dtype="int8")
+        assert np.abs(stored[0, ..., 0] - (real * 255 - 128)).max() <= 0.5 + 1e-6
+        # a picture whose three channels are the same is as grey as one that has one
+        one = picture[..., :1]
+        three = one.repeat(3, axis=2)
+        for dtype in ("int8", "uint8", "float32"):
+            assert np.allclose(vision.to_tensor(three, channels=1, dtype=dtype), vision.to_tensor(one, dtype=dtype))
+            assert (vision.to_tensor(one[..., 0], dtype=dtype) == vision.to_tensor(one, dtype=dtype)).all()
+            assert (vision.to_tensor(one, channels=3, dtype=dtype) == vision.to_tensor(three, dtype=dtype)).all()
+
     def test_refusals(self) -> None:
         picture = np.zeros((2, 2, 3), np.uint8)
+        with pytest.raises(ValueError, match="channels must be 1 or 3"):
+            vision.to_tensor(picture, channels=2)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="shape"):
+            vision.to_tensor(np.zeros((2, 2, 2), np.uint8))
         with pytest.raises(ValueError, match="no scale"):
             vision.to_tensor(picture, scale=1.0)
         with pytest.raises(ValueError, match="both scale and zero_point"):

@@ -190,6 +190,7 @@ def rgb888_to_rgb565(picture: Array, *, byte_order: ByteOrder) -> bytes:
 def to_tensor(
     picture: Array,
     *,
+    channels: Literal[1, 3] | None = None,
     dtype: npt.DTypeLike = "float32",
     scale: float | None = None,
     zero_point: int | None = None,
@@ -198,7 +199,10 @@ def to_tensor(
 
     Parameters
     ----------
-    picture : array of uint8, shape (height, width, 3)
+    picture : array of uint8, shape (height, width, 3), (height, width, 1) or (height, width)
+        In colour, or grey.
+    channels : {1, 3}, optional
+        Of the tensor: 1 makes a coloured picture grey, 3 repeats a grey one. As the picture has, unless given.
     dtype : dtype
         "float32", or the integer type of a quantised input.
     scale, zero_point : float and int, optional
@@ -207,7 +211,7 @@ def to_tensor(
 
     Returns
     -------
-    array of `dtype`, shape (1, height, width, 3)
+    array of `dtype`, shape (1, height, width, channels)
         float32: ``pixel / 255``. Integers: ``round(pixel / 255 / scale) + zero_point``, halves rounded up,
         clipped to what the type can hold.
 
@@ -216,29 +220,54 @@ def to_tensor(
     TypeError, ValueError
         Not a picture, a type that can't be served, or a quantisation that makes no sense.
 
+    Notes
+    -----
+    Grey is the luma of ITU-R BT.601, ``0.299 red + 0.587 green + 0.114 blue``, not rounded to whole levels: what Edge
+    Impulse's libraries give to networks with one channel.
+
     Examples
     --------
     >>> white = np.full((1, 1, 3), 255, dtype=np.uint8)
     >>> to_tensor(white).tolist(), to_tensor(white, dtype="int8").tolist()
     ([[[[1.0, 1.0, 1.0]]]], [[[[127, 127, 127]]]])
+    >>> red = np.array([[[255, 0, 0]]], dtype=np.uint8)
+    >>> to_tensor(red, channels=1).shape, to_tensor(red, channels=1, dtype="int8").tolist()
+    ((1, 1, 1, 1), [[[[-52]]]])
     """
-    picture = _picture(picture)
+    picture = _picture(picture[..., None] if getattr(picture, "ndim", 0) == 2 else picture, grey=True)
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 or 3, got {channels!r}")
+    if channels == 3 and picture.shape[2] == 1:
+        picture = picture.repeat(3, axis=2)
+    mixes = channels == 1 and picture.shape[2] == 3
     wanted = np.dtype(dtype)
     levels = np.arange(256, dtype=np.float64) / 255
     if wanted == np.float32:
         if scale is not None or zero_point is not None:
             raise ValueError("a float32 tensor has no scale and no zero point: ask for an integer dtype")
-        return levels.astype(np.float32).take(picture)[None]
+        real: Array = (_luma(picture) / 255).astype(np.float32) if mixes else levels.astype(np.float32).take(picture)
+        return real[None]
     if wanted.kind not in "iu" or wanted.itemsize > 2:
         raise TypeError(f"dtype must be float32, int8, uint8, int16 or uint16, not {wanted}")
     if scale is None and zero_point is None and wanted.itemsize == 1:
         scale, zero_point = 1 / 255, int(np.iinfo(wanted).min)
     scale, zero_point = _quantisation(scale, zero_point, f"a tensor of {wanted}")
     limits = np.iinfo(wanted)
+
+    def quantised(real: npt.NDArray[np.float64]) -> Array:
+        stored: Array = np.clip(np.floor(real / scale + 0.5) + zero_point, limits.min, limits.max).astype(wanted)
+        return stored
+
+    if mixes:
+        return quantised(_luma(picture) / 255)[None]
     # A picture has 256 levels: quantising them once is exact and much cheaper than quantising each pixel.
-    table = np.clip(np.floor(levels / scale + 0.5) + zero_point, limits.min, limits.max).astype(wanted)
-    tensor: Array = table.take(picture)[None]
+    tensor: Array = quantised(levels).take(picture)[None]
     return tensor
+
+
+def _luma(picture: Pixels) -> npt.NDArray[np.float64]:
+    red, green, blue = (picture[..., k : k + 1].astype(np.float64) for k in range(3))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def dequantize(array: Array, scale: float, zero_point: int) -> npt.NDArray[np.float32]:
@@ -414,13 +443,14 @@ def _order(byte_order: str) -> str:
     return ">u2" if byte_order == "big" else "<u2"
 
 
-def _picture(picture: Array) -> Pixels:
+def _picture(picture: Array, *, grey: bool = False) -> Pixels:
     if not isinstance(picture, np.ndarray):
         raise TypeError(f"a picture is a numpy array, not {type(picture).__name__}")
     if picture.dtype != np.uint8:
         raise TypeError(f"a picture holds uint8, not {picture.dtype}")
-    if picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(f"a picture has shape (height, width, 3), got {picture.shape}")
+    if picture.ndim != 3 or picture.shape[2] not in ((1, 3) if grey else (3,)) or not picture.size:
+        also = ", or (height, width, 1) in grey" if grey else ""
+        raise ValueError(f"a picture has shape (height, width, 3){also}, got {picture.shape}")
     return picture
 
 

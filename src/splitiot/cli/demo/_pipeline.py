@@ -20,9 +20,10 @@ __all__ = ["build", "size"]
 
 def size(spec: TensorSpec) -> tuple[int, int]:
     """Width and height of the picture that a network takes."""
-    if len(spec.shape) != 4 or spec.shape[0] != 1 or spec.shape[3] != 3:
+    if len(spec.shape) != 4 or spec.shape[0] != 1 or spec.shape[3] not in (1, 3):
         raise UnsupportedModel(
-            f"the demonstration needs a network that takes one RGB picture (1, height, width, 3), not {spec.shape}"
+            "the demonstration needs a network that takes one picture, (1, height, width, 3) or in grey "
+            f"(1, height, width, 1), not {spec.shape}"
         )
     return spec.shape[2], spec.shape[1]
 
@@ -40,7 +41,10 @@ def build(path: Path | None) -> tuple[Pipeline, tuple[int, int]]:
         return rgb565_to_rgb888(frame, width=width, height=height, byte_order="big")
 
     def normalise(picture: NDArray[np.uint8]) -> NDArray[Any]:
-        return to_tensor(picture, dtype=takes.dtype, scale=takes.scale, zero_point=takes.zero_point)
+        channels: Any = takes.shape[3]
+        return to_tensor(
+            picture, channels=channels, dtype=takes.dtype, scale=takes.scale, zero_point=takes.zero_point
+        )
 
     def find(grid: NDArray[Any]) -> list[list[float]]:
         if grid.ndim != 4:  # no grid of cells: a classifier's scores
