@@ -265,6 +265,18 @@ def input_result() -> bytes:
     return net.write(x, net.unary("RELU", net.conv(x, 2)))
 
 
+def lookup(*, shift: bool = False, rows: int = 5) -> bytes:
+    """Word numbers come as floats and point into a table; with `shift` only those from 100 on are in range."""
+    net = Net()
+    x = net.input((1, 4), name="words")
+    moved = net.add(x, net.constant(np.full((1, 4), -100.0))) if shift else x
+    cast = Table("CastOptions", in_data_type=TENSOR_TYPES.index("FLOAT32"), out_data_type=TENSOR_TYPES.index("INT32"))
+    flat = net.op("RESHAPE", [moved, net.constant([4], "INT32")], (4,), options=Table("ReshapeOptions", new_shape=[4]))
+    found = net.op("CAST", [flat], (4,), "INT32", options=cast)
+    y = net.op("GATHER", [net.weights(rows, 3), found], (4, 3), options=Table("GatherOptions", axis=0))
+    return net.write(net.unary("LOGISTIC", y))
+
+
 def two_inputs() -> bytes:
     """4 steps; the second input is needed by the last."""
     net = Net()

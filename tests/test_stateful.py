@@ -14,7 +14,7 @@ from splitiot.device import Device
 from splitiot.edge import EdgeService
 from splitiot.errors import CutError, Overloaded, RemoteError, StateLost
 from splitiot.models import Model, load_model, open_interpreter
-from splitiot.models._check import random_payload
+from splitiot.models._random_input import random_payload
 from splitiot.policies import Fixed
 from splitiot.runner import Runner
 from tests import networks

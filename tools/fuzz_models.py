@@ -38,6 +38,7 @@ from splitiot.models.model import load_model  # noqa: E402
 from splitiot.models.tflite.reader import read_model  # noqa: E402
 from splitiot.models.tflite.table import SCALAR, STRING, TABLE, UNION, VECTOR, Field, Table  # noqa: E402
 from splitiot.models.tflite.writer import write_model  # noqa: E402
+from splitiot.pipeline import Runtime  # noqa: E402
 
 SLOW_S = 1.0
 RUN_TIMEOUT_S = 5.0
@@ -258,7 +259,7 @@ def child() -> None:
         answers.write("begin\n")
         answers.flush()
         try:
-            raw = backend.make(data, "default", 1)
+            raw = backend.make(data, Runtime())
             draw = np.random.default_rng(0)
             for _ in range(2):
                 for details in raw.get_input_details():

@@ -14,7 +14,7 @@ import pytest
 
 import splitiot as si
 from splitiot.models import save_bundle
-from splitiot.models._check import random_payload
+from splitiot.models._random_input import random_payload
 from tests.cli.helpers import CHAIN, HARDWARE, TARGETS, Cli, process, serving
 
 POLICIES = TARGETS / "policies.py"

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from splitiot.errors import MissingDependencyError, UnsupportedModel
-from splitiot.models import interpreters
+from splitiot.models import interpreters, load_model
 from splitiot.models.interpreters import _TINY, available, known_shapes, open_interpreter, pick, runtime_info
+from splitiot.models.probe import probe_model
 from splitiot.models.tflite.table import Table
 from splitiot.pipeline import Runtime, TensorSpec
+from tests import networks
 from tests.networks import Net
 
 MODULES = {
@@ -82,7 +84,7 @@ def test_the_first_that_works_is_chosen(monkeypatch: pytest.MonkeyPatch, probes:
 
     def made(name: str, answer: float) -> Any:
         class Fake:
-            def __init__(self, *args: Any) -> None:
+            def __init__(self, **options: Any) -> None:
                 asked.append(name)
 
             def allocate_tensors(self) -> None:
@@ -136,7 +138,7 @@ def test_the_one_that_was_asked_for_is_missing(
 
 
 def test_a_package_that_imports_but_does_not_work_is_passed_over(monkeypatch: pytest.MonkeyPatch, probes: None) -> None:
-    def broken(*args: object) -> None:
+    def broken(**options: object) -> None:
         raise SystemError("initialization of _interpreter failed")  # tflite-runtime beside numpy 2
 
     resolver = SimpleNamespace(BUILTIN=1, BUILTIN_WITHOUT_DEFAULT_DELEGATES=3, BUILTIN_REF=2)
@@ -159,11 +161,42 @@ def test_an_unknown_name_or_setting() -> None:
     with pytest.raises(ValueError, match="choose from auto, litert, tflite-runtime, tensorflow"):
         pick("onnx")
     any_backend()
-    with pytest.raises(ValueError, match="kernels must be one of"):
+    with pytest.raises(ValueError, match="there are no kernels 'fast'"):
         open_interpreter(_TINY, Runtime(kernels="fast"))  # type: ignore[arg-type]
     for threads in (0, -1, True, 1.5):
         with pytest.raises(ValueError, match="threads"):
             open_interpreter(_TINY, Runtime(threads=threads))  # type: ignore[arg-type]
+
+
+def test_what_registers_custom_operators_reaches_the_interpreter() -> None:
+    """The wheels bring no headers to build a real one with: bad ones show that they arrive."""
+    any_backend()
+    given: list[int] = []
+    runtime = Runtime(custom_ops=[given.append])
+    assert open_interpreter(_TINY, runtime).info.version == f"{pick().version}+append"
+    assert given and all(type(pointer) is int and pointer for pointer in given)
+    assert runtime_info(runtime) != runtime_info(), "results of other operators are not known to be the same"
+    with pytest.raises(UnsupportedModel, match="NoSuchSymbol"):
+        open_interpreter(_TINY, Runtime(custom_ops=("NoSuchSymbol",)))
+    with pytest.raises(UnsupportedModel, match=r"no-such\.so can't be loaded"):
+        open_interpreter(_TINY, Runtime(custom_ops=("no-such.so:RegisterIt",)))
+
+
+def test_what_registers_custom_operators_reaches_child_processes() -> None:
+    any_backend()
+    model = load_model(networks.chain())
+    with pytest.raises(UnsupportedModel, match=r"NoSuchSymbol"):
+        probe_model(model, Runtime(custom_ops=("NoSuchSymbol",)))
+    assert "NoSuchSymbol" in model.verify(runtime=Runtime(custom_ops=("NoSuchSymbol",))).detail
+    for ask in (probe_model, lambda model, runtime: model.verify(runtime=runtime)):
+        with pytest.raises(UnsupportedModel, match="can't be given functions"):
+            ask(model, Runtime(custom_ops=(print,)))
+
+
+@pytest.mark.parametrize("wrong", ["RegisterIt", [3], 3])
+def test_no_registerers(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"custom_ops|iterable"):
+        Runtime(custom_ops=wrong)
 
 
 def test_a_model_that_the_interpreter_refuses() -> None:

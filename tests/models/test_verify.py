@@ -18,7 +18,8 @@ from hypothesis.extra import numpy as hnp
 
 from splitiot.errors import LocalProtocolError, MissingDependencyError, ModelError
 from splitiot.models import load_model, verify, verify_model
-from splitiot.models._check import WHOLE, _read_request, difference, pack_request, random_payload
+from splitiot.models._check import WHOLE, _read_request, difference, pack_request
+from splitiot.models._random_input import random_payload
 from splitiot.models.interpreters import pick
 from splitiot.pipeline import Runtime, TensorSpec
 from tests import networks

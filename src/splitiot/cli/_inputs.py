@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,10 @@ from attrs import frozen
 
 from splitiot.cli._out import Unusable
 from splitiot.cli._target import Target, model_inputs
+from splitiot.errors import MalformedModel, ModelError, ProfileError, StepError, UnsupportedModel
+from splitiot.models._random_input import was_random
 
-__all__ = ["Given", "flatten", "given", "read_inputs", "write_outputs"]
+__all__ = ["Given", "drawn", "flatten", "given", "read_inputs", "write_outputs"]
 
 _COUNT = 20
 
@@ -30,6 +33,8 @@ class Given:
     values : iterator
     count : int, optional
         How many of them, unless told otherwise; all if None.
+    random : bool
+        Nobody gave one: they are random numbers.
     source : iterator, optional
         What the target's `inputs` gave: it may hold something, a camera say, until `close`.
     """
@@ -37,6 +42,7 @@ class Given:
     sample: Any
     values: Iterator[Any]
     count: int | None = _COUNT
+    random: bool = False
     source: Iterator[Any] | None = None
 
     def close(self, wait_s: float = 2.0) -> bool:
@@ -69,19 +75,36 @@ def given(paths: Sequence[str], target: Target, seed: int) -> Given:
     values = target.inputs()
     if values is None:
         sample = target.sample(seed)
-        return Given(sample, itertools.repeat(sample))
+        return Given(sample, itertools.repeat(sample), random=target.draws_sample)
     if target.has_sample:
-        return Given(target.sample(seed), values, None, values)
+        return Given(target.sample(seed), values, None, source=values)
     for first in values:
-        return Given(first, itertools.chain([first], values), None, values)
+        return Given(first, itertools.chain([first], values), None, source=values)
     raise Unusable(f"inputs of {target.text} gives none")
+
+
+@contextlib.contextmanager
+def drawn(random: bool) -> Iterator[None]:
+    """Say of a step that fails on a random input that this may be the input's fault.
+
+    Raises
+    ------
+    ProfileError
+        A network or a function failed.
+    """
+    try:
+        yield
+    except (ModelError, StepError) as error:
+        if not random or isinstance(error, UnsupportedModel | MalformedModel):
+            raise
+        raise ProfileError(was_random(error)) from error
 
 
 def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:
     """Read what to run: arrays (.npy), arrays by input name (.npz), or pictures.
 
-    A picture becomes the input tensor of a network that takes (1, height, width, 3); functions get it as it is,
-    an array of uint8 of shape (height, width, 3).
+    A picture becomes the input tensor of a network that takes (1, height, width, 3), in colour, or in grey
+    (1, height, width, 1); functions get it as it is, an array of uint8 of shape (height, width, 3).
 
     Raises
     ------
@@ -114,12 +137,13 @@ def _picture(path: str, target: Target) -> Any:
     if inputs is None:
         return load_picture(path, **_own_size(path))
     shape = inputs[0].shape
-    if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+    if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
         shapes = ", ".join(str(list(spec.shape)) for spec in inputs)
         raise Unusable(f"{path}: {target.name} takes no picture, but {shapes}: give a .npy or .npz file")
     (spec,) = inputs
     pixels = load_picture(path, height=shape[1], width=shape[2])
-    return to_tensor(pixels, dtype=spec.dtype, scale=spec.scale, zero_point=spec.zero_point)
+    channels: Any = shape[3]
+    return to_tensor(pixels, channels=channels, dtype=spec.dtype, scale=spec.scale, zero_point=spec.zero_point)
 
 
 def _own_size(path: str) -> dict[str, int]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
-import numpy as np
 from attrs import frozen
 
 from splitiot.cli._out import Failed, Unusable
 from splitiot.errors import SplitiotError
 from splitiot.functions import TaskPipeline
+from splitiot.models._named import Named
 from splitiot.pipeline import Chain, Pipeline, Runtime, TensorSpec
 
 __all__ = [
@@ -70,6 +70,11 @@ class Target:
     module: ModuleType | None = None
 
     @property
+    def draws_sample(self) -> bool:
+        """Whether `sample` gives a random one, since there is nothing beside the pipeline."""
+        return not self.has_sample and self._hook("inputs") is _NOTHING
+
+    @property
     def has_sample(self) -> bool:
         """Whether there is a `sample` beside the pipeline."""
         return self._hook("sample") is not _NOTHING
@@ -87,15 +92,13 @@ class Target:
             return self._called("sample", made)
         for first in self.inputs() or ():
             return first
-        inputs = model_inputs(self.pipeline)
-        if inputs is None:
+        first = self.pipeline.links[0] if isinstance(self.pipeline, Chain) else self.pipeline
+        if not isinstance(first, Named):
             raise Unusable(
                 f"{self.text} needs a typical input: define `sample` (a value, or a function that makes one) beside "
                 "the pipeline"
             )
-        from splitiot.models._check import random_payload
-
-        return random_payload(inputs, np.random.default_rng(seed))
+        return first.random_input(seed)
 
     def inputs(self) -> Iterator[Any] | None:
         """Return what `inputs` beside the pipeline gives (it is an iterable, or makes one); None where there is none.

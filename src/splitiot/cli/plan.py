@@ -9,12 +9,14 @@ Unless profiles are given, TARGET is measured on this machine, and device and ed
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splitiot.cli._edge import add_edge_arguments, reaching
+from splitiot.cli._inputs import drawn, read_inputs
 from splitiot.cli._out import Console, Unusable, fitting_digits, milliseconds, rate, size
 from splitiot.cli._target import (
     TARGET,
@@ -167,17 +169,22 @@ def profile_target(
     runtime: Runtime,
     console: Console,
     *,
+    inputs: Sequence[str] = (),
     seed: int = 0,
     budget_s: float = 2.0,
     heads: int = 8,
     tier: str | None = None,
 ) -> TierProfile:
-    """Measure a target on this machine, with a progress bar; a noisy machine is told on stderr."""
+    """Measure a target on this machine, with a progress bar; a noisy machine is told on stderr.
+
+    What it is measured on is read from a file of `inputs`, or is the target's sample.
+    """
     from splitiot.profiling import profile
     from splitiot.runner import Runner
 
-    sample = target.sample(seed)
+    sample = read_inputs(inputs, target)[0] if inputs else target.sample(seed)
     with (
+        drawn(not inputs and target.draws_sample),
         console.log("splitiot"),
         Runner(target.pipeline, runtime=runtime) as runner,
         console.progress(f"measuring {target.name}") as tell,

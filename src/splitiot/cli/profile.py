@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     words = "what this machine is, if steps are pinned to the other one: it can't run them, or should not"
     parser.add_argument("--tier", choices=("device", "edge"), help=words)
+    parser.add_argument("--input", metavar="FILE", nargs=1, default=[], help="a typical one: .npy, .npz or a picture")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of a random input (default: 0)")
     add_model_arguments(parser)
     add_runtime_arguments(parser)
@@ -61,6 +62,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         target,
         runtime,
         console,
+        inputs=arguments.input,
         seed=arguments.seed,
         budget_s=arguments.budget,
         heads=arguments.heads,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from splitiot.cli._beside import edge_beside
 from splitiot.cli._edge import add_edge_arguments, open_transport
-from splitiot.cli._inputs import Given, flatten, given, write_outputs
+from splitiot.cli._inputs import Given, drawn, flatten, given, write_outputs
 from splitiot.cli._out import Console, Failed, Unusable
 from splitiot.cli._policy import POLICY, load_policy
 from splitiot.cli._record import COLUMNS, CsvFile, Record, Totals, cells, record
@@ -39,6 +39,7 @@ from splitiot.cli._target import (
 )
 from splitiot.cli.plan import load_profile
 from splitiot.errors import MissingDependencyError, TransportError
+from splitiot.models._random_input import was_random
 from splitiot.transports import Transport
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 telemetry=load,
             )
             opened = _connected(device, target, url, transport, _streamed(arguments, device), console)
-        outcomes, missing = stack.enter_context(opened)
+        with drawn(inputs.random):
+            outcomes, missing = stack.enter_context(opened)
         ended = False
         try:
             with _shown(console, totals) as show:
@@ -173,7 +175,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if why := missing():
         raise Failed(why)
     if totals.failed:
-        raise Failed(f"{totals.failed} of {totals.requests} requests ended without a value")
+        why = f"{totals.failed} of {totals.requests} requests ended without a value"
+        raise Failed(was_random(why) if inputs.random else why)
     return 0
 
 

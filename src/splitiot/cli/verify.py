@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from splitiot.cli._inputs import read_inputs
 from splitiot.cli._out import Console, size
 from splitiot.cli._target import (
+    Target,
     add_model_arguments,
     add_runtime_arguments,
     at_least,
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``splitiot verify``."""
     parser.add_argument("model", metavar="MODEL", help="a .tflite file")
     parser.add_argument("--samples", type=at_least(1), default=2, metavar="N", help="random inputs (default: 2)")
+    parser.add_argument("--input", metavar="FILE", nargs=1, default=[], help="one of your own: .npy, .npz or a picture")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the inputs (default: 0)")
     parser.add_argument("--timeout", type=positive, default=120.0, metavar="S", help="seconds a cut (default: 120)")
     add_model_arguments(parser)
@@ -41,6 +44,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot verify``: 0 where all is exact, 1 where not."""
     runtime = runtime_of(arguments)
     model = load_model_file(arguments.model, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
+    sample = read_inputs(arguments.input, Target(arguments.model, model.name, model))[0] if arguments.input else None
     console.need_rich()
     done = 0
     with console.progress(f"checking {model.name}", total=len(model.cuts)) as tell:
@@ -52,6 +56,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
         report = model.verify(
             arguments.samples,
+            sample,
             runtime=runtime,
             seed=arguments.seed,
             timeout_s=arguments.timeout,

@@ -23,48 +23,12 @@ if TYPE_CHECKING:
     from splitiot.models.layers import LayerPipeline
     from splitiot.models.model import Model
 
-__all__ = ["Checker", "difference", "main", "pack_request", "random_payload"]
+__all__ = ["Checker", "difference", "main", "pack_request"]
 
 WHOLE = -1  # stands for a cut in the messages: the uncut model
 _HEAD = struct.Struct("<Q")
 
 Arrays = dict[str, Array]
-
-
-def random_payload(tensors: Sequence[TensorSpec], random: np.random.Generator) -> Arrays:
-    """Draw a value for each tensor: all of the range for 8 and 16 bits, 0..9 for wider integers.
-
-    Raises
-    ------
-    ModelError
-        There are no random values of a tensor's type.
-
-    Examples
-    --------
-    >>> payload = random_payload([TensorSpec("x", "int8", (1, 3))], np.random.default_rng(1))
-    >>> payload["x"].dtype, payload["x"].shape
-    (dtype('int8'), (1, 3))
-    """
-    return {t.name: _draw(t, random) for t in tensors}
-
-
-def _draw(spec: TensorSpec, random: np.random.Generator) -> Array:
-    try:
-        dtype = np.dtype(spec.dtype)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind == "b":
-        return random.integers(0, 2, spec.shape).astype(dtype)
-    if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        # wide integers are mostly indices, lengths or token numbers: large ones would be out of range
-        low, high = (info.min, info.max) if dtype.itemsize <= 2 else (0, 9)
-        return random.integers(low, high, spec.shape, dtype, endpoint=True)
-    if dtype.kind == "f":
-        return random.standard_normal(spec.shape).astype(dtype)
-    if dtype.kind == "c":
-        return (random.standard_normal(spec.shape) + 1j * random.standard_normal(spec.shape)).astype(dtype)
-    raise ModelError(f"input {spec.name!r} is of type {spec.dtype}: random values of it can't be made")
 
 
 def difference(got: Arrays, wanted: Arrays) -> tuple[str, float | None]:
@@ -202,7 +166,7 @@ class _Signature:
 
     def __init__(self, model: Model, runtime: Runtime) -> None:
         backend = pick(runtime.name)
-        raw = backend.make(model.to_bytes(), runtime.kernels, runtime.threads)
+        raw = backend.make(model.to_bytes(), runtime)
         self._run = raw.get_signature_runner(model.signature)
         self._inputs = {key: _name(d) for key, d in self._run.get_input_details().items()}
         self._outputs = {key: _name(d) for key, d in self._run.get_output_details().items()}

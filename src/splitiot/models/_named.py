@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from splitiot.errors import LocalProtocolError
+from splitiot.models._random_input import random_payload
 from splitiot.pipeline import Payload, Pipeline, TensorSpec, foreign
 
 __all__ = ["Named"]
@@ -36,6 +37,32 @@ class Named(Pipeline):
         if len(self.inputs) == 1 and self.inputs[0].dtype != "bytes":
             (spec,) = self.inputs
             self._only = spec.name, np.dtype(spec.dtype), spec.shape
+
+    @property
+    def index_limits(self) -> Mapping[str, int]:
+        """Inputs that are used as indices, as far as that is known: what their values must be less than."""
+        return {}
+
+    def random_input(self, seed: int = 0) -> dict[str, Any]:
+        """Make an input that can be run, of random numbers: for measuring and trying, not for judging results.
+
+        Inputs that are used as indices (of words, say) get whole numbers in range, others numbers of their type.
+
+        Parameters
+        ----------
+        seed : int
+
+        Returns
+        -------
+        dict of str to array
+            By input name, as `run` takes it.
+
+        Raises
+        ------
+        ModelError
+            There are no random values of an input's type (strings).
+        """
+        return random_payload(self.inputs, np.random.default_rng(seed), self.index_limits)
 
     @abc.abstractmethod
     def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -20,11 +20,12 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from attrs import frozen
+from attrs import evolve, frozen
 
 from splitiot import _fork
 from splitiot._cached import cached_property
 from splitiot.errors import MissingDependencyError, UnsupportedModel
+from splitiot.models._custom_ops import described, registerers
 from splitiot.pipeline import Kernels, Runtime, RuntimeInfo, TensorSpec
 
 __all__ = [
@@ -49,6 +50,8 @@ _TINY = base64.b64decode(
 )
 
 _WARNINGS = threading.Lock()
+
+_USUAL = Runtime()
 
 
 def _forked() -> None:
@@ -110,11 +113,11 @@ class Backend:
     interpreter: Any
     resolvers: dict[Kernels, Any]
 
-    def info(self, kernels: Kernels = "default") -> RuntimeInfo:
-        """What a part run by this package, with these kernels, on this machine is run with."""
-        return RuntimeInfo(self.name, self.version, kernels, platform.machine())
+    def info(self, runtime: Runtime = _USUAL) -> RuntimeInfo:
+        """What a part run by this package, with these kernels and custom operators, on this machine is run with."""
+        return RuntimeInfo(self.name, self.version + described(runtime), runtime.kernels, platform.machine())
 
-    def make(self, model: bytes, kernels: Kernels, threads: int, preserve: bool = False) -> Any:
+    def make(self, model: bytes, runtime: Runtime, preserve: bool = False) -> Any:
         """Make the package's own interpreter of a model and let it allocate.
 
         Raises
@@ -122,19 +125,22 @@ class Backend:
         UnsupportedModel
             The package can't run this model with these kernels.
         """
-        if kernels not in self.resolvers:
-            names = ", ".join(map(repr, self.resolvers))
-            raise ValueError(f"kernels must be one of {names}, got {kernels!r}")
-        if type(threads) is not int or threads < 1:
-            raise ValueError(f"threads must be an integer >= 1, got {threads!r}")
+        make: Callable[..., Any] = self.interpreter
+        if runtime.custom_ops:
+            package = importlib.import_module(self.interpreter.__module__)
+            make = partial(package.InterpreterWithCustomOps, registerers(runtime))
         try:
             with _no_warnings(self.name == "tensorflow" or preserve):
-                # by position: the first seven arguments are the same in all three packages
-                raw = self.interpreter(None, model, None, threads, self.resolvers[kernels], preserve)
+                raw = make(
+                    model_content=model,
+                    num_threads=runtime.threads,
+                    experimental_op_resolver_type=self.resolvers[runtime.kernels],
+                    experimental_preserve_all_tensors=preserve,
+                )
                 raw.allocate_tensors()
         except (ValueError, RuntimeError, IndexError) as error:  # the last from XNNPACK's maps
             raise UnsupportedModel(
-                f"{self.name} {self.version} with {kernels} kernels can't run this model: {_tidy(error)}"
+                f"{self.name} {self.version} with {runtime.kernels} kernels can't run this model: {_tidy(error)}"
             ) from error
         return raw
 
@@ -214,7 +220,7 @@ def _probe(name: str) -> Backend | Exception:
     backend = Backend(name, str(version), interpreter, resolvers)
     try:
         with _quiet_stderr():
-            raw = backend.make(_TINY, "default", 1)
+            raw = backend.make(_TINY, Runtime())
         position = raw.get_input_details()[0]["index"]
         raw.set_tensor(position, np.full(1, 2, np.float32))
         raw.invoke()
@@ -269,7 +275,7 @@ def runtime_info(runtime: Runtime | None = None) -> RuntimeInfo:
     Raises what `pick` raises.
     """
     runtime = runtime or Runtime()
-    return pick(runtime.name).info(runtime.kernels)
+    return pick(runtime.name).info(runtime)
 
 
 def _spec(details: dict[str, Any]) -> TensorSpec:
@@ -288,9 +294,9 @@ class _Native:
     """The protocol over any of the three packages."""
 
     def __init__(self, backend: Backend, model: bytes, runtime: Runtime) -> None:
-        self._raw: Any = backend.make(model, runtime.kernels, runtime.threads)
+        self._raw: Any = backend.make(model, runtime)
         self._model_bytes = len(model)
-        self.info = backend.info(runtime.kernels)
+        self.info = backend.info(runtime)
         ins, outs = self._raw.get_input_details(), self._raw.get_output_details()
         self.inputs, self.outputs = tuple(map(_spec, ins)), tuple(map(_spec, outs))
         self.input_indices = tuple(int(d["index"]) for d in ins)
@@ -404,7 +410,7 @@ def known_shapes(
     """
     runtime = runtime or Runtime()
     backend = pick(runtime.name)
-    raw = backend.make(model, "no-delegate", runtime.threads, preserve=invoke)
+    raw = backend.make(model, evolve(runtime, kernels="no-delegate"), preserve=invoke)
     if inputs:
         try:
             for index, shape in inputs.items():

@@ -14,6 +14,7 @@ from splitiot.models._named import Named
 from splitiot.models.part import ModelPart
 from splitiot.models.tflite.anatomy import Anatomy
 from splitiot.models.tflite.graph import Network, decode
+from splitiot.models.tflite.indices import index_limits
 from splitiot.models.tflite.reader import IDENTIFIER, read_model
 from splitiot.models.tflite.validate import validate
 from splitiot.pipeline import (
@@ -44,6 +45,7 @@ def load_model(
     runtime: Runtime | None = None,
     resize_input: Mapping[str, Sequence[int]] | None = None,
     probe: bool = False,
+    sample: Any = None,
 ) -> Model:
     """Read and check a .tflite network.
 
@@ -65,6 +67,8 @@ def load_model(
     probe : bool
         Run the model once, in a child process, before it is trusted: a file that passes all checks may still crash
         an interpreter.
+    sample : optional
+        An input to probe it with, in place of a random one: what `Pipeline.run` takes.
 
     Raises
     ------
@@ -105,7 +109,7 @@ def load_model(
     if probe:
         from splitiot.models.probe import probe_model
 
-        probe_model(model, runtime)
+        probe_model(model, runtime, sample=sample)
     return model
 
 
@@ -242,6 +246,12 @@ class Model(Named):
         """Cut in two: the head, steps [0, cut), and the tail, steps [cut, n)."""
         cut = self._legal(cut)
         return self.part(0, cut), self.part(cut, self.n)
+
+    @cached_property
+    def index_limits(self) -> Mapping[str, int]:
+        """Inputs that are used as indices, as far as that is known: what their values must be less than."""
+        limits = index_limits(self._anatomy.graph, self._anatomy.shape)
+        return {self._anatomy.names[i]: limit for i, limit in limits.items()}
 
     def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of what crosses and of what stays."""

@@ -6,11 +6,11 @@ import queue
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from splitiot.errors import MissingDependencyError, UnsupportedModel
-from splitiot.models._check import pack_request, random_payload
+from splitiot.models._check import pack_request
 from splitiot.models._child import start_child
+from splitiot.models._custom_ops import for_child
+from splitiot.models._random_input import was_random
 from splitiot.pipeline import Runtime
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["child_shapes", "probe_model"]
 
 
-def probe_model(model: Model, runtime: Runtime | None = None, timeout_s: float = 60.0) -> None:
-    """Run a model twice on random values, in a child process.
+def probe_model(
+    model: Model, runtime: Runtime | None = None, timeout_s: float = 60.0, *, sample: Any = None
+) -> None:
+    """Run a model twice, in a child process.
 
     Validation keeps most of what would crash an interpreter away, not all: interpreters have bugs of their own.
 
@@ -31,6 +33,8 @@ def probe_model(model: Model, runtime: Runtime | None = None, timeout_s: float =
     runtime : Runtime, optional
     timeout_s : float
         In seconds.
+    sample : optional
+        An input of your own, in place of a random one; what `Pipeline.run` takes.
 
     Raises
     ------
@@ -44,11 +48,14 @@ def probe_model(model: Model, runtime: Runtime | None = None, timeout_s: float =
     runtime = runtime or Runtime()
     payloads = []
     if all(tensor.dtype != "bytes" for tensor in model.inputs):
-        payloads = [random_payload(model.inputs, np.random.default_rng(0))]
+        payloads = [model.random_input() if sample is None else dict(model.bind(sample))]
     header = {"task": "probe", "signature": model.signature, "sink": model.sink, "digest": model.digest}
     answer = _ask(header, model.to_bytes(), payloads, runtime, timeout_s, "running it")
     if not answer["ran"]:
-        raise UnsupportedModel(f"{model.name} can't run here: {answer['probed']}")
+        why = answer["probed"]
+        raise UnsupportedModel(
+            f"{model.name} can't run here: {was_random(why) if payloads and sample is None else why}"
+        )
 
 
 def child_shapes(
@@ -93,7 +100,7 @@ def _ask(
     header: dict[str, Any], model: bytes, payloads: list[Any], runtime: Runtime, timeout_s: float, doing: str
 ) -> dict[str, Any]:
     """Start a child and wait for its answer."""
-    header["runtime"] = [runtime.name, runtime.kernels, runtime.threads]
+    header["runtime"] = for_child(runtime)
     with start_child(pack_request(header, model, payloads)) as (messages, end):
         while True:
             try:

@@ -11,8 +11,10 @@ import numpy as np
 from attrs import asdict, frozen
 
 from splitiot.errors import MissingDependencyError, ModelError
-from splitiot.models._check import WHOLE, Arrays, Checker, pack_request, random_payload
+from splitiot.models._check import WHOLE, Arrays, Checker, pack_request
 from splitiot.models._child import CODE, Messages, start_child
+from splitiot.models._custom_ops import for_child
+from splitiot.models._random_input import random_payload, was_random
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def verify_model(
     _positive(samples)
     runtime = runtime or Runtime()
     count = max(samples, 3) if model.stateful else samples  # one run shows nothing of state
-    watch = _Watch(model, runtime, timeout_s, on_line)
+    watch = _Watch(model, runtime, timeout_s, on_line, drawn=sample is None)
     payloads: Sequence[Arrays] = []
     texts = [t.name for t in model.inputs if t.dtype == "bytes"]
     if texts:
@@ -217,7 +219,7 @@ def verify_layers(
         detail = checker.whole()
         ran = True
     except Exception as error:  # a layer may be anybody's Python
-        detail = str(error)
+        detail = str(error) if sample is not None else was_random(error)
     for cut in pipeline.cuts if ran and not detail else ():
         try:
             why, largest = checker.cut(cut)
@@ -241,7 +243,7 @@ def _payloads(model: Model | LayerPipeline, count: int, sample: Any, seed: int) 
     if sample is not None:
         return [dict(model.bind(sample))] * (count if model.stateful else 1)
     random = np.random.default_rng(seed)
-    return [random_payload(model.inputs, random) for _ in range(count)]
+    return [random_payload(model.inputs, random, model.index_limits) for _ in range(count)]
 
 
 class _Watch:
@@ -253,7 +255,10 @@ class _Watch:
         runtime: Runtime,
         timeout_s: float,
         on_line: Callable[[CutCheck], None] | None,
+        *,
+        drawn: bool,
     ) -> None:
+        self.drawn = drawn  # the inputs are random
         self.model, self.runtime, self.timeout_s, self.on_line = model, runtime, timeout_s, on_line
         self.lines: list[CutCheck] = []
         self.info: RuntimeInfo | None = None
@@ -266,7 +271,7 @@ class _Watch:
             "signature": self.model.signature,
             "sink": self.model.sink,
             "digest": self.model.digest,
-            "runtime": [self.runtime.name, self.runtime.kernels, self.runtime.threads],
+            "runtime": for_child(self.runtime),
             "cuts": cuts,
         }
         request = pack_request(header, self.model.to_bytes(), payloads)
@@ -293,7 +298,8 @@ class _Watch:
                 elif "whole" in message:
                     self.ran, seen_whole = message["ran"], True
                     if message["whole"]:
-                        self.detail = message["whole"]
+                        refused = self.drawn and not self.ran
+                        self.detail = was_random(message["whole"]) if refused else message["whole"]
                         return []
                 elif "cut" in message:
                     self._add(message["cut"], message["why"], message["largest"])

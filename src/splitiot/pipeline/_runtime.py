@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
-from attrs import frozen
+from attrs import field, frozen
 
 from splitiot.pipeline._values import Boundary, Payload
 
@@ -13,6 +14,14 @@ __all__ = ["Executable", "Kernels", "Part", "Runtime", "RuntimeInfo"]
 
 Kernels: TypeAlias = Literal["default", "no-delegate", "reference"]
 """Which kernels an interpreter uses: with its default delegate (XNNPACK), without one, or the reference ones."""
+
+
+def _registerers(values: Iterable[str | Callable[[int], object]]) -> tuple[str | Callable[[int], object], ...]:
+    found = () if isinstance(values, str) else tuple(values)
+    if isinstance(values, str) or not all(callable(each) or isinstance(each, str) for each in found):
+        raise TypeError(f"custom_ops are names or functions, such as ('libmine.so:RegisterMine',), got {values!r}")
+    return found
+
 
 _NAMES: Final = ("auto", "litert", "tflite-runtime", "tensorflow")
 
@@ -27,16 +36,23 @@ class Runtime:
         ``"auto"``, ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
     kernels : {"default", "no-delegate", "reference"}
     threads : int
+    custom_ops : sequence of str or callable
+        What registers custom operators that the interpreter does not know: ``"libmine.so:RegisterMine"``, a library and
+        a C function that takes a pointer to TFLite's ``MutableOpResolver``; the function's name alone where its library
+        is loaded already; or a pybind function that takes that pointer as an integer.
 
     Raises
     ------
     ValueError
         There is no such runtime, or there are no such kernels or threads.
+    TypeError
+        A registerer is neither a name nor a function.
     """
 
     name: str = "auto"
     kernels: Kernels = "default"
     threads: int = 1
+    custom_ops: tuple[str | Callable[[int], object], ...] = field(default=(), converter=_registerers)
 
     def __attrs_post_init__(self) -> None:
         if self.name not in _NAMES:
