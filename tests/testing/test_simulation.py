@@ -86,6 +86,8 @@ CAUGHT = {
     "never-reset": (6, "wrong on the edge"),
     "busy-long": (66, "does not resume"),
     "hello-not-asked": (48, "does not resume"),
+    "timed-when-read": (20, "link doubted"),
+    "judged-unread": (20, "edge doubted"),
     "counted-twice": (6, "counted twice"),
 }
 """Which seed is the first that notices each bug, and which promise it finds broken: `splitiot torture --teeth`.

@@ -39,6 +39,8 @@ _POLL_S = 0.5  # an idle owner looks in so often
 _ANSWER_S = 0.25  # what was sent later need not be answered in time
 _INSISTS, _INSISTS_EVERY_S = 300, 0.05  # StaleProbe asks the edge once in 250 requests, whatever it believes of it
 _MARGIN_S = 0.005
+_SOME_BYTES = 2000
+_FAR_OFF = 4.0
 _REQUEST = 3
 
 
@@ -69,6 +71,8 @@ class Role:
         Whether its transport tells when frames came.
     slower : float
         How many times longer each step takes it.
+    stays_away : bool
+        It does not want the edge: it only greets it, and measures the link.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Role:
     listens: bool = True
     tells: bool = True
     slower: float = 1.0
+    stays_away: bool = False
 
 
 class SimulatedTransport(Transport):
@@ -301,6 +306,23 @@ class DeviceMachine:
             words = f"{self._resent} requests were sent again, more than 3 + 20 % of {self._submitted}"
             self.world.violated("too many retries", words, self.role.name)
 
+    def check_beliefs(self) -> None:
+        """Look what it thinks of a link and an edge that nothing has harmed."""
+        core, line = self.core, self.line
+        assert core is not None and core.planner is not None
+        if self.role.listens:  # may have had deadlines that nothing could meet, and so an edge that seems silent
+            return
+        if core.session.outages or not core.session.edge_up(self.now_s):
+            words = f"{core.session.outages} outages of an edge that was well all the time"
+            self.world.violated("edge doubted", words, self.role.name)
+        link, prior = core.planner.link, core.planner.topology.links[0]
+        believed_s = link.rtt_s + _SOME_BYTES / link.up_bytes_per_s
+        true_s = line.rtt_s + _SOME_BYTES / line.up_bytes_per_s
+        prior_s = prior.rtt_s + _SOME_BYTES / prior.up_bytes_per_s
+        if believed_s > _FAR_OFF * max(true_s, prior_s):
+            words = f"{_SOME_BYTES} bytes take {true_s:.4f} s, and are believed to take {believed_s:.4f}"
+            self.world.violated("link doubted", words, self.role.name)
+
     # the source
 
     def insist(self) -> None:
@@ -498,6 +520,8 @@ class DeviceMachine:
         self.inner.came(frame)
         if listens:
             self._turn()
+        else:
+            self.world.left_unread()
 
     @property
     def _listening(self) -> bool:

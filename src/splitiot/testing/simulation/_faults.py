@@ -26,14 +26,18 @@ from splitiot.testing.simulation._machine_faults import (
     HostileDevice,
     OtherRuntime,
     ScarceEdge,
+    SharedNames,
     SlowDevice,
     SlowEdge,
+    SlowSampling,
     StatefulParts,
     TornWrite,
 )
 
 __all__ = [
+    "CALM",
     "FAULTS",
+    "WORLDS",
     "BitFlips",
     "Bursts",
     "ClockSteps",
@@ -50,15 +54,30 @@ __all__ = [
     "OtherRuntime",
     "Reordering",
     "ScarceEdge",
+    "SharedNames",
     "SignalledPartition",
     "SilentPartition",
     "SlowDevice",
     "SlowEdge",
+    "SlowSampling",
     "Span",
     "StatefulParts",
     "TornWrite",
     "VersionSkew",
 ]
+
+WORLDS: Final[tuple[type[Fault], ...]] = (SlowSampling, SharedNames)
+"""What a world may be like beside all that goes wrong in it: drawn apart, so that other seeds' draws stay."""
+
+CALM: Final[tuple[type[Fault], ...]] = (
+    ClockSteps,
+    StatefulParts,
+    FailingSteps,
+    FullDisk,
+    SlowSampling,
+    SharedNames,
+)
+"""What harms neither the link nor the edge."""
 
 FAULTS: Final[tuple[type[Fault], ...]] = (
     Loss,
@@ -83,5 +102,6 @@ FAULTS: Final[tuple[type[Fault], ...]] = (
     HostileDevice,
     TornWrite,
     FullDisk,
+    *WORLDS,
 )
 """All kinds. A seed's draws depend on their order: new ones come behind the last."""

@@ -29,8 +29,10 @@ __all__ = [
     "HostileDevice",
     "OtherRuntime",
     "ScarceEdge",
+    "SharedNames",
     "SlowDevice",
     "SlowEdge",
+    "SlowSampling",
     "StatefulParts",
     "TornWrite",
 ]
@@ -216,8 +218,9 @@ class Bursts(Fault):
         return cls(chance.whole(4, 12), spans=moments(chance, heal_s, 1.0))
 
     def begin(self, world: World, chance: Chance) -> None:
+        quick = [device for device in world.devices if device.role.listens]  # another one has had enough with one
         for begin_s, _ in self.spans:
-            world.heap.at(begin_s, self._burst, world, chance.pick(world.devices))
+            world.heap.at(begin_s, self._burst, world, chance.pick(quick))
 
     def _burst(self, world: World, device: DeviceMachine) -> None:
         world.bit(self)
@@ -370,3 +373,61 @@ class HostileDevice(Fault):
         hostile = Hostile(world, chance, lambda: world.bit(self))
         for begin_s, end_s in self.spans:
             world.heap.at(begin_s, hostile.go_on, end_s, self.every_s)
+
+
+@frozen
+class SlowSampling(Fault):
+    """A device takes part that has one thread, takes a frame every few seconds, and computes for long.
+
+    What the edge says meanwhile waits until somebody reads it: it is neither silent nor slow.
+
+    Parameters
+    ----------
+    every_s : float
+        From one frame to the next.
+    slower : float
+        How many times longer its steps take than another device's.
+    tells : bool
+        Whether its transport tells when frames came.
+    """
+
+    kind = "slow-sampling"
+    every_s: float = 2.5
+    slower: float = 8.0
+    tells: bool = True
+
+    @classmethod
+    def draw(cls, chance: Chance, heal_s: float) -> Self:
+        return cls(chance.pick((2.5, 2.5, 3.0, 4.5)), chance.between(3.0, 10.0), chance.hit(0.5))
+
+    def begin(self, world: World, chance: Chance) -> None:
+        for device in world.devices:
+            if device.role.listens:
+                continue
+            at_s = chance.between(0.3, 1.0)
+            while at_s < world.over_s:
+                world.heap.at(at_s, device.arrive)
+                at_s += self.every_s * chance.between(0.95, 1.05)
+
+
+@frozen
+class SharedNames(Fault):
+    """All devices have one name: a proxy is in front of them, or they were given the same token.
+
+    Parameters
+    ----------
+    more : int
+        Devices that take part beside the others.
+    """
+
+    kind = "shared-names"
+    more: int = 2
+
+    @classmethod
+    def draw(cls, chance: Chance, heal_s: float) -> Self:
+        return cls(chance.whole(1, 3))
+
+    def begin(self, world: World, chance: Chance) -> None:
+        for device in world.devices:
+            device.line.name = "everybody"
+            world.bit(self)

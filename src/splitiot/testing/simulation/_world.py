@@ -11,10 +11,19 @@ from typing import Any, Final
 from splitiot.device._core import Core
 from splitiot.errors import TransportError
 from splitiot.plan import Plan
-from splitiot.policies import Policy, adaptive
+from splitiot.policies import Fixed, Policy, adaptive
 from splitiot.testing.simulation._device import DeviceMachine, Role
 from splitiot.testing.simulation._edge import EdgeMachine
-from splitiot.testing.simulation._faults import FAULTS, Fault, ScarceEdge, StatefulParts
+from splitiot.testing.simulation._faults import (
+    CALM,
+    FAULTS,
+    WORLDS,
+    Fault,
+    ScarceEdge,
+    SharedNames,
+    SlowSampling,
+    StatefulParts,
+)
 from splitiot.testing.simulation._heap import Chance, Heap
 from splitiot.testing.simulation._network import Line, Network
 from splitiot.testing.simulation._report import Report, Violation
@@ -32,6 +41,8 @@ _INSISTS_S: Final = 120.0
 _LEAST_KINDS: Final = 3
 _MOST_KINDS: Final = 8
 _VIOLATIONS: Final = 20
+_OTHER: Final = 0x33BE  # makes another stream of chance of a seed; so chosen that seeds in tests stay as they are
+_WORLD, _UNHARMED = 0.12, 0.3
 _TRIED: Final = 3  # who tried less often may have had deadlines that nothing could meet
 
 Wrap = Callable[[Transport], Transport]
@@ -47,8 +58,11 @@ class World:
     devices : list of DeviceMachine
     edge : EdgeMachine
     network : Network
-    heal_s, resumes_s : float
-        When everything is well again, and when devices should have values from the edge again.
+    heal_s, resumes_s, over_s : float
+        When everything is well again, when devices should have values from the edge again, and when the last requests
+        are made.
+    calm : bool
+        Nothing harms the link or the edge, at any time.
     """
 
     def __init__(
@@ -65,6 +79,7 @@ class World:
         self.heap = Heap()
         self.heal_s = _CHAOS_S
         self.resumes_s = _CHAOS_S + _RESUMES_S
+        self.over_s = _CHAOS_S + _AFTER_S
         self.violations: list[Violation] = []
         self.bites: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -88,9 +103,16 @@ class World:
     # before
 
     def _rest_faults(self, chance: Chance, faults: Iterable[type[Fault] | Fault] | None) -> None:
-        swarm, drawn = chance.child(), {kind: chance.child() for kind in FAULTS}
+        kinds = [kind for kind in FAULTS if kind not in WORLDS]
+        swarm, drawn = chance.child(), {kind: chance.child() for kind in kinds}
+        world = Chance(self.seed ^ _OTHER)
+        drawn |= {kind: world.child() for kind in WORLDS}
         if faults is None:
-            faults = swarm.some(FAULTS, swarm.whole(_LEAST_KINDS, _MOST_KINDS))
+            chosen = swarm.some(kinds, swarm.whole(_LEAST_KINDS, _MOST_KINDS))
+            more = [kind for kind in WORLDS if world.hit(_WORLD)]
+            if more and world.hit(_UNHARMED):
+                chosen = [kind for kind in kinds if kind in CALM]
+            faults = [*chosen, *more]
         self._faults: list[tuple[Fault, Chance]] = []
         for fault in faults:
             kind = fault if isinstance(fault, type) else type(fault)
@@ -99,6 +121,7 @@ class World:
             self._faults.append((drawn_fault if isinstance(fault, type) else fault, own.child()))
         self.faults = tuple(fault for fault, _ in self._faults)
         self._kinds = {type(fault) for fault in self.faults}
+        self.calm = self._kinds <= {*CALM}
         self.on_wire = [(fault, own) for fault, own in self._faults if fault.on_wire]
 
     def _cast(self, chance: Chance, policy: Policy) -> None:
@@ -146,6 +169,9 @@ class World:
             cast += [(stateful[0], None)]
         elif chance.hit(0.6):
             cast += [chance.pick(special)]
+        for fault in self.faults:
+            if isinstance(fault, SharedNames):
+                cast += [(known["stateful" if k % 2 == 0 else "numbers"], None) for k in range(fault.more)]
         for index, (work, parts) in enumerate(cast):
             deadlines = chance.pick(((None,), (0.3,), (0.2, 0.5), (None, 0.15, 0.4), (0.08, 0.3, 1.0)))
             yield Role(
@@ -160,14 +186,32 @@ class World:
                 exact=chance.hit(0.15),
                 follow=plans and chance.hit(0.6),
             )
+        for fault in self.faults:
+            if isinstance(fault, SlowSampling):
+                work = known[chance.pick(("numbers", "arrays"))]
+                cut = chance.pick((None, 2, 3, work.pipeline.n))
+                yield Role(
+                    name=f"device {len(cast) + 1}",
+                    salt=1000 + 17 * len(cast) + chance.below(10),
+                    work=work,
+                    policy=policy if cut is None else Fixed(cut),
+                    deadlines_s=chance.pick(((None,), (None, 0.4), (4.0,))),
+                    patience_s=chance.pick((0.5, 1.0, 2.0)),
+                    follow=plans and chance.hit(0.6),
+                    listens=False,
+                    tells=fault.tells,
+                    slower=fault.slower,
+                    stays_away=cut == work.pipeline.n,
+                )
 
     def _schedule(self, chance: Chance, requests: int) -> None:
         self.edge.start()
         for device in self.devices:
             self.heap.at(chance.between(0.0, 0.3), device.start)
-        over_s = self.heal_s + _AFTER_S
-        each = -(-requests // len(self.devices))
-        for device in self.devices:
+        over_s = self.over_s
+        often = [device for device in self.devices if device.role.listens]
+        each = -(-requests // len(often))
+        for device in often:
             together = chance.whole(1, 3)
             gaps = [chance.between(0.5, 1.5) for _ in range(-(-each // together))]
             period_s = (over_s - 0.3) / sum(gaps)
@@ -190,6 +234,10 @@ class World:
         for device in self.devices:
             if device.line is line and self.heap.now_s >= self.heal_s:
                 device.told_busy = True
+
+    def left_unread(self) -> None:
+        """A frame came to a device at which nobody listens."""
+        self._bit_by(SlowSampling)
 
     def ran_on_a_state(self) -> None:
         """The edge took a request that needs what it remembers."""
@@ -285,7 +333,7 @@ class World:
     def run(self, resumes: bool) -> None:
         """Let it all happen, and check the end."""
         self._look()
-        over_s = self.heal_s + _AFTER_S
+        over_s = self.over_s
         end_s = over_s + _PATIENT_S
         try:
             while self.heap.step(over_s):
@@ -302,12 +350,15 @@ class World:
     def _check_end(self, resumes: bool) -> None:
         for device in self.devices:
             device.check_retries()
+            if self.calm:
+                device.check_beliefs()
             if not device.idle:
                 self.violated("never ended", "requests are still under way", device.role.name)
                 resumes = False
         if not resumes:
             return
-        late = {device: self._reason(device) for device in self.devices if not self._in_time(device)}
+        wanted = [device for device in self.devices if not device.role.stays_away]
+        late = {device: self._reason(device) for device in wanted if not self._in_time(device)}
         self._insist([device for device, reason in late.items() if reason])
         for device, reason in late.items():
             words = "no value came from the edge"
@@ -332,6 +383,8 @@ class World:
             return "was refused"  # an edge that was of no use is asked again after ten seconds only
         if device.told_busy:
             return "was told that the edge is busy"
+        if not device.role.listens:
+            return "hears what the edge says only when it takes a frame"
         if core.session.edge_up(device.now_s):
             if device.tried == 0:
                 return "did not want the edge"  # what it measured of it is as bad as it was, and not old yet

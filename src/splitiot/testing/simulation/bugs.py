@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 
 from splitiot import wire
 from splitiot.device._core import Core
+from splitiot.device._inbox import Inbox
 from splitiot.errors import EdgeUnavailable, ProtocolError
 from splitiot.estimators.seen import Seen
 from splitiot.pipeline import DROP, Pipeline
 from splitiot.runner import Runner
-from splitiot.session import DeviceSession, Done, EdgeSession, Job, RunLocal, Send
+from splitiot.session import Arrival, DeviceSession, Done, EdgeSession, Job, RunLocal, Send
 from splitiot.session import _breaker as breaker
 from splitiot.session import _edge as edge
 from splitiot.session._budget import RetryBudget
@@ -263,6 +264,22 @@ def _order_begins_anew(old: Any) -> Any:
     return reset
 
 
+def _timed_when_read(old: Any) -> Any:
+    def read(self: Inbox, timeout_s: float) -> Any:
+        found = old(self, timeout_s)
+        return None if found is None else evolve(found, arrival=Arrival(self._clock()))
+
+    return read
+
+
+def _judged_unread(old: Any) -> Any:
+    def heard(self: Core, found: Any) -> None:
+        self.pump(self.session.tick(self.clock()))
+        old(self, found)
+
+    return heard
+
+
 # --- the edge's half ---------------------------------------------------------------------------------------
 
 
@@ -446,6 +463,8 @@ BUGS: Final[tuple[Bug, ...]] = (
         "_requested",
         _knows_everybody,
     ),
+    _bug("timed-when-read", "a frame's time is when it was read", Inbox, "_read", _timed_when_read),
+    _bug("judged-unread", "time is judged before what waits is read", Core, "heard", _judged_unread),
     _bug("counted-twice", "observations are counted each time", Seen, "take", _takes_again),
 )
 """All bugs, told apart by name."""
