@@ -314,7 +314,7 @@ def test_lengths_are_checked_before_allocating() -> None:
 
 
 def test_messages_for_people_who_meet_something_else() -> None:
-    with pytest.raises(RemoteProtocolError, match="serve something else"):
+    with pytest.raises(RemoteProtocolError, match="no splitiot frame but something else, which begins 'HTTP"):
         wire.decode(b"HTTP/1.1 200 OK\r\n\r\n")
     frame = bytearray.fromhex(GOLDEN["busy"])
     frame[2] = 2

@@ -11,7 +11,9 @@ SplitiotError
 ├── Infeasible                    no placement meets the constraints
 ├── TransportError                a frame could not be carried
 │   ├── TransportTimeout          not in the time given (also a TimeoutError)
-│   └── AuthenticationError       the other side refused the credential
+│   ├── AuthenticationError       the other side refused the credential
+│   ├── FrameTooLarge             this frame is larger than the other side, or the way there, accepts
+│   └── TransportBug              a transport raised or returned what it must not
 ├── ProtocolError                 bytes that break the protocol
 │   ├── LocalProtocolError        this side was used wrongly
 │   └── RemoteProtocolError       the other side sent what it must not
@@ -36,6 +38,7 @@ __all__ = [
     "DeadlineExceeded",
     "Dropped",
     "EdgeUnavailable",
+    "FrameTooLarge",
     "Infeasible",
     "LocalProtocolError",
     "MalformedModel",
@@ -52,6 +55,7 @@ __all__ = [
     "StepError",
     "TaskKilled",
     "TraceError",
+    "TransportBug",
     "TransportError",
     "TransportTimeout",
     "UnsupportedModel",
@@ -107,11 +111,16 @@ class TransportError(SplitiotError):
     message : str
     frame : bytes, optional
         The outgoing frame that failed, so that a session can tell which request it was.
+    heals : bool
+        Whether it may end by itself, as when a network comes back. False: somebody must change something.
+    remedy : str
+        What would mend it, in words.
     """
 
-    def __init__(self, message: str, *, frame: bytes | None = None) -> None:
+    def __init__(self, message: str, *, frame: bytes | None = None, heals: bool = True, remedy: str = "") -> None:
         super().__init__(message)
         self.frame = frame
+        self.heals, self.remedy = heals, remedy
 
 
 class TransportTimeout(TransportError, TimeoutError):
@@ -120,6 +129,46 @@ class TransportTimeout(TransportError, TimeoutError):
 
 class AuthenticationError(TransportError):
     """The other side refused the credential."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        frame: bytes | None = None,
+        heals: bool = False,
+        remedy: str = "give the device a token that the edge knows",
+    ) -> None:
+        super().__init__(message, frame=frame, heals=heals, remedy=remedy)
+
+
+class FrameTooLarge(TransportError):
+    """A frame is larger than the other side, or something on the way, accepts. Smaller ones pass.
+
+    Parameters
+    ----------
+    message : str
+    frame : bytes, optional
+    limit : int, optional
+        The most bytes that are accepted, where that is known.
+    """
+
+    def __init__(self, message: str, *, frame: bytes | None = None, limit: int | None = None) -> None:
+        remedy = "let the edge, and what stands before it, accept larger frames (nginx: client_max_body_size)"
+        super().__init__(message, frame=frame, heals=False, remedy=remedy)
+        self.limit = limit
+
+
+class TransportBug(TransportError):
+    """A transport raised something else than a TransportError, or returned no bytes: its exception is the `__cause__`.
+
+    Parameters
+    ----------
+    message : str
+    frame : bytes, optional
+    """
+
+    def __init__(self, message: str, *, frame: bytes | None = None) -> None:
+        super().__init__(message, frame=frame, heals=False, remedy="mend the transport: see how to write one")
 
 
 class ProtocolError(SplitiotError):

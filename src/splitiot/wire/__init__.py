@@ -16,7 +16,7 @@ ignore what they do not know, and take the default of what is missing. Only dura
 
 from __future__ import annotations
 
-from splitiot.wire._frame import VERSION, decode, encode
+from splitiot.wire._frame import MAGIC, VERSION, decode, encode, no_frame
 from splitiot.wire._messages import (
     KINDS,
     MAX_FRAME_BYTES,
@@ -38,6 +38,7 @@ from splitiot.wire._payload import Packed, finite, pack, unpack
 
 __all__ = [
     "KINDS",
+    "MAGIC",
     "MAX_FRAME_BYTES",
     "VERSION",
     "Busy",
@@ -57,6 +58,7 @@ __all__ = [
     "decode",
     "encode",
     "finite",
+    "no_frame",
     "pack",
     "unpack",
 ]

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Request
 
-__all__ = ["VERSION", "decode", "encode"]
+__all__ = ["MAGIC", "VERSION", "decode", "encode", "no_frame"]
 
 VERSION: Final = 1
 
-_MAGIC: Final = b"SI"
+MAGIC: Final = b"SI"
 _PREFIX: Final = struct.Struct("<2sBBIII")
 _MAX_HEADER_BYTES: Final = 2**20
+_SHOWN_BYTES: Final = 60
 _ZEROS: Final = bytes(16)
 _NUMBER_OF: Final = {kind: number for number, kind in enumerate(KINDS, start=1)}
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -49,8 +50,32 @@ def encode(message: Message, buffers: Sequence[NDArray[Any] | bytes] = ()) -> by
         body += size + padding
     if body > 0xFFFFFFFF or length > _MAX_HEADER_BYTES:
         raise LocalProtocolError(f"a frame with {length} bytes of header and {body} of arrays is too large to send")
-    pieces[0] = _PREFIX.pack(_MAGIC, VERSION, _NUMBER_OF[type(message)], length, body, 0)
+    pieces[0] = _PREFIX.pack(MAGIC, VERSION, _NUMBER_OF[type(message)], length, body, 0)
     return b"".join(pieces)
+
+
+def no_frame(data: bytes | bytearray | memoryview, said: str = "") -> str:
+    """Say that these bytes are no frame, and what they look like.
+
+    Parameters
+    ----------
+    data : bytes
+        The first ones do.
+    said : str
+        What they are said to be, such as a content type.
+
+    Examples
+    --------
+    >>> no_frame(b"<!DOCTYPE html><html>Please log in", "text/html")
+    "no splitiot frame but a web page (text/html), which begins '<!DOCTYPE html><html>Please log in'"
+    """
+    start = bytes(memoryview(data)[:_SHOWN_BYTES])
+    text = " ".join(start.decode("latin-1").split())
+    page = text.lower().startswith(("<!doctype", "<html", "<head"))
+    kind = "a web page" if page else "something else" if start else "nothing"
+    kind += f" ({said})" if said else ""
+    shown = repr(text) if text.isascii() and text.isprintable() else repr(start[: _PREFIX.size])
+    return f"no splitiot frame but {kind}" + (f", which begins {shown}" if start else "")
 
 
 def decode(
@@ -68,10 +93,11 @@ def decode(
     if total > max_frame_bytes:
         raise RemoteProtocolError(f"a frame of {total} bytes; at most {max_frame_bytes} are accepted")
     if total < _PREFIX.size:
-        raise RemoteProtocolError(f"a frame of {total} bytes is shorter than its prefix")
+        short = f"a frame of {total} bytes is shorter than its prefix"
+        raise RemoteProtocolError(short if bytes(view[:2]) == MAGIC else no_frame(frame))
     magic, version, number, length, body, _ = _PREFIX.unpack_from(frame)
-    if magic != _MAGIC:
-        raise RemoteProtocolError("not a splitiot frame: does this address serve something else?")
+    if magic != MAGIC:
+        raise RemoteProtocolError(no_frame(frame))
     if version != VERSION:
         raise RemoteProtocolError(f"protocol version {version}, this side speaks {VERSION}: update the older side")
     if not 1 <= number <= len(KINDS):
