@@ -139,6 +139,7 @@ class Planner:
         self._power = power
         self._parts = None if parts is None else tuple(parts)
         self._cuts: frozenset[int] | None = None
+        self._excluded: tuple[frozenset[int], float] = frozenset(), math.inf
         self._subject_to = (subject_to,) if callable(subject_to) else tuple(subject_to)
         self._make_estimators = estimators
         self._estimators = estimators(topology.tiers, topology.links[0])
@@ -309,6 +310,19 @@ class Planner:
         self._cuts = None if cuts is None else frozenset(self.pipeline.check_cut(cut) for cut in cuts)
         self._allowed.clear()
 
+    def exclude(self, cuts: Iterable[int] = (), *, sent_bytes: float = math.inf) -> None:
+        """Leave out these cuts, and placements that send more bytes, where anything else is allowed; until told anew.
+
+        A device excludes what the edge, or something on the way, does not take.
+
+        Raises
+        ------
+        CutError
+            A cut is not in 0..n.
+        """
+        self._excluded = frozenset(self.pipeline.check_cut(cut) for cut in cuts), sent_bytes
+        self._allowed.clear()
+
     def _mask(self, edge_up: bool) -> Costs:
         table = self._table
         mask = table.mask.copy()
@@ -324,6 +338,10 @@ class Planner:
             reasons.append("the edge is down")
         if not mask.any():
             raise Infeasible(f"no placement is allowed: {', '.join(reasons)}")
+        excluded, most_bytes = self._excluded
+        rest = mask & ~np.isin(table.cuts, list(excluded)) & (table.sent_bytes <= most_bytes)
+        if rest.any():
+            mask = rest
         allowed = self._allowed[edge_up] = table.masked(mask)
         return allowed
 

@@ -84,7 +84,7 @@ def test_it_greets_measures_and_is_up() -> None:
     seen = only(Observed, session.receive(echo, 0.3)).observation
     assert seen.sent_bytes == len(padded)
     assert session.settled
-    assert session.trouble == ""
+    assert session.trouble is None
 
 
 def test_a_lost_hello_is_said_again_with_growing_waits_and_never_for_good() -> None:
@@ -119,7 +119,7 @@ def test_an_edge_without_the_pipeline_is_of_no_use_until_it_has_it() -> None:
     (hello,) = messages(session.tick(0.0))
     session.receive(welcome(hello, PIPELINE, served={"digest": bytes(32)}), 0.1)
     assert not session.edge_up(0.1)
-    assert PIPELINE.digest[:12] in session.refusal
+    assert PIPELINE.digest[:12] in session.refusal == session.trouble.reason
     assert session.settled
     assert session.tick(1.0) == []
     (hello,) = messages(session.tick(11.0))  # it may have been updated
@@ -469,7 +469,8 @@ def test_a_refused_credential_is_told() -> None:
     hello = only(Send, session.tick(0.0)).frame
     session.failed(hello, AuthenticationError("401: a valid bearer token is needed"), 0.1)
     assert session.settled
-    assert "bearer token" in session.trouble
+    assert "bearer token" in session.trouble.reason
+    assert not session.trouble.heals
     _, effects = session.submit(PLAN, 21, now_s=0.2, deadline_s=1.0, finish_s=None)
     assert not effects
     assert "bearer token" in str(only(Done, session.tick(1.0)).outcome.error)

@@ -38,7 +38,7 @@ from splitiot.cli._target import (
     runtime_of,
 )
 from splitiot.cli.plan import load_profile
-from splitiot.errors import MissingDependencyError, TransportError
+from splitiot.errors import MissingDependencyError
 from splitiot.models._random_input import was_random
 from splitiot.transports import Transport
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from splitiot.pipeline import Runtime
     from splitiot.plan import Outcome
     from splitiot.policies import Policy
+    from splitiot.session import Trouble
     from splitiot.telemetry import DeviceLoad
 
 __all__ = ["add_arguments", "run"]
@@ -146,7 +147,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                 recorder=recorder,
                 telemetry=load,
             )
-            opened = _connected(device, target, url, transport, _streamed(arguments, device), console)
+            opened = _connected(device, target, url, _streamed(arguments, device), console)
         with drawn(inputs.random):
             outcomes, missing = stack.enter_context(opened)
         ended = False
@@ -251,18 +252,18 @@ _Opened: TypeAlias = tuple[_Outcomes, Callable[[], str]]
 
 
 @contextlib.contextmanager
-def _edge(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[str, _Listening]]:
+def _edge(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[str, Transport]]:
     """Give the address of the edge, and a transport to it."""
     if arguments.edge is not None:
-        yield arguments.edge, _Listening(open_transport(arguments, arguments.edge))
+        yield arguments.edge, open_transport(arguments, arguments.edge)
         return
     with edge_beside(arguments, console) as (url, token):
-        yield url, _Listening(open_transport(arguments, url, token=token))
+        yield url, open_transport(arguments, url, token=token)
 
 
 @contextlib.contextmanager
 def _connected(
-    device: Device, target: Target, url: str, transport: _Listening, run_all: _Outcomes, console: Console
+    device: Device, target: Target, url: str, run_all: _Outcomes, console: Console
 ) -> Iterator[_Opened]:
     up = False
 
@@ -275,7 +276,7 @@ def _connected(
     with console.log("splitiot"), contextlib.closing(device):
         with console.status(f"looking for the edge, and measuring {target.name} here unless that is known"):
             up = device.connect()
-        yield outcomes, lambda: "" if up else _unused(url, transport.last_error)
+        yield outcomes, lambda: "" if up else _unused(url, device.trouble)
 
 
 def _streamed(arguments: argparse.Namespace, device: Device) -> _Outcomes:
@@ -291,9 +292,11 @@ def _window(arguments: argparse.Namespace) -> int | None:
     return 3 if window is None and (arguments.fps is not None or arguments.newest) else window
 
 
-def _unused(url: str, why: str) -> str:
-    why = why or "it refused, or did not answer"
-    return f"the edge at {url} could never be used ({why}): everything ran here"
+def _unused(url: str, trouble: Trouble | None) -> str:
+    if trouble is None:
+        return f"the edge at {url} could never be used (it refused, or did not answer): everything ran here"
+    mend = f". To mend it: {trouble.remedy}" if trouble.remedy else ""
+    return f"the edge at {url} could never be used ({trouble.reason}): everything ran here{mend}"
 
 
 @contextlib.contextmanager
@@ -325,36 +328,6 @@ def _alone(target: Target, runtime: Runtime) -> Iterator[_Opened]:
             return Outcome(value=value, source="local", exact=True, observation=seen, latency_s=latency_s)
 
         yield lambda values: map(once, values), str
-
-
-class _Listening(Transport):
-    """Another transport, remembering what went wrong last: a device goes on without saying so."""
-
-    def __init__(self, inner: Transport) -> None:
-        self._inner, self.lossy = inner, inner.lossy
-        self.last_error = ""
-
-    def send(self, frame: bytes, *, timeout_s: float) -> None:
-        with self._listening():
-            self._inner.send(frame, timeout_s=timeout_s)
-
-    def receive(self, *, timeout_s: float) -> bytes | None:
-        with self._listening():
-            try:
-                return self._inner.receive(timeout_s=timeout_s)
-            finally:
-                self.waited_s, self.queued_s = self._inner.waited_s, self._inner.queued_s
-
-    def close(self) -> None:
-        self._inner.close()
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        try:
-            yield
-        except TransportError as error:
-            self.last_error = str(error)
-            raise
 
 
 # what is shown ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from splitiot._log import logger
 from splitiot.cost import Constraint
 from splitiot.device._inbox import Found, Inbox
 from splitiot.device._profile_cache import ProfileCache
+from splitiot.device._reporter import Reporter
 from splitiot.device._spool import Spool
 from splitiot.errors import (
     DeadlineExceeded,
@@ -25,6 +27,7 @@ from splitiot.errors import (
     ProfileError,
     SplitiotError,
     StepError,
+    TransportBug,
     TransportError,
     with_notes,
 )
@@ -38,7 +41,7 @@ from splitiot.recorder import Recorder
 from splitiot.runner import Runner
 from splitiot.session import DeviceEffect, DeviceSession, Done, EdgeProfile, Observed, RunLocal, Send
 from splitiot.topology import Link, TierProfile, Topology
-from splitiot.transports import Transport
+from splitiot.transports import Punctual, Transport, failure_of
 from splitiot.wire import NextPlacement
 
 __all__ = ["SLICE_S", "Begun", "Core", "Head", "ended", "step_error"]
@@ -100,9 +103,12 @@ class Core:
         seed: int = 0,
         spool: Spool | None = None,
     ) -> None:
-        self.pipeline, self.transport, self.session = pipeline, transport, session
+        self.pipeline, self.session = pipeline, session
+        self._carrier = type(transport).__name__
+        # on another clock, a simulated one, no real time passes in a transport
+        self.transport = transport if transport.punctual or clock is not time.monotonic else Punctual(transport)
         self.runner, self.clock = runner, clock
-        self.inbox = Inbox(transport, clock)
+        self.inbox = Inbox(self.transport, clock, self._carrier, self._failure)
         self._info, self._cache, self._policy, self._link = info, cache, policy, link
         self._subject_to, self._parts, self._recorder = subject_to, parts, recorder
         self._patience_s, self._follow, self._seed = patience_s, follow, seed
@@ -117,6 +123,8 @@ class Core:
         self.done: dict[int, Outcome] = {}
         self.finishes: deque[RunLocal] = deque()
         self._warned = False
+        self.reporter = Reporter()
+        self._limits: tuple[int, frozenset[int]] = (session.max_frame_bytes, frozenset())
         self._proposed: tuple[NextPlacement | None, float] = (None, 0.0)
         # what came before there was a planner
         self._edge_profile: TierProfile | None = None
@@ -136,8 +144,8 @@ class Core:
         try:
             plan = self._decide(now_s, left_s, telemetry)
         except Infeasible as error:
-            trouble = self.session.trouble or "busy"
-            lost = EdgeUnavailable(f"the edge can't be used ({trouble}), nor anything else: {error}")
+            words = f"the edge can't be used ({self.session.why_down}), nor anything else: {error}"
+            lost = EdgeUnavailable(str(error) if self.session.edge_up(now_s) else words)
             return ended(None, lost, None, self.clock() - begun_s)
         alone = self._alone(plan.cut)
         if alone:
@@ -263,6 +271,10 @@ class Core:
         planner = self.planner
         assert planner is not None
         up = self.session.edge_up(now_s)
+        limits = (self.session.max_frame_bytes, self.session.too_large(now_s))
+        if limits != self._limits:
+            self._limits = limits
+            planner.exclude(limits[1], sent_bytes=limits[0])
         if self._follow:
             self._proposed = self.session.take_next() or self._proposed
         proposal, until_s = self._proposed
@@ -279,7 +291,20 @@ class Core:
                 deadline_s=deadline_s,
                 telemetry=telemetry,
             )
-        return planner.decide(now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=up)
+        plan = planner.decide(now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=up)
+        why = self._why_local(plan) if up else self._why_down()
+        return evolve(plan, decision=evolve(plan.decision, why=f"{plan.why}; {why}")) if why else plan
+
+    def _why_local(self, plan: Plan) -> str:
+        """Say why a plan had no choice although the edge is up; empty where it had one."""
+        trouble = self.session.trouble
+        if trouble is None or (plan.costs.mask & plan.costs.exchanges).any():
+            return ""
+        return f"all that could be sent is too large: {trouble.reason}"
+
+    def _why_down(self) -> str:
+        trouble = self.session.trouble
+        return f"the edge can't be used: {self.session.why_down if trouble is None else trouble.reason}"
 
     def _finish_s(self, cut: int) -> float | None:
         n = self.pipeline.n
@@ -304,9 +329,8 @@ class Core:
                 else:
                     self.planner.observe(effect.observation, now_s=self.clock())
             elif isinstance(effect, Send):
-                try:
-                    self.transport.send(effect.frame, timeout_s=SLICE_S)
-                except (TransportError, OSError) as error:
+                error = self._send(effect.frame)
+                if error is not None:
                     waiting += self.session.failed(effect.frame, error, self.clock())
             elif isinstance(effect, RunLocal):
                 self.finishes.append(effect)
@@ -314,6 +338,29 @@ class Core:
                 self._edge_profile = effect.profile
                 if self.planner is not None:
                     self._use_edge_profile(self.planner)
+        if self.session.trouble is not self.reporter.known:
+            self.reporter.look(self.session, self.clock())
+
+    def _send(self, frame: bytes) -> TransportError | None:
+        transport = self.transport
+        try:
+            if isinstance(transport, Punctual):
+                wake_s = self.session.wake_s()
+                wait_s = SLICE_S if wake_s is None else wake_s - self.clock()
+                transport.send(frame, timeout_s=SLICE_S, wait_s=min(max(wait_s, 0.0), SLICE_S))
+            else:
+                transport.send(frame, timeout_s=SLICE_S)
+        except Exception as error:
+            return self._failure(error, "send", frame)
+        return None
+
+    def _failure(self, error: Exception, method: str = "receive", frame: bytes | None = None) -> TransportError:
+        """Return what a transport raised as what it means: a frame, or all of them, could not be carried."""
+        if not isinstance(error, TransportError):
+            error = failure_of(self._carrier, method, error, frame)
+        if isinstance(error, TransportBug):
+            self.reporter.bug(error)
+        return error
 
     def finish(self, effect: RunLocal) -> tuple[Payload | Exception, float, tuple[float, ...]]:
         """Run a local finish, like `head`; tell `finished` what it gives."""
@@ -335,11 +382,10 @@ class Core:
     def took(self, found: Found) -> list[DeviceEffect]:
         """Something came."""
         frame = found.frame
-        if isinstance(frame, TransportError | OSError):
-            lost = getattr(frame, "frame", None)
-            if lost is None:
+        if isinstance(frame, TransportError):
+            if frame.frame is None:
                 return self.session.broken(frame, self.clock())
-            return self.session.failed(lost, frame, self.clock())
+            return self.session.failed(frame.frame, frame, self.clock())
         return self.session.receive(frame, self.clock(), found.arrival)
 
     def heard(self, found: Found | None) -> None:
@@ -387,10 +433,16 @@ class Core:
         outages = session.outages
         while not session.settled and session.outages == outages and (left_s := began_s + connect_s - self.clock()) > 0:
             self.listen(min(left_s, 0.05))
-        up = session.edge_up(self.clock())
-        if not up:
-            logger.info("no edge yet (%s): the device begins alone", session.trouble or "no answer")
-        return up
+        if not session.met:
+            self.reporter.absent(session.trouble)
+        return session.edge_up(self.clock())
+
+    def close_transport(self) -> None:
+        """Close the transport; one that can't even do that keeps nobody from going on."""
+        try:
+            self.transport.close()
+        except Exception as error:
+            self._failure(error, "close")
 
     def spare_s(self, begun_s: float, deadline_s: float | None) -> float:
         """How long a request may wait for the edge at the start: what is run here must still be in time, if it can."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, SupportsFloat
+from weakref import WeakValueDictionary
 
 from splitiot import _fork
 from splitiot._expect import described, expect
@@ -27,7 +28,7 @@ from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.recorder import Recorder
 from splitiot.runner import Runner
-from splitiot.session import DeviceCounters, DeviceSession, RunLocal
+from splitiot.session import DeviceCounters, DeviceSession, RunLocal, Trouble
 from splitiot.telemetry import as_numbers
 from splitiot.topology import Link, TierProfile
 from splitiot.transports import Transport
@@ -54,6 +55,7 @@ class Device:
     pipeline : Pipeline
         The same as on the edge.
     transport : Transport
+        What carries its frames, and no other device's.
     policy : Policy, optional
         How to choose; `adaptive()` unless given.
     profile : TierProfile, optional
@@ -95,6 +97,11 @@ class Device:
         A file for the observations that an edge which plans has not been told yet: they survive a restart.
     clock : callable
         Monotonic seconds.
+
+    Raises
+    ------
+    LocalProtocolError
+        Another device, which is not closed, uses the transport.
 
     Examples
     --------
@@ -168,6 +175,7 @@ class Device:
         self._own_planner, self._spool = planner is None, spool
         self._closed = self._parents = self._state_lost = False
         self._boot(profile, planner, spool=None if spool is None else Spool.at(spool))
+        _take(transport, self)
         _fork.in_child(self._forked)
 
     def _boot(
@@ -219,6 +227,14 @@ class Device:
     def edge_up(self) -> bool:
         """Whether the edge can be used now."""
         return self._session.edge_up(self._clock())
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps this device from its edge; None while nothing is known to be wrong, or the edge is only busy.
+
+        `Trouble` says why, since when, what would mend it, and whether it may end by itself.
+        """
+        return self._session.trouble
 
     @property
     def counters(self) -> DeviceCounters:
@@ -402,7 +418,7 @@ class Device:
             stream = self._stream
             self._core.save(self._core.unsaved(due=False) if stream is None else stream.stop())
             if not self._parents:
-                self._transport.close()
+                self._core.close_transport()
             if self._own_runner:
                 self._runner.close()
 
@@ -473,6 +489,19 @@ class Device:
 
 def _seed() -> int:
     return int.from_bytes(os.urandom(8), "little")
+
+
+_carrying: WeakValueDictionary[int, Device] = WeakValueDictionary()  # by the ids of their transports
+
+
+def _take(transport: Transport, device: Device) -> None:
+    """Two devices would take each other's answers."""
+    other = _carrying.get(id(transport))
+    if other is not None and not other._closed:
+        raise LocalProtocolError(
+            "another device uses this transport: give each device one of its own, or close the other one first"
+        )
+    _carrying[id(transport)] = device
 
 
 def _positive(seconds: float | None, name: str = "deadline_s") -> float | None:

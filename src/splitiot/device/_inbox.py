@@ -8,7 +8,8 @@ from typing import Final
 
 from attrs import frozen
 
-from splitiot.errors import TransportError
+from splitiot._expect import described
+from splitiot.errors import TransportBug, TransportError
 from splitiot.session import Arrival
 from splitiot.transports import Transport
 
@@ -21,7 +22,7 @@ _GAP_S: Final = 0.001
 class Found:
     """A frame, or news of one that was lost, and when it was here."""
 
-    frame: bytes | TransportError | OSError
+    frame: bytes | TransportError
     arrival: Arrival
 
 
@@ -31,14 +32,30 @@ class Inbox:
     Some transports say so (`Transport.waited_s`). Of the others a frame has just come if somebody was waiting for it;
     if not, it came at any time since somebody looked last.
 
+    Parameters
+    ----------
+    transport : Transport
+    clock : callable
+    name : str
+        What the transport is called where it does what it must not.
+    failure : callable
+        Returns what any exception of `receive` means.
+
     Attributes
     ----------
     heard_s : float
         All that had come by then has been read.
     """
 
-    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        clock: Callable[[], float],
+        name: str,
+        failure: Callable[[Exception], TransportError],
+    ) -> None:
         self._transport, self._clock = transport, clock
+        self._name, self._failure = name, failure
         self.heard_s = -math.inf
 
     def receive(self, timeout_s: float) -> Found | None:
@@ -52,11 +69,13 @@ class Inbox:
     def _read(self, timeout_s: float) -> Found | None:
         transport, clock = self._transport, self._clock
         began_s = clock()
-        frame: bytes | TransportError | OSError | None
+        frame: bytes | TransportError | None
         try:
             frame = transport.receive(timeout_s=timeout_s)
-        except (TransportError, OSError) as error:
-            frame = error
+            if frame is not None and not isinstance(frame, bytes | bytearray | memoryview):
+                raise TransportBug(f"{self._name}.receive returned {described(frame)}, neither bytes nor None")
+        except Exception as error:
+            frame = self._failure(error)
         now_s = clock()
         if frame is None:
             # a machine that was suspended meanwhile comes back late: nobody has looked since the time was over

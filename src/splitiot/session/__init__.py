@@ -8,6 +8,7 @@ from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePl
 from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
 from splitiot.session._quota import Quota
 from splitiot.session._states import TRANSITIONS, Event, State
+from splitiot.session._trouble import Trouble
 
 __all__ = [
     "TRANSITIONS",
@@ -30,4 +31,5 @@ __all__ = [
     "RunLocal",
     "Send",
     "State",
+    "Trouble",
 ]

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from splitiot import wire
-from splitiot.errors import ProfileError
+from splitiot.errors import FrameTooLarge, ProfileError, TransportTimeout
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline, RuntimeInfo
 from splitiot.session._arrival import Arrival
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._effects import EdgeProfile, Send
+from splitiot.session._trouble import Trouble, trouble_of
 from splitiot.topology import TierProfile
 
 __all__ = ["Contact"]
@@ -63,13 +64,15 @@ class Contact:
         self.edge: wire.PipelineHello | None = None
         self.outages = 0
         self.refusal = ""
-        self.trouble = "it has not answered yet"  # what went wrong when it was greeted last
+        self._away: Trouble | None = None  # why it can't be used
+        self._noticed: Exception | None = None  # what came since the hello, and was no answer
+        self._too_large: Trouble | None = None  # it can, but what it refused was too large
         self.max_frame_bytes = wire.MAX_FRAME_BYTES
         self._edge_boot: int | None = None
         self._hello: _Trial | None = None
         self._probe: _Trial | None = None
         self._padded = True
-        self._pad_bytes = _PAD_BYTES[1]
+        self._pad_bytes, self._most_pad_bytes = _PAD_BYTES[1:]
         self._probe_s = 0.0  # what the last padded one took
         self._breaker = Breaker()
         self._crossed_s = self._busy_until_s = -math.inf
@@ -78,6 +81,16 @@ class Contact:
     def up(self, now_s: float) -> bool:
         """Whether requests can be sent."""
         return self.edge is not None and not self.refusal and now_s >= self._busy_until_s
+
+    @property
+    def met(self) -> bool:
+        """Whether an edge has ever answered."""
+        return self._edge_boot is not None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why it can't be used, or not for what would be best; None while nothing is known to be wrong."""
+        return self._away or self._too_large
 
     @property
     def exact(self) -> bool:
@@ -126,29 +139,48 @@ class Contact:
         if nbytes >= _TELLING_BYTES:  # small frames say nothing of the bandwidth, however many there are
             self._crossed_s = max(self._crossed_s, now_s)
 
-    def failed(self, now_s: float, *, told: bool = False) -> None:
-        """A request was not answered in time; or, `told` by the transport, can't be."""
-        if self._breaker.failed(told=told):
+    def failed(self, now_s: float, error: Exception | None = None) -> None:
+        """A request was not answered in time; or can't be, with the error by which the transport told it."""
+        if self._breaker.failed(told=error is not None):
+            self._found(error or _silence(), now_s)
             self._leave(now_s)
 
-    def lost(self, sequence: int, now_s: float, why: str = "it does not answer") -> bool:
-        """A frame was lost; whether it was a hello or a probe."""
+    def lost(self, sequence: int, now_s: float, error: Exception | None = None) -> bool:
+        """A frame was lost, in silence or with an error; whether it was a hello or a probe."""
         if self._hello is not None and self._hello.sequence == sequence:
             since_s, self._hello = self._hello.sent_s, None
-            self.trouble = why
+            self._found(error or self._noticed or _silence(), now_s)
             self._leave(now_s, since_s)
         elif self._probe is not None and self._probe.sequence == sequence:
-            self._probe = None
-            self.failed(now_s)
+            nbytes, self._probe = self._probe.nbytes, None
+            if isinstance(error, FrameTooLarge):
+                self.too_large(nbytes, error, now_s)
+                self._pad_bytes = self._most_pad_bytes = max(0, min(self._pad_bytes // 2, self.max_frame_bytes - 64))
+            elif self._breaker.failed(told=False):
+                self._found(error or _silence(), now_s)
+                self._leave(now_s)
         else:
             return False
         return True
 
-    def broken(self, why: str, now_s: float) -> None:
+    def broken(self, error: Exception, now_s: float) -> None:
         """The transport lost everything that was under way."""
         self._hello = self._probe = None
-        self.trouble = why
+        self._found(error, now_s)
         self._leave(now_s)
+
+    def noticed(self, error: Exception, now_s: float) -> None:
+        """Something came that is no answer: that is why there is none, unless one comes yet."""
+        if self.edge is None:
+            self._noticed = error
+            self._found(error, now_s)
+
+    def too_large(self, nbytes: int, error: FrameTooLarge, now_s: float) -> None:
+        """A frame of so many bytes was refused, which says nothing of smaller ones."""
+        accepted = nbytes - 1 if error.limit is None else max(0, min(error.limit, nbytes - 1))
+        self.max_frame_bytes = min(self.max_frame_bytes, accepted)
+        since_s = now_s if self._too_large is None else self._too_large.since_s
+        self._too_large = trouble_of(error, since_s)
 
     def busy(self, retry_after_s: float, now_s: float) -> None:
         """The edge said when to come back: not later than that an edge that fails is tried again."""
@@ -183,7 +215,7 @@ class Contact:
             want_profiles=(self._digest,) if self._want_profile else (),
         )
         frame = wire.encode(hello)
-        self._hello = _Trial(hello.sequence, now_s, len(frame))
+        self._hello, self._noticed = _Trial(hello.sequence, now_s, len(frame)), None
         return Send(frame)
 
     def welcomed(self, welcome: wire.Welcome, now_s: float) -> list[Send | EdgeProfile]:
@@ -192,19 +224,18 @@ class Contact:
             return []
         self._hello = None
         self._breaker.close()
+        if welcome.edge_boot != self._edge_boot:  # what the one before refused, this one may take
+            self._too_large, self.max_frame_bytes = None, wire.MAX_FRAME_BYTES
+            self._most_pad_bytes = _PAD_BYTES[2]
         self._edge_boot = welcome.edge_boot
-        self.max_frame_bytes = min(wire.MAX_FRAME_BYTES, welcome.max_frame_bytes)
+        self.max_frame_bytes = min(self.max_frame_bytes, welcome.max_frame_bytes)
         theirs = next((p for p in welcome.pipelines if p.digest == self._digest), None)
         self.edge = theirs or wire.PipelineHello(digest=self._digest, n=self._pipeline.n)
-        self.refusal = self.trouble = ""
-        if theirs is None:
-            self.refusal = (
-                f"the edge does not serve this pipeline (digest {self._pipeline.digest[:12]}): "
-                "give both sides the same model file, tasks and version"
-            )
-        elif self._wants_exact and not self.exact:
-            self.refusal = f"exact results were asked for; the edge runs {theirs.runtime}, the device {self._runtime}"
+        since_s = now_s if self._away is None else self._away.since_s
+        self.refusal, remedy = self._refused(theirs)
+        self._away = None
         if self.refusal:
+            self._away = Trouble(self.refusal, since_s, remedy, False)
             self._breaker.wait(now_s + _REFUSED_S)
         effects: list[Send | EdgeProfile] = []
         for data in welcome.profiles:
@@ -222,6 +253,16 @@ class Contact:
         if not self.refusal and self._probe is None:
             effects.append(self._measure(now_s))
         return effects
+
+    def _refused(self, theirs: wire.PipelineHello | None) -> tuple[str, str]:
+        """Say why an edge is of no use although it answers, and what would mend that; empty where it is."""
+        if theirs is None:
+            words = f"the edge does not serve this pipeline (digest {self._pipeline.digest[:12]})"
+            return words, "give both sides the same model file, tasks and version"
+        if self._wants_exact and not self.exact:
+            words = f"exact results were asked for; the edge runs {theirs.runtime}, the device {self._runtime}"
+            return words, "give both sides the same runtime, version and kernels, or do without exact=True"
+        return "", ""
 
     def echoed(
         self, echo: wire.Echo, nbytes: int, now_s: float, arrival: Arrival, *, idle: bool
@@ -245,7 +286,7 @@ class Contact:
         )
         if not self._padded:  # a bare and a padded one together tell round trip and bandwidth
             return ([self._measure(now_s)] if idle and self.up(now_s) else []), seen
-        least, _, most = _PAD_BYTES
+        least, most = min(_PAD_BYTES[0], self._most_pad_bytes), self._most_pad_bytes
         self._crossed_s = arrival.came_s
         if upper_bound:
             return [], seen
@@ -263,9 +304,18 @@ class Contact:
         self._probe = _Trial(probe.sequence, now_s, len(frame))
         return Send(frame)
 
+    def _found(self, error: Exception, now_s: float) -> None:
+        """Note why it can't be used now. Since when, stays as long as it can't."""
+        before = self._away
+        self._away = trouble_of(error, now_s if before is None else before.since_s)
+
     def _leave(self, now_s: float, since_s: float | None = None) -> None:
         if self.edge is None and now_s < self._breaker.retry_s:
             return  # more of the same outage
         self.edge = None
         self.outages += 1
         self._breaker.open(now_s if since_s is None else since_s)
+
+
+def _silence() -> TransportTimeout:
+    return TransportTimeout("it does not answer")

@@ -13,10 +13,10 @@ import msgspec
 from splitiot import wire
 from splitiot.codecs import RAW
 from splitiot.errors import (
-    AuthenticationError,
     DeadlineExceeded,
     Dropped,
     EdgeUnavailable,
+    FrameTooLarge,
     LocalProtocolError,
     Overloaded,
     ProtocolError,
@@ -24,6 +24,7 @@ from splitiot.errors import (
     RemoteProtocolError,
     SplitiotError,
     StepError,
+    TransportError,
     with_notes,
 )
 from splitiot.observation import EdgeTimes, Observation
@@ -35,6 +36,7 @@ from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._telling import Telling
+from splitiot.session._trouble import Trouble
 from splitiot.session._way import Way
 from splitiot.topology import TierProfile
 
@@ -46,6 +48,7 @@ _PAUSE_S: Final = 0.05  # the first pause may be as long; it doubles
 _PAUSE_CAP_S: Final = 1.0
 _SILENCE_S: Final = 0.1  # what an answer may take beyond twice what answers take
 _ROUNDS: Final = 3
+_TOO_LARGE_S: Final = 60.0  # payloads of tasks differ in size: the next ones may be smaller
 
 
 class _Pending(msgspec.Struct, eq=False):
@@ -172,6 +175,8 @@ class DeviceSession:
         self._heard_s = -math.inf
         self._order = self._resets = 0
         self._reset = False  # the edge has yet to be told
+        self._large: dict[int, float] = {}  # cuts whose payloads were too large, and until when they are left out
+        self._large_cuts: frozenset[int] = frozenset()
         self.counters = DeviceCounters()
 
     # what the owner asks
@@ -191,9 +196,39 @@ class DeviceSession:
         return self._contact.refusal
 
     @property
-    def trouble(self) -> str:
-        """Why the edge can't be used now, in words; empty while it can, or is only busy."""
-        return self._contact.refusal or self._contact.trouble
+    def trouble(self) -> Trouble | None:
+        """What keeps requests from the edge; None while nothing is known to be wrong, or it is only busy."""
+        return self._contact.trouble
+
+    @property
+    def met(self) -> bool:
+        """Whether an edge has ever answered."""
+        return self._contact.met
+
+    @property
+    def reached(self) -> bool:
+        """Whether the edge is there and of use, though it may be busy."""
+        return self._contact.edge is not None and not self._contact.refusal
+
+    @property
+    def why_down(self) -> str:
+        """Why no requests can be sent, in words, where `edge_up` says so."""
+        if self.reached:
+            return "it is busy"
+        trouble = self._contact.trouble
+        return "it has not answered yet" if trouble is None else str(trouble)
+
+    @property
+    def max_frame_bytes(self) -> int:
+        """The largest frame that gets through, as far as that is known."""
+        return self._contact.max_frame_bytes
+
+    def too_large(self, now_s: float) -> frozenset[int]:
+        """The cuts at which a payload was too large to be sent not long ago."""
+        if self._large and now_s >= min(self._large.values()):
+            self._large = {cut: until_s for cut, until_s in self._large.items() if now_s < until_s}
+            self._large_cuts = frozenset(self._large)
+        return self._large_cuts
 
     @property
     def exact(self) -> bool:
@@ -413,10 +448,10 @@ class DeviceSession:
             return sequence, self._end(pending, None, late, "none", now_s)
         limit = self._contact.max_frame_bytes
         if len(frame) > limit:
-            large = LocalProtocolError(f"the payload takes {len(frame)} bytes; the edge accepts {limit}")
-            return sequence, self._happened(pending, Event.REFUSED, now_s, large)
+            large = FrameTooLarge(f"the payload takes {len(frame)} bytes; the edge accepts {limit}", limit=limit)
+            return sequence, self._was_too_large(pending, large, now_s)
         if not self.edge_up(now_s):
-            why = EdgeUnavailable(self.trouble or "the edge is busy")
+            why = EdgeUnavailable(self.why_down)
             return sequence, self._happened(pending, Event.LOST, now_s, why)
         self.counters.offloaded += 1
         if stateful:
@@ -438,17 +473,20 @@ class DeviceSession:
         arrival = Arrival(now_s) if arrival is None else arrival
         try:
             message, buffers = wire.decode(frame)
-        except RemoteProtocolError:
-            self.counters.bad_frames += 1
-            return []
+        except RemoteProtocolError as garbled:
+            return self._unreadable(garbled, now_s)
         if isinstance(message, wire.Hello | wire.Request | wire.Probe):
-            self.counters.bad_frames += 1
-            return []
+            whose = "this device's own frame came back" if message.boot == self._boot else "a device's frame came"
+            return self._unreadable(RemoteProtocolError(f"{whose} as an answer: that is an echo, no edge"), now_s)
         if message.boot != self._boot and not (isinstance(message, wire.Failure) and message.boot == 0):
             self.counters.bad_frames += 1  # an answer to somebody else, or to this device before it started anew
             return []
         if isinstance(message, wire.Welcome):
-            return [*self._contact.welcomed(message, now_s)]
+            before = self._contact.max_frame_bytes
+            effects: list[DeviceEffect] = [*self._contact.welcomed(message, now_s)]
+            if self._contact.max_frame_bytes > before:  # another edge: it takes more
+                self._large, self._large_cuts = {}, frozenset()
+            return effects
         if isinstance(message, wire.Echo):
             sends, seen = self._contact.echoed(message, len(frame), now_s, arrival, idle=not self._pending)
             if seen is not None and seen.round_trip_s is not None and not seen.upper_bound:
@@ -456,7 +494,9 @@ class DeviceSession:
                 sent_s, behind = came_s - seen.round_trip_s, bool(self._pending)
                 self._way.passed(sent_s, came_s, message.residence_s, nbytes=nbytes, behind=behind)
             return [*sends, *([] if seen is None else self._observe(seen))]
-        effects: list[DeviceEffect] = [*self._contact.seen(message.edge_boot, now_s)]
+        if isinstance(message, wire.Failure) and message.boot == 0 and not self._lossy:
+            return self.broken(RemoteProtocolError(f"the edge can't read what is sent: {message.message}"), now_s)
+        effects = [*self._contact.seen(message.edge_boot, now_s)]
         pending = self._pending.get(message.sequence)
         if isinstance(message, wire.Reply):
             if message.next is not None and len(message.next.cuts) == 1:
@@ -487,18 +527,21 @@ class DeviceSession:
             message, _ = wire.decode(frame)
         except RemoteProtocolError:
             return self.broken(error, now_s)
-        if self._contact.lost(message.sequence, now_s, str(error)):
+        if self._contact.lost(message.sequence, now_s, error):
             return []
         pending = self._pending.get(message.sequence)
+        if isinstance(error, FrameTooLarge):  # that concerns this frame, and all that are as large
+            self._contact.too_large(len(frame), error, now_s)
+            return [] if pending is None else self._was_too_large(pending, error, now_s)
         if pending is None:
             return []  # that it was not answered is known already
-        self._contact.failed(now_s, told=True)
-        event = Event.REFUSED if isinstance(error, AuthenticationError) else Event.LOST  # sent again it would be, too
-        return self._happened(pending, event, now_s, _unreachable(error))
+        self._contact.failed(now_s, error)
+        heals = not isinstance(error, TransportError) or error.heals  # else it would fail again, sent once more
+        return self._happened(pending, Event.LOST if heals else Event.REFUSED, now_s, _unreachable(error))
 
     def broken(self, error: Exception, now_s: float) -> list[DeviceEffect]:
         """The transport lost everything that was under way."""
-        self._contact.broken(str(error), now_s)
+        self._contact.broken(error, now_s)
         effects: list[DeviceEffect] = []
         for pending in list(self._pending.values()):
             effects += self._happened(pending, Event.LOST, now_s, _unreachable(error))
@@ -532,6 +575,19 @@ class DeviceSession:
             return self._end(pending, None, late, pending.local, now_s, local_s=seconds, steps_s=steps_s)
         value = self._pipeline.join(pending.kept, result)
         return self._end(pending, value, None, pending.local, now_s, local_s=seconds, steps_s=steps_s)
+
+    def _unreadable(self, error: RemoteProtocolError, now_s: float) -> list[DeviceEffect]:
+        """What came is no answer of an edge: to which frame it was to be one, nobody knows."""
+        self.counters.bad_frames += 1
+        if not self._lossy:
+            return self.broken(error, now_s)
+        self._contact.noticed(error, now_s)  # it may be noise: the answer may come yet
+        return []
+
+    def _was_too_large(self, pending: _Pending, error: FrameTooLarge, now_s: float) -> list[DeviceEffect]:
+        self._large[pending.plan.cut] = now_s + _TOO_LARGE_S
+        self._large_cuts = frozenset(self._large)
+        return self._happened(pending, Event.REFUSED, now_s, error)
 
     # what becomes of a request
 

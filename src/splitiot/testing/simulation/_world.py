@@ -352,6 +352,9 @@ class World:
             device.check_retries()
             if self.calm:
                 device.check_beliefs()
+            if device.core is not None and (bug := device.core.reporter.bug_words):
+                self.violated("raised", bug, device.role.name)  # by a transport of somebody's own
+                resumes = False
             if not device.idle:
                 self.violated("never ended", "requests are still under way", device.role.name)
                 resumes = False
