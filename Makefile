@@ -148,11 +148,12 @@ $(STAMPS)/wheel: $(WHEELS)/.built
 	@.venv-core/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt
 	@touch $@
 
-.venv-keras/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt
+.venv-keras/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(REQUIREMENTS)/keras.txt
 	$(call say,Installing the wheel with TensorFlow in .venv-keras)
 	@test -x .venv-keras/bin/python || $(PYTHON) -m venv .venv-keras
 	@.venv-keras/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
-	@.venv-keras/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tensorflow,litert]" -r $(REQUIREMENTS)/test.txt
+	@.venv-keras/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tensorflow,litert]" \
+		-r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/keras.txt
 	@touch $@
 
 .venv-tflite/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -15,7 +16,7 @@ from splitiot.models.tflite.reader import read_model
 from splitiot.models.tflite.writer import write_model
 from splitiot.pipeline import TensorSpec
 
-__all__ = ["Quantize", "Samples", "convert", "first_line", "fixed_inputs", "remembers"]
+__all__ = ["Quantize", "Samples", "convert", "first_line", "fixed_inputs", "is_legacy", "remembers"]
 
 Quantize: TypeAlias = Literal["int8", "float16"]
 Samples: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -31,8 +32,10 @@ def fixed_inputs(model: Any) -> tuple[TensorSpec, ...]:
     """
     import keras
 
-    if not isinstance(model, keras.Model):
-        raise UnsupportedModel(f"expected a Keras {keras.__version__} model or a path, got {type(model).__name__}")
+    if not isinstance(model, keras.Model) and not is_legacy(model):
+        raise UnsupportedModel(
+            f"expected a Keras {keras.__version__} model, one of tf-keras, or a path, got {type(model).__name__}"
+        )
     tensors = None
     with contextlib.suppress(AttributeError, ValueError):  # never built
         tensors = model.inputs
@@ -43,14 +46,22 @@ def fixed_inputs(model: Any) -> tuple[TensorSpec, ...]:
         )
     specs = []
     for tensor in tensors:
-        shape = (1 if tensor.shape and tensor.shape[0] is None else tensor.shape[:1][0], *tensor.shape[1:])
+        sizes = tuple(tensor.shape)
+        shape = (1, *sizes[1:]) if sizes and sizes[0] is None else sizes
         if None in shape:
             raise UnsupportedModel(
-                f"input {tensor.name!r} of {model.name!r} has open sizes {tensor.shape}: only the batch may be open. "
+                f"input {tensor.name!r} of {model.name!r} has open sizes {sizes}: only the batch may be open. "
                 "Fix the others with keras.Input(shape)"
             )
-        specs.append(TensorSpec(str(tensor.name), keras.backend.standardize_dtype(tensor.dtype), shape))
+        dtype = getattr(tensor.dtype, "name", tensor.dtype)  # tf-keras has TensorFlow's types
+        specs.append(TensorSpec(str(tensor.name), keras.backend.standardize_dtype(dtype), shape))
     return tuple(specs)
+
+
+def is_legacy(model: Any) -> bool:
+    """Whether it is a model of tf-keras, which is Keras 2. That is not imported here: who has a model has done it."""
+    legacy = sys.modules.get("tf_keras")
+    return legacy is not None and isinstance(model, legacy.Model)
 
 
 def convert(model: Any, quantize: Quantize | None = None, representative: Samples | None = None) -> bytes:
@@ -60,7 +71,7 @@ def convert(model: Any, quantize: Quantize | None = None, representative: Sample
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     specs = fixed_inputs(model)
-    structure = getattr(model, "_inputs_struct", None)
+    structure = getattr(model, "_nested_inputs" if is_legacy(model) else "_inputs_struct", None)
 
     def run(*tensors: Any) -> Any:
         given = tensors[0] if structure is None else keras.tree.pack_sequence_as(structure, list(tensors))

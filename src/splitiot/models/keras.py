@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from splitiot.errors import MalformedModel, MissingDependencyError, UnsupportedModel
-from splitiot.models._convert import Quantize, Samples, convert, first_line, fixed_inputs
+from splitiot.models._convert import Quantize, Samples, convert, first_line, fixed_inputs, is_legacy
 from splitiot.pipeline import Runtime, Sink
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def from_keras(
     Parameters
     ----------
     source : keras.Model, or path
-        A ``.keras`` file, or an ``.h5`` file of Keras 3 or Keras 2. Files are loaded without running code from them:
-        load a model with Lambda layers by yourself, and give the model.
+        A ``.keras`` file, or an ``.h5`` file of Keras 3 or Keras 2 (some of Keras 2 need the package ``tf-keras``); or
+        a model of Keras or of tf-keras. Files are loaded without running code from them: load a model with Lambda
+        layers by yourself, and give the model.
     quantize : {"int8", "float16"}, optional
         ``"int8"``: weights, values, inputs and results; it needs `representative`. ``"float16"``: the weights only.
     representative : iterable, or function that gives one
@@ -106,6 +108,10 @@ def from_keras(
     if granularity == "layer":
         from splitiot.models.layers import LayerPipeline, check_runtime
 
+        if is_legacy(model):
+            raise UnsupportedModel(
+                f"{model.name!r} is a model of tf-keras, whose layers can't be run one by one: leave granularity out"
+            )
         check_runtime(runtime)
         return LayerPipeline(model, sink=sink)
     from splitiot.models.model import load_model
@@ -154,9 +160,46 @@ def _load(path: Path) -> Any:
     except UnsupportedModel:
         raise
     except Exception as error:  # Keras raises whatever the file made it stumble over
+        if _is_keras_2(path):
+            return _load_legacy(path, first_line(error))
         raise UnsupportedModel(
-            f"Keras {keras.__version__} can't load {path.name}: {first_line(error)} (Layers of your own, Lambda "
-            "layers, models of tf-keras: load it by yourself and give the model, or convert it to .tflite)"
+            f"Keras {keras.__version__} can't load {path.name}: {first_line(error)} (It has layers of your own? Load "
+            "it by yourself with custom_objects=, and give the model)"
+        ) from error
+
+
+def _is_keras_2(path: Path) -> bool:
+    """Whether a file that can be read says that Keras 2 (or older) wrote it."""
+    import h5py
+
+    if path.suffix == ".keras":
+        return False
+    with h5py.File(path, "r") as file:
+        version = file.attrs.get("keras_version", b"")
+    text = version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
+    return text.startswith(("1.", "2."))
+
+
+def _load_legacy(path: Path, why: str) -> Any:
+    """Load a file of Keras 2 with tf-keras, which is Keras 2."""
+    import keras
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own
+            import tf_keras
+    except ImportError as error:
+        raise UnsupportedModel(
+            f"{path.name} was written by Keras 2, and Keras {keras.__version__} can't load it: {why} "
+            "tf-keras can: pip install tf-keras, and try again"
+        ) from error
+    try:
+        return tf_keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise UnsupportedModel(
+            f"neither Keras {keras.__version__} nor tf-keras {tf_keras.__version__} can load {path.name}: "
+            f"{first_line(error)} (It has layers of your own? Load it by yourself with custom_objects=, and give the "
+            "model)"
         ) from error
 
 
