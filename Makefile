@@ -45,7 +45,7 @@ test-core: .venv-core/.stamp  ## Run the tests without any extra
 test-pythons: $(STAMPS)/wheel  ## Run the tests without any extra on every other Python 3.12 and 3.13 found
 	@$(BIN)/python tools/other_pythons.py --wheels $(WHEELS) --requirements $(REQUIREMENTS)/test.txt
 
-test-main: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples  ## Run the tests with the extras (TESTS="-k wire" picks some)
+test-main: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples $(STAMPS)/servers  ## Run the tests with the extras (TESTS="-k wire" picks some)
 	$(call say,Tests with $(EXTRAS))
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) \
 		$(BIN)/$(PYTEST) tests --doctest-modules --pyargs splitiot $(TESTS)
@@ -170,7 +170,7 @@ $(STAMPS)/wheel: $(WHEELS)/.built
 	@.venv-river/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/river.txt
 	@touch $@
 
-$(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs $(STAMPS)/examples: $(STAMPS)/%: $(REQUIREMENTS)/%.txt | $(STAMPS)/made
+$(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs $(STAMPS)/examples $(STAMPS)/servers: $(STAMPS)/%: $(REQUIREMENTS)/%.txt | $(STAMPS)/made
 	$(call say,Installing what $* needs)
 	@$(BIN)/python $(PIP_INSTALL) -r $<
 	@touch $@
