@@ -45,7 +45,7 @@ def _messages() -> Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
     def across(payload: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         packed = wire.pack(payload, RAW)
         request = wire.Request(
-            boot=2**62 + 1,
+            boot=bytes(range(16)),
             sequence=next(numbers),
             digest=digest,
             start=3,

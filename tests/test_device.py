@@ -28,7 +28,7 @@ from splitiot.errors import (
 )
 from splitiot.functions import task, tasks
 from splitiot.observation import Observation
-from splitiot.pipeline import Pipeline
+from splitiot.pipeline import Pipeline, RuntimeInfo
 from splitiot.policies import Best, Context, Decision, Fixed, Policy
 from splitiot.runner import Runner
 from splitiot.transports import InMemory, RoundTrip
@@ -304,7 +304,7 @@ def test_an_edge_that_was_replaced_between_requests() -> None:
         assert device.run(20).exact
         b.service = EdgeService([PIPELINE], clock=b.clock)  # restarted: it knows nobody
         outcome = device.run(20)
-        assert (outcome.value, outcome.source, outcome.exact) == (39, "edge", False)
+        assert (outcome.value, outcome.source, outcome.exact) == (39, "edge", True)
         assert device.run(20).exact
         b.service = EdgeService([tasks([abs])], clock=b.clock)  # and now without the pipeline
         assert device.run(20).source == "fallback"
@@ -465,7 +465,7 @@ def _raise(error: BaseException) -> Any:
 
 def test_another_runtime_is_computed_told_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     b = Bench()
-    b.service._session._runtimes[PIPELINE.digest] = ("python", "2.7", "default", "vax")
+    b.service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
     with caplog.at_level(logging.WARNING, "splitiot"), b.device as device:
         for _ in range(3):
             outcome = device.run(20)
@@ -476,7 +476,7 @@ def test_another_runtime_is_computed_told_and_warned_of_once(caplog: pytest.LogC
 
 def test_exact_uses_no_other_runtime() -> None:
     service = EdgeService([PIPELINE])
-    service._session._runtimes[PIPELINE.digest] = ("python", "2.7", "default", "vax")
+    service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
     with made(service, exact=True) as device:
         outcome = device.run(20)
         assert (outcome.value, outcome.source, outcome.exact) == (39, "local", True)
@@ -492,7 +492,7 @@ def test_exact_holds_when_the_edge_is_replaced_between_requests() -> None:
     with b.device as device:
         assert device.run(20).source == "edge"
         b.service = EdgeService([PIPELINE], clock=b.clock)
-        b.service._session._runtimes[PIPELINE.digest] = ("python", "2.7", "default", "vax")
+        b.service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
         outcome = device.run(20)
         assert (outcome.value, outcome.source, outcome.exact) == (39, "fallback", True)
         b.clock.now_s += 0.1  # the hello's answer arrives

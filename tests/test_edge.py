@@ -21,9 +21,9 @@ from splitiot.observation import Observation
 from splitiot.policies import Best
 from tests import networks
 from tests.session.support import (
-    BOOT,
     Clock,
     Remembering,
+    boot_of,
     double,
     numbers,
     profile_of,
@@ -91,7 +91,7 @@ def test_several_pipelines_on_one_service() -> None:
         assert service.measure(1, other, budget_s=0.01).digest == other.digest
         answer = read(service.handle(hello_of(other), peer="a"))
         assert answer.profiles == ()
-        wanted = wire.Hello(boot=1, sequence=1, want_profiles=(bytes.fromhex(other.digest),))
+        wanted = wire.Hello(boot=boot_of(1), sequence=1, want_profiles=(bytes.fromhex(other.digest),))
         assert len(read(service.handle(wire.encode(wanted), peer="a")).profiles) == 1
 
 
@@ -301,14 +301,14 @@ def test_each_device_has_a_plan_of_its_own() -> None:
                 peer="bad",
             )
             service.handle(bytes(k), peer="bad")
-            service.handle(hello_of(PIPELINE, boot=k, told={"digest": PIPELINE.digest}), peer="bad")
+            service.handle(hello_of(PIPELINE, boot=boot_of(k), told={"digest": PIPELINE.digest}), peer="bad")
         assert following("slow", 2).cuts == (0,)
         assert following("fast", 2).cuts == (3,)
         away = tuple(
             Observation(plan_id=0, cut=0, probe=True, round_trip_s=60.0, sent_bytes=10**3 + k) for k in range(3)
         )
         assert following("slow", 3, observations=away).cuts == (3,)
-        assert following("slow", 4, boot=BOOT + 1) is None  # started anew: not known yet
+        assert following("slow", 4, boot=boot_of(12)) is None  # started anew: not known yet
 
 
 # stateful pipelines
@@ -323,7 +323,7 @@ def test_stateful_requests_of_several_devices_do_not_mix() -> None:
             expected = sums([scale * k for k in range(1, number + 1)])[-1]
             assert value_of(service.handle(frame, peer=peer)) == expected
             assert value_of(service.handle(frame, peer=peer)) == expected  # a duplicate adds nothing
-    again = request_of(pipeline, 1, 5, sequence=9, order=0, reset=True)  # and another cut
+    again = request_of(pipeline, 1, 5, sequence=9, order=0, epoch=1)  # and another cut
     assert value_of(service.handle(again, peer="a")) == 5
     assert (
         value_of(service.handle(request_of(pipeline, 0, 50, sequence=9, order=4), peer="b"))
@@ -360,9 +360,10 @@ def test_a_restarted_edge_has_no_state() -> None:
 
 
 def test_the_state_of_devices_that_are_gone_is_freed() -> None:
-    pipeline = Remembering()
-    service = EdgeService([pipeline])
-    for boot in range(200):
+    pipeline, clock = Remembering(), Clock()
+    service = EdgeService([pipeline], ttl_s=15.0, clock=clock)
+    for boot in map(boot_of, range(200)):
+        clock.now_s += 1.0
         assert value_of(service.handle(request_of(pipeline, 0, 1, boot=boot, order=0), peer="a")) == 1
     (runner,) = service._runners.values()
     assert runner.opened < 20
@@ -403,7 +404,7 @@ def test_the_loop_goes_on_while_a_thread_computes() -> None:
         second = asyncio.ensure_future(service.handle_async(request_of(gate.pipeline(), 0, 1), peer="a"))
         while not gate.entered.is_set():
             await asyncio.sleep(0)
-        probe = await service.handle_async(wire.encode(wire.Probe(boot=1, sequence=1)), peer="b")
+        probe = await service.handle_async(wire.encode(wire.Probe(boot=boot_of(1), sequence=1)), peer="b")
         assert isinstance(read(probe), wire.Echo)
         assert not run.done()
         gate.open.set()

@@ -18,6 +18,7 @@ from splitiot.link_probe import fetch_profile, measure_link, probe_link
 from splitiot.topology import TierProfile
 from splitiot.transports import InMemory, Transport
 from tests.served import Served
+from tests.session.support import EDGE_BOOT
 
 
 def double(x: Any) -> Any:
@@ -121,7 +122,7 @@ def test_progress_and_count(handle: Any) -> None:
 
 
 def test_late_answers_to_others_are_passed_over(handle: Any) -> None:
-    other = wire.encode(wire.Echo(boot=1, sequence=1, edge_boot=2))
+    other = wire.encode(wire.Echo(boot=bytes(range(16)), sequence=1, edge_boot=EDGE_BOOT))
 
     class Chatty(Slow):
         def send(self, frame: bytes, *, timeout_s: float) -> None:
@@ -142,14 +143,15 @@ def test_answers_that_are_none() -> None:
         measure_link(InMemory(lambda frame: b"HTTP/1.1 teapot, as it were"))
 
     def refuse(frame: bytes) -> bytes:
-        return wire.encode(wire.Failure(boot=0, sequence=0, edge_boot=1, code="bad-frame", message="not today"))
+        words = {"code": "bad-frame", "message": "not today"}
+        return wire.encode(wire.Failure(boot=wire.NOBODY, sequence=0, edge_boot=EDGE_BOOT, **words))
 
     with pytest.raises(RemoteError, match="not today"):
         fetch_profile(InMemory(refuse), PIPELINE)
 
     def mistake(frame: bytes) -> bytes:
         hello, _ = wire.decode(frame)
-        return wire.encode(wire.Echo(boot=hello.boot, sequence=hello.sequence, edge_boot=1))
+        return wire.encode(wire.Echo(boot=hello.boot, sequence=hello.sequence, edge_boot=EDGE_BOOT))
 
     with pytest.raises(RemoteProtocolError, match="Echo, not a Welcome"):
         fetch_profile(InMemory(mistake), PIPELINE)
@@ -177,7 +179,7 @@ def test_a_broken_profile() -> None:
         assert isinstance(hello, wire.Hello)
         data = TierProfile.from_steps(PIPELINE.digest, [1, 1, 1]).to_dict()
         welcome = wire.Welcome(
-            boot=hello.boot, sequence=hello.sequence, edge_boot=1, pipelines=hello.pipelines, profiles=(data,)
+            boot=hello.boot, sequence=hello.sequence, edge_boot=EDGE_BOOT, pipelines=hello.pipelines, profiles=(data,)
         )
         return wire.encode(welcome)
 

@@ -62,7 +62,12 @@ def crossed(value: Any) -> Any:
     """What comes out where a value has crossed."""
     packed = wire.pack(value)
     message = wire.Reply(
-        boot=1, sequence=1, edge_boot=1, names=packed.names, payload=packed.payload, arrays=packed.arrays
+        boot=wire.NOBODY,
+        sequence=1,
+        edge_boot=wire.NOBODY,
+        names=packed.names,
+        payload=packed.payload,
+        arrays=packed.arrays,
     )
     decoded, buffers = wire.decode(wire.encode(message, packed.buffers))
     assert isinstance(decoded, wire.Reply)

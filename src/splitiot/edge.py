@@ -67,8 +67,13 @@ class EdgeService:
         place of the one that was heard of longest ago, which gets a "state-lost" failure until it resets.
     max_frame_bytes, max_in_flight : int
         Larger frames are refused, more requests at once are answered with "busy".
+    max_peers : int
+        How many devices are known at once; each start of a device counts as one. None that was heard of within `ttl_s`
+        is dropped for another: one more is told "busy".
+    ttl_s : float
+        A device that was silent for longer is forgotten; what pipelines remember of it is lost, and told so.
     quota : Quota, optional
-        What one device may ask for: `splitiot.session.Quota`.
+        What one name may ask for: `splitiot.session.Quota`.
     clock : callable
         Monotonic seconds.
 
@@ -101,6 +106,8 @@ class EdgeService:
         max_owners: int = 1024,
         max_frame_bytes: int = wire.MAX_FRAME_BYTES,
         max_in_flight: int = 32,
+        max_peers: int = 4096,
+        ttl_s: float = 3600.0,
         quota: Quota | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -129,6 +136,8 @@ class EdgeService:
             make_planner=make_planner,
             max_frame_bytes=max_frame_bytes,
             max_in_flight=max_in_flight,
+            max_peers=max_peers,
+            ttl_s=ttl_s,
             quota=quota,
         )
         self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
@@ -138,7 +147,7 @@ class EdgeService:
         _fork.in_child(self._forked)
 
     def _boot(self, profiles: Mapping[str, TierProfile]) -> None:
-        boot = int.from_bytes(os.urandom(8), "little") >> 1
+        boot = os.urandom(wire.BOOT_BYTES)
         self._session = self._new_session(boot=boot, profiles=profiles)
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None

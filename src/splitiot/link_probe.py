@@ -209,7 +209,7 @@ class _Contact:
 
     def __init__(self, transport: Transport, timeout_s: float, clock: Callable[[], float]) -> None:
         self._transport, self._timeout_s, self._clock = transport, timeout_s, clock
-        self.boot = int.from_bytes(os.urandom(8), "little") >> 1
+        self.boot = os.urandom(wire.BOOT_BYTES)
         self.sequence = 0
         self._came_s = 0.0
 

@@ -27,14 +27,14 @@ from splitiot.errors import AuthenticationError, FrameTooLarge, TransportError, 
 from splitiot.functions import TaskPipeline, task, tasks
 from splitiot.policies import Fixed
 from tests.http_servers import TYPE, http_server
-from tests.session.support import Clock, add_one, double, minus_three, numbers, profile_of, read, request_of
+from tests.session.support import Clock, add_one, boot_of, double, minus_three, numbers, profile_of, read, request_of
 
 pytestmark = pytest.mark.network
 needs_server = pytest.mark.extra("http")
 
 PIPELINE = numbers()
 WAIT_S = 30.0
-PROBE = wire.encode(wire.Probe(boot=1, sequence=1))
+PROBE = wire.encode(wire.Probe(boot=boot_of(1), sequence=1))
 
 
 # a server that does as it is told, of sockets

@@ -40,7 +40,14 @@ T = TypeVar("T")
 RUNTIME = RuntimeInfo("made-up", "1", "default", "none")
 OTHER = RuntimeInfo("made-up", "2", "default", "none")
 LINK = Link(0.01, 1e6, 1e6)
-BOOT, EDGE_BOOT = 11, 22
+
+
+def boot_of(number: int) -> bytes:
+    """A boot that can be told from others."""
+    return number.to_bytes(wire.BOOT_BYTES, "big")
+
+
+BOOT, EDGE_BOOT = boot_of(11), boot_of(22)
 
 
 def add_one(x: Any) -> Any:
@@ -111,7 +118,8 @@ def _words(info: RuntimeInfo) -> tuple[str, str, str, str]:
 
 def reply(request: wire.Request, value: Payload, **more: Any) -> bytes:
     packed = wire.pack(value)
-    told = {"edge_boot": EDGE_BOOT, "names": packed.names, "payload": packed.payload, "arrays": packed.arrays} | more
+    told = {"edge_boot": EDGE_BOOT, "names": packed.names, "payload": packed.payload, "arrays": packed.arrays}
+    told |= {"runtime": bytes.fromhex(RUNTIME.fingerprint)} | more
     return wire.encode(wire.Reply(boot=request.boot, sequence=request.sequence, **told), packed.buffers)
 
 
@@ -143,7 +151,7 @@ def request_of(pipeline: Pipeline, cut: int, payload: Payload, *, sequence: int 
     return wire.encode(wire.Request(sequence=sequence, **told), packed.buffers)
 
 
-def edge_session(*pipelines: Pipeline, boot: int = EDGE_BOOT, **more: Any) -> EdgeSession:
+def edge_session(*pipelines: Pipeline, boot: bytes = EDGE_BOOT, **more: Any) -> EdgeSession:
     return EdgeSession(pipelines, boot=boot, runtimes={p.digest: RUNTIME for p in pipelines}, **more)
 
 
@@ -233,7 +241,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self.done: dict[int, list[tuple[float, Outcome]]] = {}
-        self.executed: Counter[tuple[int, int, int]] = Counter()
+        self.executed: Counter[tuple[int, bytes, int]] = Counter()
         self.local_runs: Counter[int] = Counter()
         self.observed: list[Observation] = []
         self.profiles: list[TierProfile] = []

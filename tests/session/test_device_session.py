@@ -29,6 +29,7 @@ from tests.session.support import (
     OTHER,
     RUNTIME,
     Remembering,
+    boot_of,
     every,
     greeted,
     messages,
@@ -252,7 +253,7 @@ def test_a_request_says_all_and_its_answer_ends_it() -> None:
     assert request.deadline_s == pytest.approx(0.5)
     assert request.telemetry == {"battery": 0.5}
     assert (request.plan_id, request.codec, request.sink) == (PLAN.id, "raw", "device")
-    assert (request.order, request.reset, request.exact, request.attempt) == (None, False, False, 0)
+    assert (request.order, request.epoch, request.holder, request.runtime, request.attempt) == (None, 0, b"", b"", 0)
     times = EdgeTimes(compute_s=0.02, residence_s=0.03)
     frame = reply(request, 39, times=times)
     effects = session.receive(frame, 1.2)
@@ -290,17 +291,20 @@ def test_other_runtimes_are_computed_but_not_exact() -> None:
     assert not outcome.exact
 
 
-def test_an_edge_that_restarted_is_not_taken_for_exact_before_it_said_what_it_runs() -> None:
+@pytest.mark.parametrize(
+    ("runtime", "exact"), [(RUNTIME.fingerprint, True), (OTHER.fingerprint, False), ("", False), ("00" * 8, False)]
+)
+def test_each_answer_says_whether_it_is_exact_whoever_gave_it(runtime: str, exact: bool) -> None:
+    """An edge that restarted, or another process of it, which this device has not greeted."""
     session = greeted(PIPELINE)
     _, request = submitted(session)
-    effects = session.receive(reply(request, 39, edge_boot=EDGE_BOOT + 1), 1.1)
+    effects = session.receive(reply(request, 39, edge_boot=boot_of(23), runtime=bytes.fromhex(runtime)), 1.1)
     outcome = only(Done, effects).outcome
-    assert outcome.value == 39
-    assert not outcome.exact
+    assert (outcome.value, outcome.exact) == (39, exact)
     (hello,) = messages(effects)
     assert isinstance(hello, wire.Hello)
     other = ("made-up", "2", "default", "none")
-    session.receive(welcome(hello, PIPELINE, edge_boot=EDGE_BOOT + 1, served={"runtime": other}), 1.2)
+    session.receive(welcome(hello, PIPELINE, edge_boot=boot_of(23), served={"runtime": other}), 1.2)
     assert not session.exact
 
 
@@ -309,7 +313,7 @@ def test_several_answers_that_ask_for_a_hello_cause_one() -> None:
     requests = [submitted(session)[1] for _ in range(3)]
     hellos = []
     for request in requests:
-        effects = session.receive(reply(request, 1, hello=True, edge_boot=EDGE_BOOT + 1), 1.1)
+        effects = session.receive(reply(request, 1, hello=True, edge_boot=boot_of(23)), 1.1)
         hellos += [m for m in messages(effects) if isinstance(m, wire.Hello)]
     assert len(hellos) == 1
 
@@ -532,8 +536,8 @@ def test_noise_and_frames_for_others_change_nothing() -> None:
     noise = [
         b"",
         b"garbage",
-        wire.encode(wire.Reply(boot=boot + 1, sequence=sequence, edge_boot=EDGE_BOOT)),
-        wire.encode(wire.Reply(boot=0, sequence=sequence, edge_boot=EDGE_BOOT)),
+        wire.encode(wire.Reply(boot=boot_of(12), sequence=sequence, edge_boot=EDGE_BOOT)),
+        wire.encode(wire.Reply(boot=wire.NOBODY, sequence=sequence, edge_boot=EDGE_BOOT)),
         wire.encode(wire.Hello(boot=boot, sequence=sequence)),
         wire.encode(wire.Probe(boot=boot, sequence=sequence)),
         wire.encode(request),
@@ -541,7 +545,7 @@ def test_noise_and_frames_for_others_change_nothing() -> None:
     for frame in noise:
         assert session.receive(frame, 1.1) == []
     assert session.counters.bad_frames == len(noise)
-    unreadable = wire.Failure(boot=0, sequence=0, edge_boot=EDGE_BOOT, code="bad-frame")
+    unreadable = wire.Failure(boot=wire.NOBODY, sequence=0, edge_boot=EDGE_BOOT, code="bad-frame")
     assert session.receive(wire.encode(unreadable), 1.1) == []
     assert session.pending == 1
 
@@ -629,8 +633,8 @@ def test_requests_of_stateful_pipelines_are_numbered_and_never_finished_locally(
     for _ in range(3):
         _, effects = session.submit(plan, 1, now_s=1.0, deadline_s=2.0, finish_s=0.1)
         (request,) = messages(effects)
-        orders.append((request.order, request.reset))
-    assert orders == [(0, False), (1, False), (2, False)]
+        orders.append((request.epoch, request.order))
+    assert orders == [(0, 0), (0, 1), (0, 2)]
     assert not every(RunLocal, session.tick(1.99))  # a local finish would not know the edge's state
     effects = session.broken(TransportError("cut"), 1.99)  # each was sent again before, so there is no token left
     assert len(every(Done, effects)) == 3
@@ -640,10 +644,10 @@ def test_requests_of_stateful_pipelines_are_numbered_and_never_finished_locally(
     session.reset()
     _, effects = session.submit(plan, 1, now_s=3.0, deadline_s=4.0)
     (request,) = messages(effects)
-    assert (request.order, request.reset) == (3, True)  # what is from before the reset must not fit behind it
+    assert (request.epoch, request.order) == (1, 0)  # what is from before the reset must not fit behind it
     _, effects = session.submit(plan, 1, now_s=3.0, deadline_s=4.0)
     (request,) = messages(effects)
-    assert (request.order, request.reset) == (4, False)
+    assert (request.epoch, request.order) == (1, 1)
 
 
 def test_a_gap_in_a_stateful_pipeline_is_not_hidden() -> None:

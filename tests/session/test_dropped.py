@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from splitiot import wire
-from splitiot.errors import Dropped
+from splitiot.errors import DeadlineExceeded, Dropped
 from splitiot.functions import TaskPipeline, task, tasks
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP
@@ -16,6 +16,7 @@ from tests.session.support import (
     BOOT,
     EDGE_BOOT,
     add_one,
+    boot_of,
     double,
     edge_session,
     every,
@@ -159,44 +160,56 @@ def test_the_order_goes_on_behind_a_drop() -> None:
     session.complete(job, ValueError("no"), 0.4)
     lost = messages(session.receive(request_of(STATEFUL, 1, 5, sequence=5, order=4), "me", 0.5))
     assert [message.code for message in lost] == ["state-lost"]
-    assert job_of(session, STATEFUL, 6, order=0, reset=True).reset
+    assert job_of(session, STATEFUL, 6, order=0, epoch=1).reset
 
 
-# resets of what is pinned
+# who holds what a pinned task remembers
 
 
 PINNED = tasks([add_one, double, task(minus_three, tier="edge", state="own")])
 
 
-def test_a_reset_is_told_until_the_edge_has_run_something() -> None:
+def claim(request: Any) -> tuple[int, bytes]:
+    return request.epoch, request.holder
+
+
+def test_who_has_run_something_holds_the_state_until_a_reset() -> None:
     session = greeted(PINNED)
-    assert not submitted(session, PINNED)[1].reset
-    session.reset()
-    sequence, lost = submitted(session, PINNED, deadline_s=2.0)
-    assert lost.reset
+    _, lost = submitted(session, PINNED, deadline_s=2.0)
+    assert claim(lost) == (0, b"")
     session.tick(2.5)  # no answer in time
-    sequence, busy = submitted(session, PINNED)
-    assert busy.reset
+    sequence, _ = submitted(session, PINNED)
     session.receive(failure(sequence, "late"), 1.2)  # was not run
-    for code in ("dropped", "failed"):
+    for epoch, code in enumerate(("dropped", "failed")):
         sequence, request = submitted(session, PINNED)
-        assert request.reset, "nothing was run yet"
+        assert claim(request) == (epoch, b""), "nothing was run yet"
         session.receive(failure(sequence, code), 1.2)
-        assert not submitted(session, PINNED)[1].reset
+        assert claim(submitted(session, PINNED)[1]) == (epoch, EDGE_BOOT)
         session.reset()
-    sequence, request = submitted(session, PINNED)
-    assert request.reset
+    _, request = submitted(session, PINNED)
+    assert claim(request) == (2, b"")
     session.receive(reply(request, 7), 1.2)
-    assert not submitted(session, PINNED)[1].reset
+    assert claim(submitted(session, PINNED)[1]) == (2, EDGE_BOOT)
 
 
-def test_an_answer_to_an_older_reset_is_no_answer_to_a_newer() -> None:
+def test_an_answer_from_before_a_reset_names_no_holder_behind_it() -> None:
     session = greeted(PINNED)
-    session.reset()
     _, first = submitted(session, PINNED)
     session.reset()
     session.receive(reply(first, 7), 1.2)
-    assert submitted(session, PINNED)[1].reset
+    assert claim(submitted(session, PINNED)[1]) == (1, b"")
+
+
+def test_an_answer_that_nobody_waits_for_names_no_holder() -> None:
+    """Its request has ended without a value: another edge may hold what came behind it."""
+    session = greeted(PINNED)
+    _, late = submitted(session, PINNED, deadline_s=2.0)
+    session.tick(2.5)
+    _, second = submitted(session, PINNED)
+    session.receive(reply(late, 7), 2.6)
+    assert claim(submitted(session, PINNED)[1]) == (0, b"")
+    session.receive(reply(second, 7, edge_boot=boot_of(23)), 2.7)
+    assert claim(submitted(session, PINNED)[1]) == (0, boot_of(23))
 
 
 def test_who_has_nothing_to_reset_tells_nothing() -> None:
@@ -204,7 +217,48 @@ def test_who_has_nothing_to_reset_tells_nothing() -> None:
     for pipeline in (PIPELINE, here):
         session = greeted(pipeline)
         session.reset()
-        assert not submitted(session, pipeline)[1].reset
+        _, request = submitted(session, pipeline)
+        session.receive(reply(request, 7), 1.2)
+        assert claim(submitted(session, pipeline)[1]) == (0, b"")
+
+
+def claimed(session: Any, sequence: int, **more: Any) -> Any:
+    """What becomes of a request: the job's `reset`, or the code of a failure."""
+    effects = session.receive(request_of(PINNED, 1, 5, sequence=sequence, **more), "me", 0.1 * sequence)
+    for run in every(Run, effects):
+        session.complete(run.job, 7, 0.1 * sequence)
+        return run.job.reset
+    (message,) = messages(effects)
+    return message.code
+
+
+def test_the_edge_goes_on_only_with_a_state_that_it_holds() -> None:
+    session = edge_session(PINNED)
+    assert claimed(session, 1) is True
+    assert claimed(session, 2) is False, "the answer may have been lost: it was run"
+    assert claimed(session, 3, holder=EDGE_BOOT) is False
+    assert claimed(session, 4, holder=boot_of(23)) == "state-lost", "another process, or before a restart"
+    assert claimed(session, 5, epoch=1) is True
+    assert claimed(session, 6, epoch=1, holder=EDGE_BOOT) is False
+    assert claimed(session, 7, holder=EDGE_BOOT) == "bad-order", "from before the reset"
+    assert claimed(session, 8, epoch=2, holder=EDGE_BOOT) == "state-lost", "it does not hold that"
+    assert claimed(session, 9, epoch=2) is True
+
+
+def test_an_edge_that_has_forgotten_a_device_does_not_begin_anew() -> None:
+    session = edge_session(PINNED, ttl_s=1.0)
+    assert claimed(session, 1) is True
+    assert claimed(session, 20, holder=EDGE_BOOT) == "state-lost"
+    assert claimed(session, 21, epoch=1) is True
+
+
+def test_a_beginning_that_did_not_run_begins_still() -> None:
+    """Else what an earlier epoch left behind would be gone on with."""
+    session = edge_session(PINNED)
+    assert claimed(session, 1) is True
+    job = job_of(session, PINNED, sequence=2, epoch=1)
+    session.complete(job, DeadlineExceeded("waited too long"), 0.3)
+    assert claimed(session, 3, epoch=1) is True
 
 
 def test_a_full_session_says_so() -> None:

@@ -14,29 +14,35 @@ from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline
 from splitiot.planner import Planner
 from splitiot.policies import Best, Policy
-from splitiot.session import EdgeSession, Forget, Run, Send
+from splitiot.session import EdgeSession, Forget, Quota, Run, Send
 from splitiot.topology import TierProfile, Topology
 from tests.pipelines import SizedPipeline
 from tests.session.support import (
     BOOT,
     EDGE_BOOT,
     LINK,
+    OTHER,
+    RUNTIME,
     Remembering,
+    boot_of,
     edge_session,
     every,
+    greeted,
     messages,
     numbers,
     only,
+    plan_of,
     profile_of,
     read,
     request_of,
 )
 
 PIPELINE = numbers()
+STATEFUL = Remembering()
 REQUEST = request_of(PIPELINE, 1, 21)
 
 
-def hello_of(pipeline: Pipeline, *, boot: int = BOOT, sequence: int = 1, told: Any = None, **more: Any) -> bytes:
+def hello_of(pipeline: Pipeline, *, boot: bytes = BOOT, sequence: int = 1, told: Any = None, **more: Any) -> bytes:
     own = {"digest": bytes.fromhex(pipeline.digest), "n": pipeline.n, "runtime": ("made-up", "1", "default", "none")}
     profiles = () if told is None else (told if isinstance(told, dict) else told.to_dict(),)
     hello = wire.Hello(
@@ -79,7 +85,8 @@ def test_a_request_is_run_and_answered_with_its_times() -> None:
     answer = read(send.frame)
     assert (answer.boot, answer.sequence, answer.edge_boot) == (BOOT, 1, EDGE_BOOT)
     assert answer.times == EdgeTimes(0.01, 0.02, 0.1, 0.03, pytest.approx(0.2))
-    assert answer.hello  # never greeted
+    assert not answer.hello  # never greeted, but nobody plans here
+    assert answer.runtime.hex() == RUNTIME.fingerprint
     assert value_of(send.frame) == 39
     assert session.in_flight == 0
 
@@ -141,14 +148,14 @@ def test_a_refused_cut_is_told_with_its_reason() -> None:
 def test_noise_is_answered(frame: bytes) -> None:
     session = edge_session(PIPELINE)
     answer = answered(session, frame)
-    assert (answer.code, answer.boot, answer.sequence) == ("bad-frame", 0, 0)
+    assert (answer.code, answer.boot, answer.sequence) == ("bad-frame", wire.NOBODY, 0)
     assert session.counters.bad_frames == 1
 
 
 def test_what_only_an_edge_sends_is_refused() -> None:
     session = edge_session(PIPELINE)
-    answer = answered(session, wire.encode(wire.Busy(boot=3, sequence=4, edge_boot=5)))
-    assert (answer.code, answer.boot, answer.sequence) == ("bad-frame", 3, 4)
+    answer = answered(session, wire.encode(wire.Busy(boot=boot_of(3), sequence=4, edge_boot=EDGE_BOOT)))
+    assert (answer.code, answer.boot, answer.sequence) == ("bad-frame", boot_of(3), 4)
 
 
 def test_frames_that_are_too_large_are_refused() -> None:
@@ -161,37 +168,37 @@ def test_frames_that_are_too_large_are_refused() -> None:
 
 def test_probes_come_back() -> None:
     session = edge_session(PIPELINE)
-    frame = wire.encode(wire.Probe(boot=1, sequence=2, echo_bytes=100), [bytes(4096)])
+    frame = wire.encode(wire.Probe(boot=boot_of(1), sequence=2, echo_bytes=100), [bytes(4096)])
     effects = session.receive(frame, "a", 0.0)
     echo, buffers = wire.decode(only(Send, effects).frame)
-    assert echo == wire.Echo(boot=1, sequence=2, edge_boot=EDGE_BOOT)
+    assert echo == wire.Echo(boot=boot_of(1), sequence=2, edge_boot=EDGE_BOOT)
     assert [len(b) for b in buffers] == [112]
     for size in (-1, 2**40):
-        small = session.receive(wire.encode(wire.Probe(boot=1, sequence=2, echo_bytes=size)), "a", 0.0)
+        small = session.receive(wire.encode(wire.Probe(boot=boot_of(1), sequence=2, echo_bytes=size)), "a", 0.0)
         assert len(only(Send, small).frame) < 100
 
 
-@pytest.mark.parametrize("runtime", [None, ("made-up", "2", "default", "none")])
-def test_exact_is_refused_where_the_runtimes_differ(runtime: Any) -> None:
+@pytest.mark.parametrize("runtime", [OTHER.fingerprint, "00", "00" * 32])
+def test_exact_is_refused_where_the_runtimes_differ(runtime: str) -> None:
     session = edge_session(PIPELINE)
-    answered(session, hello_of(PIPELINE, runtime=runtime))
-    assert answered(session, request_of(PIPELINE, 1, 21, exact=True)).code == "inexact"
-    answered(session, hello_of(PIPELINE))
-    assert isinstance(answered(session, request_of(PIPELINE, 1, 21, exact=True, sequence=2)), wire.Reply)
+    answer = answered(session, request_of(PIPELINE, 1, 21, runtime=bytes.fromhex(runtime)))
+    assert answer.code == "inexact"
+    assert "made-up" in answer.message
 
 
-def test_a_device_that_was_forgotten_is_asked_for_a_hello_before_it_is_told_inexact() -> None:
-    """Else a device that wants exact results would not use this edge again: only a hello tells its runtime."""
+def test_exact_needs_no_hello() -> None:
+    """The edge may have forgotten this device, or be another process than the one that it greeted."""
     session = edge_session(PIPELINE)
-    answer = answered(session, request_of(PIPELINE, 1, 21, exact=True))
-    assert isinstance(answer, wire.SayHello)
-    assert (answer.sequence, session.in_flight) == (1, 0)
+    ours = bytes.fromhex(RUNTIME.fingerprint)
+    answer = answered(session, request_of(PIPELINE, 1, 21, runtime=ours))
+    assert isinstance(answer, wire.Reply)
+    assert answer.runtime == ours
 
 
-def test_exact_is_refused_where_neither_runtime_is_known() -> None:
+def test_exact_is_refused_where_the_runtime_is_not_known() -> None:
     session = EdgeSession([PIPELINE], boot=EDGE_BOOT, runtimes={})
-    answered(session, hello_of(PIPELINE, runtime=None))
-    assert answered(session, request_of(PIPELINE, 1, 21, exact=True)).code == "inexact"
+    assert answered(session, request_of(PIPELINE, 1, 21, runtime=bytes(8))).code == "inexact"
+    assert answered(session, request_of(PIPELINE, 1, 21)).runtime == b""
 
 
 def test_where_results_are_wanted_is_up_to_the_request() -> None:
@@ -237,8 +244,91 @@ def test_the_same_id_of_others_is_another_request() -> None:
     session = edge_session(PIPELINE)
     session.receive(REQUEST, "a", 0.0)
     assert every(Run, session.receive(REQUEST, "b", 0.0))
-    assert every(Run, session.receive(request_of(PIPELINE, 1, 21, boot=BOOT + 1), "a", 0.0))
+    assert every(Run, session.receive(request_of(PIPELINE, 1, 21, boot=boot_of(12)), "a", 0.0))
     assert every(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=2), "a", 0.0))
+
+
+OTHERS: list[dict[str, Any]] = [
+    {},  # but for the payload
+    {"names": ("x",)},
+    {"start": 0},
+    {"codec": "zip9"},
+    {"deadline_s": 1.0, "plan_id": 9},
+    {"telemetry": {"battery": 0.5}},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_another_request_with_the_same_id_gets_no_answer_of_the_first(other: dict[str, Any]) -> None:
+    """Two processes that were one before a fork count alike: each would get the other's value."""
+    session = edge_session(PIPELINE)
+    job = only(Run, session.receive(REQUEST, "a", 0.0)).job
+    foreign = request_of(PIPELINE, 1, 22 if other == {} else 21, **other)
+    refusals = [answered(session, foreign)]  # while the first one runs
+    session.complete(job, 39, 0.1)
+    refusals += [answered(session, foreign)]  # and when it has an answer
+    for refusal in refusals:
+        assert (refusal.code, refusal.boot, refusal.sequence) == ("duplicate-id", BOOT, 1)
+        assert "forked" in refusal.message
+    assert value_of(only(Send, session.receive(REQUEST, "a", 0.2)).frame) == 39
+
+
+def test_arrays_are_compared_byte_for_byte() -> None:
+    pipeline = SizedPipeline([4, 6, 3])
+    session = edge_session(pipeline)
+    payload = np.arange(6, dtype=np.uint8)
+    frame = request_of(pipeline, 1, {"t1": payload})
+    job = only(Run, session.receive(frame, "a", 0.0)).job
+    session.complete(job, {"t2": np.zeros(3, np.uint8)}, 0.1)
+    assert isinstance(answered(session, frame), wire.Reply)
+    for index in range(6):
+        changed = payload.copy()
+        changed[index] ^= 1
+        assert answered(session, request_of(pipeline, 1, {"t1": changed})).code == "duplicate-id"
+
+
+def test_what_a_device_sends_again_is_the_same_request() -> None:
+    """It says which attempt it is, and how much less time is left."""
+    device = greeted(PIPELINE)
+    plan = plan_of(PIPELINE, 1)
+    _, effects = device.submit(plan, 21, now_s=1.0, deadline_s=60.0, telemetry={"battery": 0.5})
+    first = only(Send, effects).frame
+    again = only(Send, device.tick(30.0)).frame
+    assert again != first
+    assert read(again).attempt == 1
+    session = edge_session(PIPELINE)
+    answers = []
+    for frame in (first, again, first):
+        effects = session.receive(frame, "a", 0.0)
+        for run in every(Run, effects):
+            effects += session.complete(run.job, 39, 0.1)
+        answers.append(only(Send, effects).frame)
+    assert answers[0] == answers[1] == answers[2]
+    assert session.counters.duplicates == 2
+
+
+def test_the_answers_of_one_are_not_pushed_out_by_many_of_another() -> None:
+    session = edge_session(PIPELINE)
+    answered(session, REQUEST, "b")
+    for k in range(2000):
+        answered(session, request_of(PIPELINE, 1, k, sequence=k), "a")
+    assert len(session._answers) == 1024
+    assert not every(Run, session.receive(REQUEST, "b", 0.0)), "it was run"
+
+
+def test_what_may_have_run_is_not_run_again_where_that_matters() -> None:
+    """The answer is not remembered any more: results for the edge would be given twice, and a state moved twice."""
+    session = edge_session(PIPELINE, STATEFUL, max_answers=4)
+    turned = PIPELINE.with_sink("edge")
+    frames = [request_of(turned, 1, 21), request_of(STATEFUL, 1, 1, sequence=2, order=0)]
+    for frame in frames:
+        assert isinstance(answered(session, frame), wire.Reply)
+    assert isinstance(answered(session, request_of(PIPELINE, 1, 21, sequence=3)), wire.Reply)
+    for k in range(10, 20):
+        answered(session, request_of(PIPELINE, 1, k, sequence=k))
+    assert [answered(session, frame).code for frame in frames] == ["forgotten"] * 2
+    assert isinstance(answered(session, request_of(PIPELINE, 1, 21, sequence=3)), wire.Reply), "of this it is run again"
+    assert isinstance(answered(session, request_of(turned, 1, 21, sequence=30)), wire.Reply)
 
 
 def test_only_so_many_duplicates_wait() -> None:
@@ -311,12 +401,10 @@ def test_probes_and_hellos_are_answered_while_busy() -> None:
     session = edge_session(PIPELINE, max_in_flight=1)
     session.receive(REQUEST, "a", 0.0)
     assert isinstance(answered(session, hello_of(PIPELINE), "b"), wire.Welcome)
-    assert isinstance(answered(session, wire.encode(wire.Probe(boot=1, sequence=1)), "b"), wire.Echo)
+    assert isinstance(answered(session, wire.encode(wire.Probe(boot=boot_of(1), sequence=1)), "b"), wire.Echo)
 
 
 # order
-
-STATEFUL = Remembering()
 
 
 def ordered(session: EdgeSession, sequence: int, order: int | None, *, peer: str = "a", **more: Any) -> Any:
@@ -338,12 +426,14 @@ def test_stateful_requests_come_in_order() -> None:
 def test_a_reset_starts_again() -> None:
     session = edge_session(STATEFUL)
     ordered(session, 1, 0)
-    effects = session.receive(request_of(STATEFUL, 2, 1, sequence=2, order=0, reset=True), "a", 0.0)
+    effects = session.receive(request_of(STATEFUL, 2, 1, sequence=2, order=0, epoch=1), "a", 0.0)
     job = only(Run, effects).job
     assert job.reset
     assert job.owner
     session.complete(job, 1, 0.1)
-    assert isinstance(ordered(session, 3, 1), wire.Reply)
+    assert isinstance(ordered(session, 3, 1, epoch=1), wire.Reply)
+    assert ordered(session, 4, 1).code == "bad-order", "from before the reset"
+    assert ordered(session, 5, 3, epoch=2).code == "state-lost", "its first ones are missing"
 
 
 def test_a_restarted_edge_says_that_the_state_is_lost() -> None:
@@ -351,7 +441,7 @@ def test_a_restarted_edge_says_that_the_state_is_lost() -> None:
     answer = ordered(session, 5, 4)
     assert answer.code == "state-lost"
     assert "reset()" in answer.message
-    assert isinstance(ordered(session, 6, 0, reset=True), wire.Reply)
+    assert isinstance(ordered(session, 6, 0, epoch=1), wire.Reply)
 
 
 @pytest.mark.parametrize("error", [ValueError("broke"), DeadlineExceeded("too late")])
@@ -362,7 +452,7 @@ def test_a_request_that_did_not_run_leaves_a_gap_that_is_not_hidden(error: Excep
     session.complete(job, error, 0.1)
     for sequence, order in ((3, 2), (4, 1), (5, 0), (6, -1)):
         assert ordered(session, sequence, order).code == "state-lost"
-    assert isinstance(ordered(session, 7, 0, reset=True), wire.Reply)
+    assert isinstance(ordered(session, 7, 0, epoch=1), wire.Reply)
 
 
 def test_one_at_a_time_for_a_stateful_pipeline() -> None:
@@ -377,7 +467,7 @@ def test_one_at_a_time_for_a_stateful_pipeline() -> None:
 def test_a_device_that_starts_anew_has_no_old_state() -> None:
     session = edge_session(STATEFUL)
     owners = set()
-    for boot in (1, 2):
+    for boot in map(boot_of, (1, 2)):
         job = only(Run, session.receive(request_of(STATEFUL, 1, 1, boot=boot, order=0), "a", 0.0)).job
         owners.add(job.owner)
         session.complete(job, 1, 0.1)
@@ -528,7 +618,7 @@ def test_garbage_of_one_device_changes_no_plan_and_no_answer_of_another() -> Non
         )
         assert isinstance(answered(session, bad, "b"), wire.Reply)
         answered(session, b"noise", "b")
-        answered(session, hello_of(PIPELINE, told={}, boot=k, parts=((0, 77),), sink="nowhere"), "b")
+        answered(session, hello_of(PIPELINE, told={}, boot=boot_of(k), parts=((0, 77),), sink="nowhere"), "b")
         answered(session, request_of(PIPELINE, 1, 21, sequence=k, sink="nowhere"), "b")
         assert planned(session, "a", k) == planned(alone, "a", k)
     assert session.counters.dropped_observations >= 20
@@ -563,54 +653,75 @@ def test_answers_are_bounded_by_number_and_bytes() -> None:
     for k in range(50):
         answered(session, request_of(PIPELINE, 1, 21, sequence=k))
     assert len(session._answers) == 10
-    assert session._answers_bytes == sum(map(len, session._answers.values()))
     for k in range(50, 60):
         job = only(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=k), "a", 0.0)).job
         session.complete(job, bytes(1000), 0.1)
-    assert session._answers_bytes == sum(map(len, session._answers.values())) <= 5000
+    assert 3000 < session._answers.nbytes <= 5000
     job = only(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=99), "a", 0.0)).job
-    session.complete(job, bytes(6000), 0.1)
-    assert session._answers_bytes == 0
+    session.complete(job, bytes(6000), 0.1)  # larger than all of it: remembered neither
+    assert 3000 < session._answers.nbytes <= 5000
 
 
-def test_peers_are_bounded_and_their_state_is_dropped_with_them() -> None:
-    session = edge_session(STATEFUL, max_peers=3)
-    forgotten: list[Forget] = []
-    for k in range(10):
-        effects = session.receive(request_of(STATEFUL, 1, 1, order=0), f"peer{k}", 0.0)
-        forgotten += every(Forget, effects)
-        session.complete(only(Run, effects).job, 1, 0.1)
-    assert len(session._peers) == 3
-    assert [f.owner.split("/")[0] for f in forgotten] == [f"peer{k}" for k in range(7)]
+def test_peers_are_bounded_and_one_more_is_told_busy() -> None:
+    session = edge_session(STATEFUL, max_peers=3, ttl_s=10.0)
+    kinds = []
+    for k in range(5):
+        kinds += [type(ordered(session, 1, 0, peer=f"peer{k}"))]
+    assert kinds == [wire.Reply] * 3 + [wire.Busy] * 2
+    hello = answered(session, hello_of(STATEFUL), "peer4", 9.0)
+    assert isinstance(hello, wire.Busy)
+    assert 0 < hello.retry_after_s < 10
+    assert (len(session._peers), session.counters.full) == (3, 3)
+    assert isinstance(ordered(session, 2, 1, peer="peer0"), wire.Reply)  # none of them lost anything
+
+
+def test_the_state_of_who_is_silent_for_long_is_dropped_and_told_as_lost() -> None:
+    session = edge_session(STATEFUL, ttl_s=10.0)
+    for k in range(7):
+        ordered(session, 1, 0, peer=f"peer{k}")
+    forgotten = every(Forget, session.receive(hello_of(STATEFUL), "new", 10.1))
+    assert [f.owner for f in forgotten] == [(f"peer{k}", BOOT) for k in range(7)]
     assert {f.digest for f in forgotten} == {STATEFUL.digest}
+    assert BOOT.hex() not in repr(forgotten[0].owner), "who knows it can ask in the device's place"
     assert ordered(session, 2, 1, peer="peer0").code == "state-lost"
 
 
+def test_a_probe_or_a_duplicate_is_heard_as_well() -> None:
+    session = edge_session(STATEFUL, ttl_s=10.0)
+    ordered(session, 1, 0)
+    ordered(session, 1, 0, peer="b")
+    for k in range(1, 5):
+        session.receive(wire.encode(wire.Probe(boot=BOOT, sequence=99)), "a", 8.0 * k)
+        session.receive(request_of(STATEFUL, 1, 1, sequence=1, order=0), "b", 8.0 * k)
+    assert not every(Forget, session.receive(hello_of(STATEFUL), "new", 33.0))
+
+
 def test_one_name_can_not_push_others_out() -> None:
-    session = edge_session(STATEFUL, max_peers=20)
+    session = edge_session(STATEFUL, max_peers=20, quota=Quota(boots=0.5))
     assert isinstance(ordered(session, 1, 0, peer="good"), wire.Reply)
-    for boot in range(1000):
+    for boot in map(boot_of, range(1000)):
         answered(session, hello_of(STATEFUL, boot=boot), "many")
     assert isinstance(ordered(session, 2, 1, peer="good"), wire.Reply)
-    assert len(session._peers) < 20
+    assert len(session._peers) == 11
+    assert isinstance(ordered(session, 1, 0, peer="another"), wire.Reply)
 
 
 def test_devices_that_share_a_name_do_not_disturb_each_other() -> None:
     """Without credentials all processes behind one address have the same name."""
     session = edge_session(STATEFUL)
-    for boot in (1, 2):
+    for boot in map(boot_of, (1, 2)):
         answered(session, hello_of(STATEFUL, boot=boot), "anonymous")
     for k in range(3):
-        for boot in (1, 2):
+        for boot in map(boot_of, (1, 2)):
             answer = ordered(session, 10 + k, k, peer="anonymous", boot=boot)
             assert isinstance(answer, wire.Reply)
             assert not answer.hello
 
 
 def test_the_state_of_a_run_at_work_is_dropped_when_it_ends() -> None:
-    session = edge_session(STATEFUL, max_peers=1)
+    session = edge_session(STATEFUL, ttl_s=1.0)
     job = only(Run, session.receive(request_of(STATEFUL, 1, 1, order=0), "a", 0.0)).job
-    assert not every(Forget, session.receive(hello_of(STATEFUL), "b", 0.0))
+    assert not every(Forget, session.receive(hello_of(STATEFUL), "b", 2.0))
     effects = session.complete(job, 1, 0.1)
     assert only(Forget, effects).owner == job.owner
     assert isinstance(read(only(Send, effects).frame), wire.Reply)
@@ -622,5 +733,5 @@ def test_runtimes_and_planners_are_kept_for_served_pipelines_only() -> None:
     answered(session, wire.encode(wire.Hello(boot=BOOT, sequence=1, pipelines=unknown)))
     peer = session._peers.get("a", BOOT)
     assert peer is not None
-    assert peer.runtimes == {}
+    assert peer.held == {}
     assert peer.planners == {}

@@ -14,11 +14,12 @@ from splitiot.plan import Outcome
 from splitiot.session import DeviceSession
 from tests.session.support import (
     BOOT,
-    EDGE_BOOT,
+    OTHER,
     RUNTIME,
     Fate,
     Remembering,
     World,
+    boot_of,
     edge_session,
     numbers,
     plan_of,
@@ -66,7 +67,7 @@ def test_every_request_ends_once_rightly_and_in_time(
     w = world(fates, edge_s=edge_s)
     w.run(0.1)
     for number, restart_s in enumerate(restarts):
-        boot = EDGE_BOOT + 1 + number
+        boot = boot_of(23 + number)
         w.at(0.1 + restart_s, lambda b=boot: w.restart(edge_session(PIPELINE, boot=b)))
     submitted: dict[int, tuple[int, float, float, bool]] = {}
     for number, (gap_s, cut, deadline_s, has_part) in enumerate(asked):
@@ -107,8 +108,8 @@ def test_every_request_ends_once_rightly_and_in_time(
 def test_exactness_is_never_claimed_of_an_edge_that_runs_something_else(fates: list[Fate], gaps: list[float]) -> None:
     """An edge of the same runtime dies; the one that comes back has another, and gives other results."""
     w = world(fates, edge_s=0.02)
-    other = edge_session(PIPELINE, boot=EDGE_BOOT + 1)
-    other._runtimes = {PIPELINE.digest: ("made-up", "2", "default", "none")}
+    other = edge_session(PIPELINE, boot=boot_of(23))
+    other._runtimes = {PIPELINE.digest: OTHER}
     usual = w.compute
     w.compute = lambda job: usual(job) + (1000 if w.edge is other else 0)
     w.run(0.1)
@@ -201,12 +202,12 @@ def test_two_lost_answers_leave_the_edge_and_a_hello_brings_it_back() -> None:
 def test_a_restarted_edge_is_used_again_at_once() -> None:
     w = world([])
     w.run(0.2)
-    w.restart(edge_session(PIPELINE, boot=EDGE_BOOT + 1))
-    for expected in (False, True):
+    w.restart(edge_session(PIPELINE, boot=boot_of(23)))
+    for _ in range(2):
         sequence = w.submit(PLANS[1], heads(5, 1), deadline_s=0.5, finish_s=LOCAL_S)
         w.run(w.now_s + 0.3)
         _, outcome = the_end(w.done[sequence])
-        assert (outcome.value, outcome.source, outcome.exact) == (PIPELINE.run(5), "edge", expected)
+        assert (outcome.value, outcome.source, outcome.exact) == (PIPELINE.run(5), "edge", True)
 
 
 def test_the_profile_of_the_edge_arrives_even_if_the_first_hello_is_lost() -> None:

@@ -22,6 +22,7 @@ from splitiot.session._telling import Telling
 from tests.session.support import (
     BOOT,
     EDGE_BOOT,
+    boot_of,
     edge_session,
     every,
     greeted,
@@ -303,7 +304,7 @@ def test_a_flood_is_answered_with_busy_and_does_not_touch_others() -> None:
 def test_a_reboot_does_not_renew_the_quota() -> None:
     session = edge_session(PIPELINE, quota=Quota(rate_per_s=1, burst=2))
     kinds = []
-    for boot in range(5):
+    for boot in map(boot_of, range(5)):
         kinds += [
             type(m) for m in messages(session.receive(request_of(PIPELINE, 1, 21, codec="zip9", boot=boot), "a", 0.0))
         ]

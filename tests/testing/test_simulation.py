@@ -66,11 +66,10 @@ CAUGHT = {
     "breaker-stays": (0, "does not resume"),
     "drop-is-a-value": (25, "wrong value"),
     "reset-not-told": (6, "does not resume"),
-    "order-anew": (6, "wrong value"),
     "stateful-hedged": (4, "no owner"),
     "answers-forgotten": (2, "executed twice"),
     "answers-mixed": (6, "two answers"),
-    "answers-last": (0, "two answers"),
+    "answers-last": (5, "two answers"),
     "flights-doubled": (11, "does not resume"),
     "beside": (24, "two at once"),
     "order-unchecked": (6, "wrong value"),
@@ -79,26 +78,27 @@ CAUGHT = {
     "inexact-will-do": (17, "not exact"),
     "one-step-short": (0, "payload changed"),
     "answers-unbounded": (0, "unbounded"),
-    "flights-unbounded": (11, "unbounded"),
-    "peers-unbounded": (27, "unbounded"),
+    "flights-unbounded": (17, "unbounded"),
+    "peers-unbounded": (41, "unbounded"),
+    "peers-pushed": (41, "forgotten too early"),
+    "holder-ignored": (25, "state lost"),
     "state-shared": (4, "wrong on the edge"),
-    "boots-share": (24, "wrong on the edge"),
+    "boots-share": (12, "wrong on the edge"),
     "never-reset": (6, "wrong on the edge"),
     "busy-long": (66, "does not resume"),
-    "hello-not-asked": (48, "does not resume"),
     "timed-when-read": (20, "link doubted"),
     "judged-unread": (20, "edge doubted"),
     "counted-twice": (6, "counted twice"),
 }
 """Which seed is the first that notices each bug, and which promise it finds broken: `splitiot torture --teeth`.
 
-Of these beside, order-anew, busy-long and hello-not-asked were in the library, until a seed found them."""
+Of these beside and busy-long were in the library, until a seed found them."""
 
 DIGESTS = {
-    1: "c9f13a771bc104bf",
-    2: "c06c767a74e461fd",
-    3: "00994d0b82bb810c",
-    6: "8020413a6e69abbd",
+    1: "4fb42f3ebf8486de",
+    2: "a6ad90d82a270610",
+    3: "d1b1e0cddd6c6bba",
+    6: "151dfce2fee9f0ac",
 }
 """Of seeds whose runs must be the same on every Python. A change of the library may change them: say so, and why."""
 
@@ -384,7 +384,6 @@ def test_own_faults() -> None:
 def test_who_is_later_at_the_edge_again_has_a_reason() -> None:
     """Most were found by the 100,000: devices that were not back in four seconds, and should not have been."""
     reasons = {
-        133439: "is bound to where it began",
         154894: "was told that the edge is busy",
         242: "did not want the edge",
         396: "was refused",
@@ -411,9 +410,9 @@ class _Never(Policy):
         )
 
 
-@pytest.mark.parametrize("seed", [1694, 1706, 106328, 155038, 161882])
+@pytest.mark.parametrize("seed", [1694, 1706, 106328, 155038])
 def test_seeds_at_which_devices_stayed_away_for_ever(seed: int) -> None:
-    """They had met the edge at a bad moment (but for the last one, which is another case of the test above)."""
+    """They had met the edge at a bad moment."""
     report = simulate(seed=seed)
     assert report.ok, report.explain()
     assert report.later

@@ -32,6 +32,7 @@ from splitiot.session import DeviceCounters, DeviceSession, RunLocal, Trouble
 from splitiot.telemetry import as_numbers
 from splitiot.topology import Link, TierProfile
 from splitiot.transports import Transport
+from splitiot.wire import BOOT_BYTES
 
 __all__ = ["Device"]
 
@@ -182,7 +183,7 @@ class Device:
         self, profile: TierProfile | None, planner: Planner | None, *, spool: Spool | None, seed: int = 0
     ) -> None:
         self._session = self._new_session(
-            boot=int.from_bytes(os.urandom(8), "little") >> 1, profile=profile, chance=random.Random().random
+            boot=os.urandom(BOOT_BYTES), profile=profile, chance=random.Random().random
         )
         self._core = self._new_core(session=self._session, planner=planner, seed=seed, spool=spool)
         self._lock = threading.Lock()

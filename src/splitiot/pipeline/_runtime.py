@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import functools
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
@@ -71,6 +73,16 @@ class RuntimeInfo:
     version: str
     kernels: str
     machine: str
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of all four, as they cross with requests and replies."""
+        return _fingerprint((self.name, self.version, self.kernels, self.machine))
+
+
+@functools.lru_cache(maxsize=64)
+def _fingerprint(words: tuple[str, ...]) -> str:
+    return hashlib.sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class Executable(Protocol):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from splitiot import wire
-from splitiot.errors import FrameTooLarge, ProfileError, TransportTimeout
+from splitiot.errors import FrameTooLarge, Overloaded, ProfileError, TransportTimeout
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline, RuntimeInfo
 from splitiot.session._arrival import Arrival
@@ -22,6 +23,7 @@ __all__ = ["Contact"]
 _REFUSED_S = 10.0  # until an edge that was of no use is asked again: it may have been updated
 _PAD_BYTES = (512, 4096, 16384)  # least, at first, most
 _TELLING_BYTES = 2048
+_PROCESSES = 64  # that are known of an edge: each may answer, and is greeted once
 
 
 class _Trial(msgspec.Struct, eq=False):
@@ -47,7 +49,7 @@ class Contact:
         self,
         pipeline: Pipeline,
         *,
-        boot: int,
+        boot: bytes,
         number: Callable[[], int],
         runtime: RuntimeInfo | None,
         profile: TierProfile | None,
@@ -58,6 +60,7 @@ class Contact:
         self._pipeline, self._boot, self._number = pipeline, boot, number
         self._digest = bytes.fromhex(pipeline.digest)
         self._runtime = None if runtime is None else (runtime.name, runtime.version, runtime.kernels, runtime.machine)
+        self.runtime = b"" if runtime is None else bytes.fromhex(runtime.fingerprint)
         self.profile = profile
         self._parts = None if parts is None else tuple(parts)
         self._wants_exact, self._probe_interval_s = exact, probe_interval_s
@@ -68,7 +71,8 @@ class Contact:
         self._noticed: Exception | None = None  # what came since the hello, and was no answer
         self._too_large: Trouble | None = None  # it can, but what it refused was too large
         self.max_frame_bytes = wire.MAX_FRAME_BYTES
-        self._edge_boot: int | None = None
+        self._edge_boot: bytes | None = None  # who said welcome last
+        self._edge_boots: deque[bytes] = deque(maxlen=_PROCESSES)  # all who answered
         self._hello: _Trial | None = None
         self._probe: _Trial | None = None
         self._padded = True
@@ -97,9 +101,9 @@ class Contact:
         """Whether the edge's results agree bit for bit with the device's."""
         return self._runtime is not None and self.edge is not None and self.edge.runtime == self._runtime
 
-    def exact_from(self, edge_boot: int) -> bool:
-        """Whether a result of the edge with this boot id does: after a restart it may run something else."""
-        return self.exact and edge_boot == self._edge_boot
+    def exact_from(self, runtime: bytes) -> bool:
+        """Whether a result does that was made with the runtime of this fingerprint: each answer says its own."""
+        return self.runtime != b"" and runtime == self.runtime
 
     @property
     def settled(self) -> bool:
@@ -186,9 +190,20 @@ class Contact:
         """The edge said when to come back: not later than that an edge that fails is tried again."""
         self._busy_until_s = now_s + (min(retry_after_s, CAP_S) if retry_after_s > 0 else 0.0)  # NaN is 0
 
-    def seen(self, edge_boot: int, now_s: float) -> list[Send]:
-        """An answer bears this boot id: after a restart it may be another edge altogether."""
-        return [] if self._edge_boot is None or edge_boot == self._edge_boot else self.again(now_s)
+    def put_off(self, sequence: int, retry_after_s: float, now_s: float) -> bool:
+        """The edge has no place for one more device; whether it was a hello that it said so to."""
+        if self._hello is None or self._hello.sequence != sequence:
+            return False
+        self.lost(sequence, now_s, Overloaded("it knows as many devices as it may, and has no place for one more"))
+        self._breaker.wait(now_s + (min(retry_after_s, _REFUSED_S) if retry_after_s > 0 else 0.0))
+        return True
+
+    def seen(self, edge_boot: bytes, now_s: float) -> list[Send]:
+        """An answer bears this boot id: a new one may be another edge altogether, or another process of this one."""
+        if not self._edge_boots or edge_boot in self._edge_boots or self._hello is not None:
+            return []
+        self._edge_boots.append(edge_boot)
+        return self.again(now_s)
 
     def again(self, now_s: float) -> list[Send]:
         """Say hello, unless one is on its way."""
@@ -228,6 +243,8 @@ class Contact:
             self._too_large, self.max_frame_bytes = None, wire.MAX_FRAME_BYTES
             self._most_pad_bytes = _PAD_BYTES[2]
         self._edge_boot = welcome.edge_boot
+        if welcome.edge_boot not in self._edge_boots:
+            self._edge_boots.append(welcome.edge_boot)
         self.max_frame_bytes = min(self.max_frame_bytes, welcome.max_frame_bytes)
         theirs = next((p for p in welcome.pipelines if p.digest == self._digest), None)
         self.edge = theirs or wire.PipelineHello(digest=self._digest, n=self._pipeline.n)

@@ -79,8 +79,6 @@ class _Pending(msgspec.Struct, eq=False):
     answered: bool = False
     behind: bool = False
     """Others were on their way when it was sent."""
-    resets: int = 0
-    """Of the resets that were asked for, the one that it tells the edge."""
 
 
 class DeviceCounters(msgspec.Struct, eq=False):
@@ -107,8 +105,8 @@ class DeviceSession:
     Parameters
     ----------
     pipeline : Pipeline
-    boot : int
-        Random, new at each start: 64 bits.
+    boot : bytes
+        `splitiot.wire.BOOT_BYTES` random ones, new at each start. Who knows them can ask in this device's place.
     runtime : RuntimeInfo, optional
         What this device runs the pipeline with; tells which results are exact.
     profile : TierProfile, optional
@@ -135,7 +133,7 @@ class DeviceSession:
         self,
         pipeline: Pipeline,
         *,
-        boot: int,
+        boot: bytes,
         runtime: RuntimeInfo | None = None,
         profile: TierProfile | None = None,
         parts: Sequence[tuple[int, int]] | None = None,
@@ -173,8 +171,9 @@ class DeviceSession:
         self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
         self._heard_s = -math.inf
-        self._order = self._resets = 0
-        self._reset = False  # the edge has yet to be told
+        # of what remembers: how often it was reset, how many requests there were since, and which edge holds it
+        self._epoch = self._order = 0
+        self._holder = b""
         self._large: dict[int, float] = {}  # cuts whose payloads were too large, and until when they are left out
         self._large_cuts: frozenset[int] = frozenset()
         self.counters = DeviceCounters()
@@ -291,8 +290,8 @@ class DeviceSession:
 
     def reset(self) -> None:
         """Tell the edge with the next request to forget the state of this device."""
-        self._reset = True  # the order goes on: a request from before the reset must not be taken for one behind it
-        self._resets += 1
+        self._epoch += 1  # a request from before must not be taken for one behind it
+        self._order, self._holder = 0, b""
 
     def abandon(self) -> None:
         """Nobody waits for the pending requests any more: they end without a Done. Late answers still teach."""
@@ -396,7 +395,7 @@ class DeviceSession:
             hedge_s = min(deadline_s - finish_s - self._margin_s, now_s + patience_s)
         sent, kept = pipeline.divide(cut, payload)
         packed = wire.pack(sent, RAW)
-        resets = self._reset and pipeline.remembers_from(cut)
+        remembers = pipeline.remembers_from(cut)
         sequence = self._number()
         told = self.telling.take()
         message = wire.Request(
@@ -418,8 +417,9 @@ class DeviceSession:
             observations=told,
             telemetry={} if telemetry is None else wire.finite(telemetry),
             order=order if stateful else None,
-            reset=resets,
-            exact=self._exact,
+            epoch=self._epoch if remembers else 0,
+            holder=self._holder if remembers else b"",
+            runtime=self._contact.runtime if self._exact else b"",
         )
         frame = wire.encode(message, packed.buffers)
         pending = _Pending(
@@ -439,7 +439,6 @@ class DeviceSession:
             nbytes=len(frame),
             told=told,
             behind=bool(self._pending),
-            resets=self._resets if resets else 0,
         )
         self._pending[sequence] = pending
         self.counters.requests += 1
@@ -454,8 +453,6 @@ class DeviceSession:
             why = EdgeUnavailable(self.why_down)
             return sequence, self._happened(pending, Event.LOST, now_s, why)
         self.counters.offloaded += 1
-        if stateful:
-            self._reset = False  # if it gets lost, the order of what follows tells
         pending.again_s = now_s + self._patience_s(pending)
         return sequence, [Send(frame)]
 
@@ -478,7 +475,7 @@ class DeviceSession:
         if isinstance(message, wire.Hello | wire.Request | wire.Probe):
             whose = "this device's own frame came back" if message.boot == self._boot else "a device's frame came"
             return self._unreadable(RemoteProtocolError(f"{whose} as an answer: that is an echo, no edge"), now_s)
-        if message.boot != self._boot and not (isinstance(message, wire.Failure) and message.boot == 0):
+        if message.boot != self._boot and not (isinstance(message, wire.Failure) and message.boot == wire.NOBODY):
             self.counters.bad_frames += 1  # an answer to somebody else, or to this device before it started anew
             return []
         if isinstance(message, wire.Welcome):
@@ -494,9 +491,11 @@ class DeviceSession:
                 sent_s, behind = came_s - seen.round_trip_s, bool(self._pending)
                 self._way.passed(sent_s, came_s, message.residence_s, nbytes=nbytes, behind=behind)
             return [*sends, *([] if seen is None else self._observe(seen))]
-        if isinstance(message, wire.Failure) and message.boot == 0 and not self._lossy:
+        if isinstance(message, wire.Failure) and message.boot == wire.NOBODY and not self._lossy:
             return self.broken(RemoteProtocolError(f"the edge can't read what is sent: {message.message}"), now_s)
         effects = [*self._contact.seen(message.edge_boot, now_s)]
+        if isinstance(message, wire.Busy) and self._contact.put_off(message.sequence, message.retry_after_s, now_s):
+            return effects
         pending = self._pending.get(message.sequence)
         if isinstance(message, wire.Reply):
             if message.next is not None and len(message.next.cuts) == 1:
@@ -515,7 +514,7 @@ class DeviceSession:
             lost = EdgeUnavailable("the edge does not know this device")
             return effects + self._contact.again(now_s) + self._happened(pending, Event.UNKNOWN, now_s, lost)
         if message.code in (wire.ErrorCode.DROPPED, wire.ErrorCode.FAILED):
-            self._ran(pending)
+            self._ran(pending, message.edge_boot)
         if message.code == wire.ErrorCode.DROPPED:
             return effects + self._dropped(message, pending, now_s)
         error = RemoteError(message.message or message.code, code=message.code)
@@ -670,7 +669,8 @@ class DeviceSession:
             self.counters.late_replies += 1
             return []
         known.answered = True
-        self._ran(known)
+        if pending is not None:
+            self._ran(pending, reply.edge_boot)
         self._contact.answered(arrival.came_s, known.nbytes)
         seen = self._measured(known, arrival, times=reply.times, nbytes=nbytes)
         if not known.attempts and not seen.upper_bound:
@@ -687,7 +687,7 @@ class DeviceSession:
         except ProtocolError as error:
             self.counters.bad_frames += 1
             return self._happened(pending, Event.REFUSED, now_s, error)
-        exact = self._contact.exact_from(reply.edge_boot)
+        exact = self._contact.exact_from(reply.runtime)
         return self._end(pending, value, None, "edge", now_s, seen=seen, exact=exact)
 
     def _dropped(self, failure: wire.Failure, pending: _Pending, now_s: float) -> list[DeviceEffect]:
@@ -697,10 +697,10 @@ class DeviceSession:
         self._contact.answered(now_s, 0)
         return self._end(pending, None, Dropped(failure.message), "none", now_s)
 
-    def _ran(self, known: _Pending) -> None:
-        """The edge has run a request: what it told to reset is reset."""
-        if known.resets == self._resets:
-            self._reset = False
+    def _ran(self, pending: _Pending, edge_boot: bytes) -> None:
+        """An edge has run a request: what the pipeline remembers of it is there, and nowhere else."""
+        if pending.message.epoch == self._epoch and self._pipeline.remembers_from(pending.plan.cut):
+            self._holder = edge_boot
 
     def _value(self, reply: wire.Reply, buffers: list[memoryview], pending: _Pending) -> Any:
         if self._pipeline.sink == "edge":
@@ -824,7 +824,7 @@ class DeviceSession:
         return [Observed(seen)]
 
 
-_NO_MESSAGE: Final = wire.Request(boot=0, sequence=0, digest=b"", start=0, stop=0, fingerprint=b"")
+_NO_MESSAGE: Final = wire.Request(boot=wire.NOBODY, sequence=0, digest=b"", start=0, stop=0, fingerprint=b"")
 
 
 def _unreachable(error: Exception) -> EdgeUnavailable:

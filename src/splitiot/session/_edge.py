@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
+from attrs import astuple
 
 from splitiot import wire
 from splitiot.codecs import RAW
@@ -23,8 +23,9 @@ from splitiot.errors import (
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
+from splitiot.session._answers import Answer, Answers, Key
 from splitiot.session._effects import Forget, Job, Run, Send
-from splitiot.session._peers import Peer, Peers, owner
+from splitiot.session._peers import Held, Owner, Peer, Peers
 from splitiot.session._quota import Quota
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
@@ -32,30 +33,33 @@ from splitiot.wire import ErrorCode
 __all__ = ["EdgeEffect", "EdgeSession", "MakePlanner"]
 
 EdgeEffect: TypeAlias = Send | Run | Forget
-Key: TypeAlias = tuple[str, int, int]
 
 MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
 """Makes a device's planner from the pipeline, the device's profile and the edge's."""
 
 _WAITING: Final = 16  # duplicates that may wait for one job
 _OBSERVATIONS: Final = 64  # that are taken from one request
+_FULL_S: Final = 1.0  # until a device for which there is no place may ask again
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 class _Flight(msgspec.Struct, eq=False):
     """A job that runs, and who waits for it."""
 
     request: wire.Request
+    fingerprint: int
     waiting: list[Any]
     digest: str
     remembers: bool
 
 
 class EdgeCounters(msgspec.Struct, eq=False):
-    """What a session counted."""
+    """What a session counted: `full` of those that were told busy because there was no place for another device."""
 
     requests: int = 0
     duplicates: int = 0
     busy: int = 0
+    full: int = 0
     bad_frames: int = 0
     failures: int = 0
     dropped: int = 0
@@ -68,13 +72,17 @@ class EdgeSession:
 
     The owner gives frames with the identity that the credential proved (`peer`), runs what `Run` asks for, and
     tells `complete`. One request is executed once: a duplicate waits for the one in flight, or gets the same answer
-    again. Nothing that one device sends changes another's state.
+    again; another request under the same id is refused. Nothing that one device sends changes another's state.
+
+    Quotas are by name. All else is by name and boot, so devices that share a name do not disturb each other. Where no
+    credential tells devices apart, who does not know a device's boot can't ask in its place.
 
     Parameters
     ----------
     pipelines : iterable of Pipeline
-    boot : int
-        Random, new at each start: 64 bits.
+    boot : bytes
+        `splitiot.wire.BOOT_BYTES` random ones, new at each start. State that a request goes on with is looked for only
+        where it names this boot; else it is told as lost.
     runtimes : mapping of str to RuntimeInfo
         By digest: what each pipeline is run with.
     profiles : mapping of str to TierProfile, optional
@@ -82,19 +90,21 @@ class EdgeSession:
     make_planner : callable, optional
         Plan for the devices: one planner, and so one state, for each device and pipeline.
     max_frame_bytes, max_in_flight, max_peers, max_answers, max_answers_bytes : int
-        Bounds. More jobs in flight are answered with Busy; peers (each boot of a device is one) and remembered
-        answers are dropped oldest first. A request with the same id as a dropped answer's is executed again.
+        Bounds. More jobs in flight, and more peers (each boot of a device is one), are answered with Busy. Of the
+        remembered answers the oldest are dropped of the name that has most. A request with the id of a dropped answer
+        is executed again only where that changes nothing: what it runs remembers nothing, and the result is the
+        device's.
     quota : Quota
         What one device may ask for.
     ttl_s : float
-        A device that was not heard of for so long is forgotten, with its state.
+        A device that was not heard of for longer is forgotten, with its state; none is before.
     """
 
     def __init__(
         self,
         pipelines: Iterable[Pipeline],
         *,
-        boot: int,
+        boot: bytes,
         runtimes: Mapping[str, RuntimeInfo],
         profiles: Mapping[str, TierProfile] | None = None,
         make_planner: MakePlanner | None = None,
@@ -109,17 +119,15 @@ class EdgeSession:
         self.pipelines = {p.digest: p for p in pipelines}
         self._turned: dict[str, Pipeline] = {}  # the same with their results wanted on the other side
         self.profiles = dict(profiles or {})
-        self._runtimes = {digest: (i.name, i.version, i.kernels, i.machine) for digest, i in runtimes.items()}
+        self._runtimes = dict(runtimes)
         self._boot, self._make_planner = boot, make_planner
         self._max_frame_bytes, self._max_in_flight = max_frame_bytes, max_in_flight
-        self._max_answers, self._max_answers_bytes = max_answers, max_answers_bytes
         quota = quota or Quota()
         self._peers = Peers(max_peers, quota, ttl_s)
         self._each_in_flight = math.ceil(max_in_flight * quota.in_flight)
         self._flying: dict[str, int] = {}  # by name
         self._flights: dict[Key, _Flight] = {}
-        self._answers: OrderedDict[Key, bytes] = OrderedDict()
-        self._answers_bytes = 0
+        self._answers = Answers(max_answers, max_answers_bytes)
         self._job_s = 0.01
         self.counters = EdgeCounters()
 
@@ -155,12 +163,13 @@ class EdgeSession:
             message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
         except RemoteProtocolError as error:
             self.counters.bad_frames += 1
-            return [self._failure(peer, reply_to, 0, 0, ErrorCode.BAD_FRAME, str(error))]
+            return [self._failure(peer, reply_to, wire.NOBODY, 0, ErrorCode.BAD_FRAME, str(error))]
         if isinstance(message, wire.Request):
             return self._requested(message, buffers, peer, now_s, reply_to)
         if isinstance(message, wire.Hello):
             return self._greeted(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
+            self._peers.heard(peer, message.boot, now_s)
             # the answer leaves at once: its residence is below what a clock reading here could tell
             pad = (bytes(message.echo_bytes),) if 0 < message.echo_bytes <= 65536 else ()
             echo = wire.Echo(boot=message.boot, sequence=message.sequence, edge_boot=self._boot)
@@ -203,8 +212,12 @@ class EdgeSession:
         if peer is not None:
             peer.running.discard(job.digest)
             failed = isinstance(result, Exception) and not isinstance(result, Dropped)
-            if job.pipeline.stateful and failed and not state_kept:
-                peer.orders[job.digest] = None  # it may not have run: what follows must not be taken for the next one
+            held = peer.held.get(job.digest)
+            if held is not None and job.owner is not None:
+                if not failed or state_kept:
+                    held.begun = True
+                elif job.pipeline.stateful:
+                    held.order = None  # it may not have run: what follows must not be taken for the next one
         elif job.owner is not None:
             effects.append(Forget(job.digest, job.owner))
         times = times or EdgeTimes()
@@ -215,7 +228,7 @@ class EdgeSession:
             frame = self._reply_frame(job, flight.request, peer, result, now_s, stamped)
         except Exception as error:  # whatever it is, those who wait must hear of it
             frame = self._error_frame(boot, sequence, error, stamped)
-        self._remember(job.key, frame)
+        self._remember(job.key, flight.fingerprint, frame)
         return [*effects, *(Send(frame, name, reply_to) for reply_to in flight.waiting)]
 
     # inside
@@ -246,11 +259,12 @@ class EdgeSession:
             payload=packed.payload,
             arrays=packed.arrays,
             next=self._plan(peer, request, now_s),
-            hello=peer is None or not peer.greeted,
+            hello=self._make_planner is not None and peer is not None and not peer.greeted,
+            runtime=self._runtime(job.digest),
         )
         return wire.encode(reply, packed.buffers)
 
-    def _error_frame(self, boot: int, sequence: int, error: Exception, times: EdgeTimes) -> bytes:
+    def _error_frame(self, boot: bytes, sequence: int, error: Exception, times: EdgeTimes) -> bytes:
         if isinstance(error, Dropped):
             self.counters.dropped += 1
             return self._failure_frame(boot, sequence, ErrorCode.DROPPED, str(error), times)
@@ -268,18 +282,28 @@ class EdgeSession:
     ) -> list[EdgeEffect]:
         self.counters.requests += 1
         key = (name, request.boot, request.sequence)
-        answer = self._answers.get(key)
-        if answer is not None:
+        fingerprint = _fingerprint(request, buffers)
+        known = self._answers.get(key) or self._flights.get(key)
+        if known is not None:
+            self._peers.heard(name, request.boot, now_s)
             self.counters.duplicates += 1
-            return [Send(answer, name, reply_to)]
-        flight = self._flights.get(key)
-        if flight is not None:
-            self.counters.duplicates += 1
-            if len(flight.waiting) >= _WAITING:
+            if known.fingerprint != fingerprint:
+                self.counters.failures += 1
+                words = (
+                    "another request has this id: two processes act as one device, perhaps since one was forked; "
+                    "each must make a Device of its own"
+                )
+                code = ErrorCode.DUPLICATE_ID
+                return [self._failure(name, reply_to, request.boot, request.sequence, code, words)]
+            if isinstance(known, Answer):
+                return [Send(known.frame, name, reply_to)]
+            if len(known.waiting) >= _WAITING:
                 return [self._busy(request, name, reply_to)]
-            flight.waiting.append(reply_to)
+            known.waiting.append(reply_to)
             return []
         peer, effects = self._peers.at(name, request.boot, now_s)
+        if peer is None:
+            return [*effects, self._full(request, name, reply_to)]
         if wait_s := self._peers.wait_s(name, now_s):
             return [*effects, self._busy(request, name, reply_to, wait_s)]
         self._learn(peer, request, now_s)
@@ -288,20 +312,17 @@ class EdgeSession:
         full = len(self._flights) >= self._max_in_flight or self._flying.get(name, 0) >= self._each_in_flight
         if pipeline is not None and (full or self._runs(name, request.boot, digest, pipeline)):
             return [*effects, self._busy(request, name, reply_to)]
-        if request.exact and pipeline is not None and not peer.greeted:  # whether it is exact is not known any more
-            say = wire.SayHello(boot=request.boot, sequence=request.sequence, edge_boot=self._boot)
-            return [*effects, Send(wire.encode(say), name, reply_to)]
         try:
             job = self._job(request, buffers, key, peer, pipeline, now_s)
         except _Refused as refused:
             self.counters.failures += 1
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
             return [*effects, failure]
-        self._flights[key] = _Flight(request, [reply_to], digest, job.owner is not None)
+        self._flights[key] = _Flight(request, fingerprint, [reply_to], digest, job.owner is not None)
         self._flying[name] = self._flying.get(name, 0) + 1
         return [*effects, Run(job)]
 
-    def _runs(self, name: str, boot: int, digest: str, pipeline: Pipeline | None) -> bool:
+    def _runs(self, name: str, boot: bytes, digest: str, pipeline: Pipeline | None) -> bool:
         """Whether a state of this device is in use; the peer may have been forgotten meanwhile, and be back."""
         if pipeline is None or not pipeline.remembers:
             return False
@@ -317,6 +338,20 @@ class EdgeSession:
         retry_s = max(0.005, wait_s or self._job_s * len(self._flights))
         busy = wire.Busy(boot=request.boot, sequence=request.sequence, edge_boot=self._boot, retry_after_s=retry_s)
         return Send(wire.encode(busy), name, reply_to)
+
+    def _full(self, message: wire.Request | wire.Hello, name: str, reply_to: Any) -> Send:
+        """There is no place for one more device."""
+        self.counters.busy += 1
+        self.counters.full += 1
+        busy = wire.Busy(
+            boot=message.boot, sequence=message.sequence, edge_boot=self._boot, retry_after_s=_FULL_S
+        )
+        return Send(wire.encode(busy), name, reply_to)
+
+    def _runtime(self, digest: str) -> bytes:
+        """The fingerprint of what a pipeline is run with."""
+        info = self._runtimes.get(digest)
+        return b"" if info is None else bytes.fromhex(info.fingerprint)
 
     def _job(
         self,
@@ -342,10 +377,16 @@ class EdgeSession:
             raise _Refused(ErrorCode.BAD_BOUNDARY, f"at cut {start} other values cross here: {boundary.names}")
         if request.codec != RAW.name:
             raise _Refused(ErrorCode.BAD_CODEC, f"this edge knows the codec raw, not {request.codec!r}")
-        theirs, ours = peer.runtimes.get(pipeline.digest), self._runtimes.get(pipeline.digest)
-        if request.exact and (theirs is None or theirs != ours):
+        if request.runtime and request.runtime != self._runtime(pipeline.digest):
+            ours = self._runtimes.get(pipeline.digest)
             raise _Refused(
-                ErrorCode.INEXACT, f"exact results were asked for: the device runs {theirs}, this edge {ours}"
+                ErrorCode.INEXACT, f"exact results were asked for: this edge runs {ours}, the device something else"
+            )
+        remembers = pipeline.remembers_from(start)
+        if request.sequence <= peer.forgot and (remembers or pipeline.sink == "edge"):
+            raise _Refused(
+                ErrorCode.FORGOTTEN,
+                f"request {request.sequence} may have run here before: its answer is not remembered any more",
             )
         try:
             payload = wire.unpack(request, buffers, RAW, copy=boundary.tensors is None)
@@ -354,9 +395,9 @@ class EdgeSession:
         wrong = boundary.mismatch(payload)
         if wrong:
             raise _Refused(ErrorCode.BAD_PAYLOAD, wrong)
-        whose = None
-        if pipeline.remembers_from(start):
-            whose = self._claimed(request, key, peer, pipeline)
+        whose, held = None, None
+        if remembers:
+            whose, held = Owner(*key[:2]), self._claimed(request, peer, pipeline)
         expires_s = None if request.deadline_s is None else now_s + request.deadline_s
         return Job(
             key=key,
@@ -366,31 +407,53 @@ class EdgeSession:
             stop=stop,
             payload=payload,
             owner=whose,
-            reset=request.reset,
+            reset=held is not None and not held.begun,
             received_s=now_s,
             expires_s=expires_s,
         )
 
-    def _claimed(self, request: wire.Request, key: Key, peer: Peer, pipeline: Pipeline) -> str:
-        """Let a request be the one that runs on a device's state; return whose that is."""
+    def _claimed(self, request: wire.Request, peer: Peer, pipeline: Pipeline) -> Held:
+        """Let a request be the one that runs on what a pipeline remembers of its device."""
         digest = pipeline.digest
-        if pipeline.stateful:
-            self._check_order(request, peer, digest)
-        else:
-            peer.orders.setdefault(digest, 0)
+        held = peer.held.get(digest)
+        if request.holder and request.holder != self._boot:
+            raise _Refused(
+                ErrorCode.STATE_LOST,
+                "what this pipeline remembers of the device was kept by another edge: by another process, or by this "
+                "one before it was started anew; call reset()",
+            )
+        if held is None or request.epoch > held.epoch:
+            held = self._begun(request, pipeline)
+        elif request.epoch < held.epoch:
+            raise _Refused(ErrorCode.BAD_ORDER, "a request from before a reset")
+        elif pipeline.stateful:
+            self._check_order(request, held)
+        if request.order is not None:
+            held.order = request.order + 1
+        peer.held[digest] = held
         peer.running.add(digest)
-        return owner(key[0], key[1])
+        return held
 
-    def _check_order(self, request: wire.Request, peer: Peer, digest: str) -> None:
-        if request.order is None:
+    def _begun(self, request: wire.Request, pipeline: Pipeline) -> Held:
+        """Let a request be the first one of its epoch."""
+        if request.holder:
+            words = "what this pipeline remembered of the device is gone, since it was silent for long; call reset()"
+            raise _Refused(ErrorCode.STATE_LOST, words)
+        if pipeline.stateful and request.order is None:
             raise _Refused(ErrorCode.BAD_ORDER, "a stateful pipeline's requests need an order number")
-        expected = request.order if request.reset else peer.orders.get(digest, 0)
-        if expected is None:
+        if pipeline.stateful and request.order != 0:
+            raise _Refused(
+                ErrorCode.STATE_LOST,
+                f"request {request.order} of a stateful pipeline, and this edge did not run those before: call reset()",
+            )
+        return Held(request.epoch)
+
+    def _check_order(self, request: wire.Request, held: Held) -> None:
+        if held.order is None:
             raise _Refused(ErrorCode.STATE_LOST, "a request of this stateful pipeline was not run: call reset()")
-        if request.order != expected:
-            code = ErrorCode.STATE_LOST if digest not in peer.orders else ErrorCode.BAD_ORDER
-            raise _Refused(code, f"request {request.order} of a stateful pipeline, expected {expected}: call reset()")
-        peer.orders[digest] = expected + 1
+        if request.order != held.order:
+            words = f"request {request.order} of a stateful pipeline, expected {held.order}: call reset()"
+            raise _Refused(ErrorCode.BAD_ORDER, words)
 
     def _with_sink(self, pipeline: Pipeline, sink: str) -> Pipeline | None:
         """The same pipeline with its results wanted there, None where there is no such place."""
@@ -405,6 +468,8 @@ class EdgeSession:
 
     def _greeted(self, hello: wire.Hello, name: str, reply_to: Any, now_s: float) -> list[EdgeEffect]:
         peer, effects = self._peers.at(name, hello.boot, now_s)
+        if peer is None:
+            return [*effects, self._full(hello, name, reply_to)]
         peer.greeted = True
         ours: list[wire.PipelineHello] = []
         want: list[bytes] = []
@@ -414,14 +479,14 @@ class EdgeSession:
             pipeline = self.pipelines.get(digest)
             if pipeline is None:
                 continue
-            peer.runtimes[digest] = theirs.runtime
+            runtime = self._runtimes.get(digest)
             ours.append(
                 wire.PipelineHello(
                     digest=theirs.digest,
                     n=pipeline.n,
                     sink=theirs.sink,
                     stateful=pipeline.stateful,
-                    runtime=self._runtimes.get(digest),
+                    runtime=None if runtime is None else astuple(runtime),
                 )
             )
             profile = self.profiles.get(digest)
@@ -469,7 +534,7 @@ class EdgeSession:
         try:
             planner.number_behind(request.plan_id)
             if planner.pipeline.stateful:  # it is bound where the device has cut, until that resets
-                if request.reset:
+                if request.order == 0:
                     planner.reset()
                 planner.adopt(now_s, request.start, plan_id=request.plan_id, why="the device's planner")
             plan = planner.decide(now_s, deadline_s=request.deadline_s, telemetry=wire.finite(request.telemetry))
@@ -485,14 +550,15 @@ class EdgeSession:
             propensity=plan.propensity,
         )
 
-    def _remember(self, key: Key, frame: bytes) -> None:
-        self._answers[key] = frame
-        self._answers_bytes += len(frame)
-        while len(self._answers) > self._max_answers or self._answers_bytes > self._max_answers_bytes:
-            _, dropped = self._answers.popitem(last=False)
-            self._answers_bytes -= len(dropped)
+    def _remember(self, key: Key, fingerprint: int, frame: bytes) -> None:
+        for name, boot, sequence in self._answers.add(key, Answer(fingerprint, frame)):
+            peer = self._peers.get(name, boot)
+            if peer is not None:
+                peer.forgot = max(peer.forgot, sequence)
 
-    def _failure_frame(self, boot: int, sequence: int, code: str, words: str, times: EdgeTimes | None = None) -> bytes:
+    def _failure_frame(
+        self, boot: bytes, sequence: int, code: str, words: str, times: EdgeTimes | None = None
+    ) -> bytes:
         return wire.encode(
             wire.Failure(
                 boot=boot,
@@ -504,7 +570,7 @@ class EdgeSession:
             )
         )
 
-    def _failure(self, peer: str, reply_to: Any, boot: int, sequence: int, code: str, words: str) -> Send:
+    def _failure(self, peer: str, reply_to: Any, boot: bytes, sequence: int, code: str, words: str) -> Send:
         return Send(self._failure_frame(boot, sequence, code, words), peer, reply_to)
 
 
@@ -512,6 +578,12 @@ class _Refused(Exception):
     def __init__(self, code: str, words: str) -> None:
         super().__init__(words)
         self.code = code
+
+
+def _fingerprint(request: wire.Request, buffers: list[memoryview]) -> int:
+    """Tell requests of the same id apart; one that is sent again has another attempt and less time left."""
+    header = _ENCODER.encode(msgspec.structs.replace(request, attempt=0, deadline_s=None))
+    return hash((header, b"".join(buffers)))
 
 
 def _sound(seen: Observation) -> bool:

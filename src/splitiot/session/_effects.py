@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import msgspec
@@ -59,15 +60,15 @@ class Job(msgspec.Struct, frozen=True, eq=False):
 
     Parameters
     ----------
-    key : tuple of (str, int, int)
+    key : tuple of (str, bytes, int)
         Peer, boot and sequence.
     digest : str
     pipeline : Pipeline
         With its results wanted where the request says.
     start, stop : int
     payload : object
-    owner : str, optional
-        Of stateful pipelines: whose state it is.
+    owner : hashable, optional
+        Of pipelines that remember: whose state it is.
     reset : bool
         Forget the owner's state before running.
     received_s : float
@@ -75,13 +76,13 @@ class Job(msgspec.Struct, frozen=True, eq=False):
         When nobody will want the result any more; both on the edge's clock.
     """
 
-    key: tuple[str, int, int]
+    key: tuple[str, bytes, int]
     digest: str
     pipeline: Pipeline
     start: int
     stop: int
     payload: Payload
-    owner: str | None
+    owner: Hashable
     reset: bool
     received_s: float
     expires_s: float | None
@@ -103,4 +104,4 @@ class Forget(msgspec.Struct, frozen=True, eq=False):
     """Drop the state kept for this owner."""
 
     digest: str
-    owner: str
+    owner: Hashable

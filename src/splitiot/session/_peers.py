@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,34 +11,48 @@ from splitiot.planner import Planner
 from splitiot.session._effects import Forget
 from splitiot.session._quota import Bucket, Quota
 
-__all__ = ["Peer", "Peers", "owner"]
+__all__ = ["Held", "Owner", "Peer", "Peers"]
 
-_BOOTS: Final = 8
+
+class Owner(NamedTuple):
+    """Whose state the steps of a pipeline keep: that of one boot of a device."""
+
+    name: str
+    boot: bytes
+
+    def __repr__(self) -> str:  # who knows a whole boot can ask in the device's place
+        return f"{self.name} (boot {self.boot.hex()[:6]})"
+
+
+class Held(msgspec.Struct, eq=False):
+    """How far one boot of a device is with a pipeline that remembers."""
+
+    epoch: int
+    """How often the device had reset when this began."""
+    order: int | None = 0
+    """The number of the next request of a stateful pipeline; None once one was not run, or failed."""
+    begun: bool = False
+    """Whether a request has run in this epoch; the first one drops what an earlier epoch left."""
 
 
 class Peer(msgspec.Struct, eq=False):
     """One boot of a device. All tables by pipeline digest."""
 
-    runtimes: dict[str, tuple[str, str, str, str] | None] = {}
     planners: dict[str, Planner] = {}
-    orders: dict[str, int | None] = {}
-    """The number of the next request of each stateful pipeline; None once one was not run, or failed."""
+    held: dict[str, Held] = {}
     running: set[str] = set()
-    """The stateful pipelines that run for it at this moment."""
+    """The pipelines that remember and run for it at this moment."""
+    forgot: int = -1
+    """The last of the requests whose answers were forgotten."""
     greeted: bool = False
     heard_s: float = 0.0
 
 
-def owner(name: str, boot: int) -> str:
-    """Whose state the steps of a stateful pipeline keep."""
-    return f"{name}/{boot}"
-
-
 class Peers:
-    """A bounded table of peers, by name and boot; what was heard of longest ago is dropped first.
+    """A bounded table of peers, by name and boot. Who was heard of within the ttl is not dropped: one more is refused.
 
-    A name has few boots here: it can't push others out. It may have several, since devices without a credential are
-    told apart by address only, and several can share one.
+    Boots have the same name where devices share a credential, or have none and one address. A name has a share of the
+    table only, so that it can't fill it alone.
 
     Parameters
     ----------
@@ -46,19 +60,20 @@ class Peers:
     quota : Quota
         Of each name.
     ttl_s : float
-        What was not heard of for so long is dropped, too.
+        What was not heard of for longer is dropped.
     """
 
     def __init__(self, most: int, quota: Quota, ttl_s: float) -> None:
         self._most, self._quota, self._ttl_s = most, quota, ttl_s
+        self._each = max(1, int(most * quota.boots))
         self._buckets: dict[str, Bucket] = {}  # of the names that have boots
-        self._peers: OrderedDict[tuple[str, int], Peer] = OrderedDict()
-        self._boots: dict[str, list[int]] = {}  # by name, the one heard of last behind
+        self._boots: dict[str, int] = {}  # how many
+        self._peers: OrderedDict[tuple[str, bytes], Peer] = OrderedDict()  # the one heard of last behind
 
     def __len__(self) -> int:
         return len(self._peers)
 
-    def get(self, name: str, boot: int) -> Peer | None:
+    def get(self, name: str, boot: bytes) -> Peer | None:
         """Return a peer if it is known."""
         return self._peers.get((name, boot))
 
@@ -67,27 +82,23 @@ class Peers:
         bucket = self._buckets.get(name)
         return 0.0 if bucket is None else bucket.take(now_s)
 
-    def at(self, name: str, boot: int, now_s: float) -> tuple[Peer, list[Forget]]:
-        """Return a peer, a new one if need be; and whose state to drop because it made place or was long silent."""
-        key = (name, boot)
-        dropped = self._drop_silent(now_s)
-        peer = self._peers.get(key)
-        boots = self._boots.setdefault(name, [])
+    def heard(self, name: str, boot: bytes, now_s: float) -> Peer | None:
+        """Note that something came from a peer, if it is known."""
+        peer = self._peers.get((name, boot))
         if peer is not None:
             peer.heard_s = now_s
-            self._peers.move_to_end(key)
-            if boots[-1] != boot:
-                boots.remove(boot)
-                boots.append(boot)
-            return peer, dropped
-        peer = self._peers[key] = Peer(heard_s=now_s)
-        boots.append(boot)
-        if name not in self._buckets:
-            self._buckets[name] = Bucket(self._quota, now_s)
-        if len(boots) > _BOOTS:
-            dropped += self._drop(name, boots[0])
-        if len(self._peers) > self._most:
-            dropped += self._drop(*next(iter(self._peers)))
+            self._peers.move_to_end((name, boot))
+        return peer
+
+    def at(self, name: str, boot: bytes, now_s: float) -> tuple[Peer | None, list[Forget]]:
+        """Return a peer, a new one if need be, None where there is no place; and whose state to drop: of the silent."""
+        dropped = self._drop_silent(now_s)
+        peer = self.heard(name, boot, now_s)
+        if peer is None and len(self._peers) < self._most and self._boots.get(name, 0) < self._each:
+            peer = self._peers[name, boot] = Peer(heard_s=now_s)
+            self._boots[name] = self._boots.get(name, 0) + 1
+            if name not in self._buckets:
+                self._buckets[name] = Bucket(self._quota, now_s)
         return peer, dropped
 
     def _drop_silent(self, now_s: float) -> list[Forget]:
@@ -99,11 +110,10 @@ class Peers:
             dropped += self._drop(*key)
         return dropped
 
-    def _drop(self, name: str, boot: int) -> list[Forget]:
+    def _drop(self, name: str, boot: bytes) -> list[Forget]:
         """Forget a peer; the state of what runs at this moment is dropped when that completes."""
         peer = self._peers.pop((name, boot))
-        boots = self._boots[name]
-        boots.remove(boot)
-        if not boots:
+        self._boots[name] -= 1
+        if not self._boots[name]:
             del self._boots[name], self._buckets[name]
-        return [Forget(digest, owner(name, boot)) for digest in peer.orders if digest not in peer.running]
+        return [Forget(digest, Owner(name, boot)) for digest in peer.held if digest not in peer.running]

@@ -21,19 +21,24 @@ class Quota:
         Requests at once, after a pause.
     in_flight : float
         The share of the edge's ``max_in_flight`` that one device may have, 0..1: it must not fill the edge alone.
+    boots : float
+        The share of the edge's ``max_peers`` that the boots of one name may have, 0..1: all devices behind one address
+        without tokens, or with one token, and their restarts.
     """
 
     rate_per_s: float = field(default=2000.0, converter=float)
     burst: float = field(default=2000.0, converter=float)
     in_flight: float = field(default=0.75, converter=float)
+    boots: float = field(default=0.75, converter=float)
 
     def __attrs_post_init__(self) -> None:
         if not self.rate_per_s > 0:
             raise ValueError(f"rate_per_s must be a positive number, got {self.rate_per_s}")
         if not self.burst >= 1:
             raise ValueError(f"burst must be at least 1, got {self.burst}")
-        if not 0 < self.in_flight <= 1:
-            raise ValueError(f"in_flight is a share, above 0 and at most 1, got {self.in_flight}")
+        for name in ("in_flight", "boots"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, above 0 and at most 1, got {getattr(self, name)}")
 
 
 class Bucket:

@@ -18,8 +18,11 @@ from __future__ import annotations
 
 from splitiot.wire._frame import MAGIC, VERSION, decode, encode, no_frame
 from splitiot.wire._messages import (
+    BOOT_BYTES,
     KINDS,
     MAX_FRAME_BYTES,
+    NOBODY,
+    Boot,
     Busy,
     Echo,
     ErrorCode,
@@ -37,10 +40,13 @@ from splitiot.wire._messages import (
 from splitiot.wire._payload import Packed, finite, pack, unpack
 
 __all__ = [
+    "BOOT_BYTES",
     "KINDS",
     "MAGIC",
     "MAX_FRAME_BYTES",
+    "NOBODY",
     "VERSION",
+    "Boot",
     "Busy",
     "Echo",
     "ErrorCode",

@@ -14,7 +14,7 @@ from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Requ
 
 __all__ = ["MAGIC", "VERSION", "decode", "encode", "no_frame"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 MAGIC: Final = b"SI"
 _PREFIX: Final = struct.Struct("<2sBBIII")

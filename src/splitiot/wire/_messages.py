@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from splitiot.observation import EdgeTimes, Observation
 
 __all__ = [
+    "BOOT_BYTES",
     "KINDS",
     "MAX_FRAME_BYTES",
+    "NOBODY",
     "Array",
+    "Boot",
     "Busy",
     "Echo",
     "ErrorCode",
@@ -30,6 +33,15 @@ __all__ = [
 MAX_FRAME_BYTES: Final = 64 * 2**20
 """The largest frame that is accepted unless told otherwise."""
 
+BOOT_BYTES: Final = 16
+
+Boot: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=BOOT_BYTES, max_length=BOOT_BYTES)]
+"""128 random bits, drawn anew by each process of a device or an edge. A device without a token is known by them alone:
+who does not know them can't ask in its place, nor get its answers. So they stand in no log and no error message."""
+
+NOBODY: Final = bytes(BOOT_BYTES)
+"""The boot in an answer to bytes that could not be read."""
+
 Array: TypeAlias = tuple[str, tuple[int, ...], int]
 """Type, shape, and bytes of the packed buffer."""
 
@@ -46,6 +58,8 @@ class ErrorCode:
     BAD_ORDER: Final = "bad-order"
     INEXACT: Final = "inexact"
     STATE_LOST: Final = "state-lost"
+    DUPLICATE_ID: Final = "duplicate-id"
+    FORGOTTEN: Final = "forgotten"
     LATE: Final = "late"
     FAILED: Final = "failed"
     DROPPED: Final = "dropped"
@@ -81,7 +95,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     Parameters
     ----------
-    boot : int
+    boot : bytes
         Random, new at each start of the device.
     sequence : int
     software : str
@@ -92,7 +106,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         Digests of the pipelines whose edge profiles are wanted.
     """
 
-    boot: int
+    boot: Boot
     sequence: int
     software: str = ""
     pipelines: tuple[PipelineHello, ...] = ()
@@ -104,9 +118,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Welcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Edge to device: the answer to a Hello. `boot` and `sequence` are those of the Hello."""
 
-    boot: int
+    boot: Boot
     sequence: int
-    edge_boot: int
+    edge_boot: Boot
     software: str = ""
     pipelines: tuple[PipelineHello, ...] = ()
     profiles: tuple[dict[str, Any], ...] = ()
@@ -119,8 +133,10 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     Parameters
     ----------
-    boot, sequence : int
-        Together with the peer's identity the request's id. The same id is executed once.
+    boot : bytes
+    sequence : int
+        Together with the peer's identity the request's id. The same id is executed once. Another request with the id of
+        one that is remembered is refused: but for `attempt` and `deadline_s` they must be the same, byte for byte.
     digest : bytes
     start, stop : int
     fingerprint : bytes
@@ -144,14 +160,17 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     attempt : int
         0, then 1, 2, ... for retransmissions.
     order : int, optional
-        Of stateful parts: 0, 1, 2, ... since the start; with `reset` any number may follow.
-    reset : bool
-        Forget the state before running.
-    exact : bool
-        Refuse where the results could differ from the device's.
+        Of stateful parts: 0, 1, 2, ... in each epoch.
+    epoch : int
+        Of parts that remember: how often the device has reset. What an earlier one left behind is forgotten.
+    holder : bytes
+        Of parts that remember: the boot of the edge that holds what they remember. Empty while none has said that it
+        does; then this request may be the first.
+    runtime : bytes
+        Refuse unless run with this, the fingerprint of a `splitiot.RuntimeInfo`; empty for whatever is there.
     """
 
-    boot: int
+    boot: Boot
     sequence: int
     digest: bytes
     start: int
@@ -170,8 +189,9 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     telemetry: dict[str, float] = {}
     attempt: int = 0
     order: int | None = None
-    reset: bool = False
-    exact: bool = False
+    epoch: int = 0
+    holder: Annotated[bytes, msgspec.Meta(max_length=BOOT_BYTES)] = b""
+    runtime: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class NextPlacement(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -189,12 +209,13 @@ class NextPlacement(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Edge to device: what the tail gave.
 
-    `hello` asks for a Hello when convenient: the edge does not know this boot of the device.
+    `hello` asks for a Hello when convenient: the edge plans, and does not know this boot of the device. `runtime` is
+    the fingerprint of what it was run with: several processes may answer at one address, and each says it of itself.
     """
 
-    boot: int
+    boot: Boot
     sequence: int
-    edge_boot: int
+    edge_boot: Boot
     times: EdgeTimes = EdgeTimes()
     names: tuple[str, ...] | None = None
     payload: Any = None
@@ -202,23 +223,27 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     codec: str = "raw"
     next: NextPlacement | None = None
     hello: bool = False
+    runtime: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class Busy(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Edge to device: not now; come back after `retry_after_s`. Nothing was executed."""
+    """Edge to device: not now; come back after `retry_after_s`. Nothing was executed.
 
-    boot: int
+    A Hello is answered so, too, where the edge knows as many devices as it may.
+    """
+
+    boot: Boot
     sequence: int
-    edge_boot: int
+    edge_boot: Boot
     retry_after_s: float = 0.1
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Edge to device: it could not be computed. `boot` and `sequence` are 0 where the request was unreadable."""
+    """Edge to device: it could not be computed. `boot` is `NOBODY` and `sequence` 0 where it was unreadable."""
 
-    boot: int
+    boot: Boot
     sequence: int
-    edge_boot: int
+    edge_boot: Boot
     code: str = ErrorCode.FAILED
     message: str = ""
     times: EdgeTimes = EdgeTimes()
@@ -227,15 +252,15 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class SayHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Edge to device: say hello again, then send this request once more. Nothing was executed."""
 
-    boot: int
+    boot: Boot
     sequence: int
-    edge_boot: int
+    edge_boot: Boot
 
 
 class Probe(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Device to edge: measure the link. The frame's buffers are padding; `echo_bytes` of padding come back."""
 
-    boot: int
+    boot: Boot
     sequence: int
     echo_bytes: int = 0
 
@@ -243,9 +268,9 @@ class Probe(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Echo(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Edge to device: the answer to a Probe."""
 
-    boot: int
+    boot: Boot
     sequence: int
-    edge_boot: int
+    edge_boot: Boot
     residence_s: float = 0.0
 
 

@@ -23,7 +23,7 @@ from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
 from splitiot.testing.simulation._files import PowerCut, SimulatedFiles
 from splitiot.testing.simulation._heap import TICK_S, Chance
 from splitiot.testing.simulation._network import Line
-from splitiot.testing.simulation._oracles import Counted, message_in
+from splitiot.testing.simulation._oracles import Counted, message_in, short
 from splitiot.testing.simulation._work import Memory, Work, same, value_of
 from splitiot.topology import Link, Topology
 from splitiot.transports import Transport
@@ -131,7 +131,7 @@ class _Request(msgspec.Struct, eq=False):
     deadline_s: float | None
     expected: Any = None
     sequence: int = 0
-    boot: int = 0
+    boot: bytes = b""
     can_finish: bool = False
     finish_s: float = 0.0  # what the rest takes here at worst, the wait for the lane included
     fits: bool = False
@@ -192,13 +192,14 @@ class DeviceMachine:
         self._waiting: deque[_Request] = deque()
         self._pending: dict[int, _Request] = {}
         self._done: set[int] = set()
-        self._ids: set[tuple[int, int]] = set()
+        self._ids: set[tuple[bytes, int]] = set()
         self._lane: object | None = None
         self._held: Callable[[], None] | None = None
         self._wake_s = math.inf
         self._taken = self._ended = self._begun = 0
         self._needs_reset = False
         self._memory = Memory()
+        self._kept_in: set[int] | None = None  # the edge's memories that all values since the reset may have come from
         self._submitted = self._resent = 0
 
     @property
@@ -216,7 +217,7 @@ class DeviceMachine:
         self.alive = True
         self.life += 1
         self._empty()
-        boot = self._chance.bits(62) + 1
+        boot = self._chance.boot()
         self.inner = SimulatedTransport(self._sent, lambda: self.now_s, tells=role.tells)
         transport = self.inner if world.wrap is None else world.wrap(self.inner)
         profile = role.work.profile.scaled(role.slower)
@@ -261,7 +262,7 @@ class DeviceMachine:
             spool=Spool(self.files, "observations", interval_s=0.5),
         )
         self.core.done, self.core.finishes = _Outcomes(self._done_with), _Finishes(self._asked_for)
-        world.say(role.name, f"starts (boot {boot % 10000})")
+        world.say(role.name, f"starts (boot {short(boot)})")
         self._poll(self.life)
         owed, self._owed = self._owed, 0
         for _ in range(owed):
@@ -387,7 +388,7 @@ class DeviceMachine:
         self._needs_reset = False
         self.world.say(self.role.name, "resets")
         self.core.reset()
-        self._memory = Memory()
+        self._memory, self._kept_in = Memory(), None
         self._feed()
 
     def _finish(self, effect: RunLocal) -> None:
@@ -614,13 +615,19 @@ class DeviceMachine:
         got, wanted = outcome.value, request.expected
         if from_edge:
             given = world.given.get(key, [])
-            flavours = [flavour for value, flavour in given if work.pipeline.sink == "edge" or same(value, got)]
+            fitting = [each for each in given if work.pipeline.sink == "edge" or same(each[0], got)]
+            flavours = [flavour for _, flavour, _ in fitting]
             if not flavours:
                 world.violated("wrong value", f"request {request.number} got what the edge did not give", name)
             elif all(flavours) and (outcome.exact or self.role.exact):
                 world.violated("not exact", f"request {request.number} is of another runtime, and must not be", name)
             if work.pipeline.sink == "edge":
                 got, wanted = (given[-1][0] if given else None), request.expected
+            if any(memory is not None for _, _, memory in fitting):
+                memories = {id(memory) for _, _, memory in fitting}
+                self._kept_in = memories if self._kept_in is None else self._kept_in & memories
+                if not self._kept_in:
+                    world.violated("state lost", f"request {request.number} got a value of a new state", name)
             if work.memory_at is not None and not work.pipeline.stateful:
                 wanted = got  # it depends on what else came: that was checked where it was made
             if any(flavours):

@@ -66,7 +66,7 @@ class EdgeMachine:
         workers: int,
         speed: float,
         plans: Policy | None,
-        limits: dict[str, int],
+        limits: dict[str, Any],
     ) -> None:
         self._world, self._chance = world, chance
         self.works = {work.pipeline.digest: work for work in works}
@@ -93,13 +93,14 @@ class EdgeMachine:
         runtime = RUNTIME if flavour == 0 else RuntimeInfo("simulated", f"other {flavour}", "default", "none")
         self.session = EdgeSession(
             [work.pipeline for work in self.works.values()],
-            boot=self._chance.bits(62) + 1,
+            boot=self._chance.boot(),
             runtimes=dict.fromkeys(self.works, runtime),
             profiles={digest: work.served for digest, work in self.works.items()},
             make_planner=None if self._plans is None else self._planner,
             max_in_flight=self.limits["max_in_flight"],
             max_peers=self.limits["max_peers"],
             max_answers=self.limits["max_answers"],
+            ttl_s=self.limits["ttl_s"],
         )
         self.runners = {}
         self._queue.clear()
@@ -144,7 +145,7 @@ class EdgeMachine:
                     self._world.ran_on_a_state()
                 self._queue.append(effect.job)
             elif isinstance(effect, Forget):
-                self.memory.forgot(effect)
+                self.memory.forgot(effect, self.now_s)
                 for (digest, _), runner in self.runners.items():
                     if digest == effect.digest:
                         runner.reset(effect.owner)

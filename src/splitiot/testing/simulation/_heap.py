@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from splitiot.wire import BOOT_BYTES
+
 __all__ = ["TICK_S", "Chance", "Heap", "on_grid"]
 
 T = TypeVar("T")
@@ -98,6 +100,10 @@ class Chance:
     def bits(self, count: int) -> int:
         """A whole number of so many bits."""
         return self._bits(count)
+
+    def boot(self) -> bytes:
+        """The boot of a device or an edge."""
+        return (self._bits(62) + 1).to_bytes(BOOT_BYTES, "little")
 
     def child(self) -> Chance:
         """A generator of its own: what is drawn from it moves nothing here."""

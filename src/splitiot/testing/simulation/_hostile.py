@@ -30,7 +30,7 @@ class Hostile:
         self._world, self._chance, self._bit = world, chance, bit
         self._line = Line(HOSTILE, 0.01, 1e7, 1e7, raw=True)
         world.network.lines.append(self._line)
-        self._boot, self._sequence = chance.bits(62), 0
+        self._boot, self._sequence = chance.boot(), 0
 
     def go_on(self, until_s: float, every_s: float) -> None:
         """Send something, now and again until then."""
@@ -66,7 +66,7 @@ class Hostile:
     def _hello(self) -> bytes:
         chance = self._chance
         if chance.hit(0.5):
-            self._boot = chance.bits(62)
+            self._boot = chance.boot()
         work = chance.pick(self._world.served)
         odd = work.profile.to_dict()
         if chance.hit(0.7):
@@ -97,9 +97,10 @@ class Hostile:
         fingerprint = work.pipeline.boundary(start).fingerprint if legal else "00" * 8
         payload = value_of(0, chance.bits(20)) if chance.hit(0.7) else chance.pick((None, 7, "x", math.nan))
         packed = wire.pack(payload)
+        claims = ((0, b""), (0, b""), (1, b""), (2**62, b""), (-1, b"x"), (0, self._boot))
         return wire.encode(
             wire.Request(
-                boot=self._boot if chance.hit(0.8) else chance.bits(62),
+                boot=self._boot if chance.hit(0.8) else chance.boot(),
                 sequence=self._next(),
                 digest=bytes.fromhex(work.pipeline.digest) if chance.hit(0.9) else bytes(32),
                 start=start,
@@ -116,7 +117,7 @@ class Hostile:
                 observations=tuple(self._observation() for _ in range(chance.below(4))),
                 telemetry={"battery": chance.pick(_ODD)},
                 order=None if chance.hit(0.5) else chance.whole(-1, 3),
-                reset=chance.hit(0.3),
+                **dict(zip(("epoch", "holder"), chance.pick(claims), strict=True)),  # type: ignore[arg-type]
             )
         )
 

@@ -316,11 +316,12 @@ class FullDisk(Fault):
 
 @frozen
 class ScarceEdge(Fault):
-    """The edge's tables are small: it says Busy, forgets answers, devices and their states.
+    """The edge's tables are small: it says Busy, forgets answers, devices that are silent for a moment, and states.
 
     Parameters
     ----------
     in_flight, peers, answers, owners : int
+    ttl_s : float
     """
 
     kind = "scarce-edge"
@@ -328,10 +329,12 @@ class ScarceEdge(Fault):
     peers: int = 3
     answers: int = 8
     owners: int = 1
+    ttl_s: float = 0.5
 
     @classmethod
     def draw(cls, chance: Chance, heal_s: float) -> Self:
-        return cls(chance.whole(1, 4), chance.whole(3, 6), chance.whole(1, 16), chance.whole(1, 2))
+        sizes = chance.whole(1, 4), chance.whole(3, 6), chance.whole(1, 16), chance.whole(1, 2)
+        return cls(*sizes, chance.pick((0.2, 0.5, 1.0)))
 
 
 @frozen

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from splitiot import wire
@@ -13,16 +14,20 @@ from splitiot.estimators.link import LinkEstimator
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
 from splitiot.session import Forget, Job
+from splitiot.session._answers import Key
 from splitiot.testing.simulation._work import Memory, Work, flavoured, same, value_of
 from splitiot.topology import Link, TierProfile
 
 if TYPE_CHECKING:
     from splitiot.testing.simulation._world import World
 
-__all__ = ["HOSTILE", "Counted", "EdgeMemory", "message_in"]
+__all__ = ["HOSTILE", "Counted", "EdgeMemory", "message_in", "short"]
 
 HOSTILE = "hostile"
-_REQUEST, _REPLY = 3, 4
+_HELLO, _REQUEST, _REPLY, _PROBE = 1, 3, 4, 8
+
+Whose = tuple[str, bytes]
+"""A name and a boot."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -44,19 +49,22 @@ class EdgeMemory:
         self._works: dict[str, Work] = {}
         self.start(0, {})
 
-    def start(self, flavour: int, limits: dict[str, int]) -> None:
+    def start(self, flavour: int, limits: dict[str, Any]) -> None:
         """Another edge, which knows nothing."""
         self.flavour = flavour
         self._max_answers = limits.get("max_answers", 1024)
+        self._ttl_s = limits.get("ttl_s", 3600.0)
+        self._heard_s: dict[Whose, float] = {}
+        self._was_silent_s: dict[Whose, float] = {}  # before it was heard of last
         self._heard_expires_s: float | None = None
-        self._heard_reset = False
-        self._resets: set[tuple[str, int, int]] = set()
-        self._expires_s: dict[tuple[str, int, int], float | None] = {}
-        self._answers: dict[tuple[str, int, int], bytes] = {}
-        self._completed: dict[tuple[str, int, int], int] = {}
-        self._count = 0
-        self._running: dict[tuple[str, str], tuple[str, int, int]] = {}
-        self._memories: dict[tuple[str, str], Memory] = {}
+        self._heard_epoch = 0
+        self._epochs: dict[Key, int] = {}
+        self._expires_s: dict[Key, float | None] = {}
+        self._answers: dict[Key, bytes] = {}
+        self._completed: dict[Key, int] = {}
+        self._counts: dict[Whose, int] = {}
+        self._running: dict[tuple[str, Hashable], Key] = {}
+        self._memories: dict[tuple[str, Whose], tuple[int, Memory]] = {}
 
     def serve(self, works: Sequence[Work]) -> None:
         """Know what is served."""
@@ -64,31 +72,50 @@ class EdgeMemory:
 
     def heard(self, name: str, frame: bytes, now_s: float) -> None:
         """A frame came."""
-        self._heard_expires_s, self._heard_reset = None, False
+        self._heard_expires_s, self._heard_epoch = None, 0
+        self._note_heard(name, frame, now_s)
         request = message_in(frame, _REQUEST)
         if request is not None:
-            self._heard_reset = request.reset
+            self._heard_epoch = request.epoch
             if request.deadline_s is not None:
                 self._heard_expires_s = now_s + request.deadline_s
+
+    def _note_heard(self, name: str, frame: bytes, now_s: float) -> None:
+        for kind in (_HELLO, _REQUEST, _PROBE):
+            message = message_in(frame, kind)
+            if message is None:
+                continue
+            whose = name, message.boot
+            silent_s = now_s - self._heard_s.get(whose, -math.inf)
+            self._was_silent_s[whose] = silent_s
+            if silent_s > self._ttl_s:  # it is forgotten, and a probe changes nothing about that
+                for key in [key for key in self._expires_s if key[:2] == whose]:
+                    del self._expires_s[key]
+            if silent_s <= self._ttl_s or kind != _PROBE:
+                self._heard_s[whose] = now_s
 
     def accepted(self, job: Job, now_s: float) -> None:
         """The session wants a job to run."""
         key = job.key
-        if key in self._expires_s and not self._forgotten(key):
+        again = key in self._expires_s
+        if again and (job.owner is not None or job.pipeline.sink == "edge" or not self._forgotten(key)):
             self._world.violated("executed twice", f"the edge runs {_id(key)} once more", key[0])
         self._expires_s[key] = self._heard_expires_s
         self._answers.pop(key, None)
-        if self._heard_reset:
-            self._resets.add(key)
+        self._epochs[key] = self._heard_epoch
         if job.owner is not None:
             other = self._running.get((job.digest, job.owner))
             if other is not None:
                 self._world.violated("two at once", f"{_id(key)} runs beside {_id(other)} on one state", key[0])
             self._running[job.digest, job.owner] = key
 
-    def _forgotten(self, key: tuple[str, int, int]) -> bool:
-        """Whether so many jobs have ended since that the answer gave way to theirs."""
-        return self._count - self._completed.get(key, self._count) >= self._max_answers
+    def _forgotten(self, key: Key) -> bool:
+        """Whether so many jobs of this boot have ended since that it had more than its share of the answers."""
+        names = {name for name, _ in self._counts}
+        boots = sum(name == key[0] for name, _ in self._counts)
+        share: int = max(1, (self._max_answers + 1) // (len(names) * boots))
+        count = self._counts.get(key[:2], 0)
+        return count - self._completed.get(key, count) >= share - 1
 
     def ran(self, job: Job, now_s: float) -> None:
         """A job begins to run."""
@@ -114,15 +141,17 @@ class EdgeMemory:
             if job.owner is None:
                 self._world.violated("no owner", f"nobody's state was used for {_id(job.key)}", job.key[0])
                 return
-            where = (job.digest, f"{job.key[0]}/{job.key[1]}")
-            if job.key in self._resets:
-                self._memories.pop(where, None)
-            memory = self._memories.setdefault(where, Memory())
+            where, epoch = (job.digest, job.key[:2]), self._epochs[job.key]
+            known, memory = self._memories.get(where, (-1, None))
+            if memory is None or epoch > known:
+                memory = Memory()
+            self._memories[where] = epoch, memory
         expected = work.result(job.payload, memory, start=job.start)
         expected = flavoured(expected, self.flavour if job.stop > job.start else 0)
         if not same(expected, result):
             self._world.violated("wrong on the edge", f"{_id(job.key)} gave {result!r:.60}", job.key[0])
-        self._world.given.setdefault(job.key[1:], []).append((expected, self.flavour if job.stop > job.start else 0))
+        flavour = self.flavour if job.stop > job.start else 0
+        self._world.given.setdefault(job.key[1:], []).append((expected, flavour, memory))
 
     def answered(self, frame: bytes, name: str) -> None:
         """The session answers."""
@@ -135,23 +164,34 @@ class EdgeMemory:
 
     def completed(self, job: Job) -> None:
         """A job has ended."""
-        self._count += 1
-        self._completed[job.key] = self._count
+        count = self._counts[job.key[:2]] = self._counts.get(job.key[:2], 0) + 1
+        self._completed[job.key] = count
         if job.owner is not None:
             self._running.pop((job.digest, job.owner), None)
 
-    def forgot(self, effect: Forget) -> None:
+    def forgot(self, effect: Forget, now_s: float) -> None:
         """The session wants a state to be dropped."""
-        self._memories.pop((effect.digest, effect.owner), None)
+        owner: Any = effect.owner
+        whose = owner[0], owner[1]
+        self._memories.pop((effect.digest, whose), None)
+        silent_s = now_s - self._heard_s.get(whose, -math.inf)
+        if max(silent_s, self._was_silent_s.get(whose, math.inf)) <= self._ttl_s:
+            words = f"the state of {owner[0]} is dropped, which was heard of {silent_s:.3f} s ago"
+            self._world.violated("forgotten too early", words, owner[0])
 
 
 def _plain_head(work: Work, cut: int) -> bool:
     return work.memory_at is None or work.memory_at >= cut
 
 
-def _id(key: tuple[str, int, int]) -> str:
+def _id(key: Key) -> str:
     name, boot, sequence = key
-    return f"request {sequence} of {name} (boot {boot % 10000})"
+    return f"request {sequence} of {name} (boot {short(boot)})"
+
+
+def short(boot: bytes) -> int:
+    """A boot in a few digits."""
+    return int.from_bytes(boot, "little") % 10000
 
 
 class _CountedTier(TierEstimator):

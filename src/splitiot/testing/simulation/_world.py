@@ -91,7 +91,8 @@ class World:
         self.wall_s = 1.7e9
         self.telemetry: Mapping[str, float] = {"battery": 0.5}
         self.overheard: list[bytes] = []
-        self.given: dict[tuple[int, int], list[tuple[Any, int]]] = {}  # by edges: what, and by which runtime
+        # by edges: what, by which runtime, and out of which memory
+        self.given: dict[tuple[bytes, int], list[tuple[Any, int, Any]]] = {}
         self._rest_faults(chance, faults)
         self.network = Network(self, chance.child())
         self.served = list(works().values())
@@ -125,7 +126,7 @@ class World:
         self.on_wire = [(fault, own) for fault, own in self._faults if fault.on_wire]
 
     def _cast(self, chance: Chance, policy: Policy) -> None:
-        limits = {"max_in_flight": 32, "max_peers": 64, "max_answers": 1024, "max_owners": 64}
+        limits = {"max_in_flight": 32, "max_peers": 64, "max_answers": 1024, "max_owners": 64, "ttl_s": 3600.0}
         for fault in self.faults:
             if isinstance(fault, ScarceEdge):
                 limits = {
@@ -133,6 +134,7 @@ class World:
                     "max_peers": fault.peers,
                     "max_answers": fault.answers,
                     "max_owners": fault.owners,
+                    "ttl_s": fault.ttl_s,
                 }
         plans = chance.hit(0.4)
         self.edge = EdgeMachine(

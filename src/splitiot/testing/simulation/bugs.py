@@ -23,6 +23,7 @@ from splitiot.runner import Runner
 from splitiot.session import Arrival, DeviceSession, Done, EdgeSession, Job, RunLocal, Send
 from splitiot.session import _breaker as breaker
 from splitiot.session import _edge as edge
+from splitiot.session._answers import Answers
 from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact, _Trial
 from splitiot.session._peers import Peers
@@ -250,16 +251,9 @@ def _drop_is_a_value(old: Any) -> Any:
 
 def _reset_not_told(old: Any) -> Any:
     def reset(self: Any) -> None:
+        epoch = self._epoch
         old(self)
-        self._reset = False
-
-    return reset
-
-
-def _order_begins_anew(old: Any) -> Any:
-    def reset(self: Any) -> None:
-        old(self)
-        self._order = 0
+        self._epoch = epoch
 
     return reset
 
@@ -308,12 +302,22 @@ def _busy_for_long(old: Any) -> Any:
     return busy
 
 
-def _knows_everybody(old: Any) -> Any:
-    def requested(self: Any, request: Any, buffers: Any, name: str, now_s: float, reply_to: Any) -> Any:
-        self._peers.at(name, request.boot, now_s)[0].greeted = True
-        return old(self, request, buffers, name, now_s, reply_to)
+def _begins_anew(old: Any) -> Any:
+    def claimed(self: Any, request: Any, peer: Any, pipeline: Pipeline) -> Any:
+        return old(self, msgspec.structs.replace(request, holder=b""), peer, pipeline)
 
-    return requested
+    return claimed
+
+
+def _pushes_out(old: Any) -> Any:
+    def at(self: Peers, name: str, boot: bytes, now_s: float) -> Any:
+        dropped = []
+        while len(self._peers) >= self._most and (name, boot) not in self._peers:
+            dropped += self._drop(*next(iter(self._peers)))
+        peer, silent = old(self, name, boot, now_s)
+        return peer, [*dropped, *silent]
+
+    return at
 
 
 def _as(**changes: Any) -> Change:
@@ -328,7 +332,7 @@ def _as(**changes: Any) -> Change:
 
 def _inexact_will_do(old: Any) -> Any:
     def requested(self: Any, request: Any, *words: Any) -> Any:
-        return old(self, msgspec.structs.replace(request, exact=False), *words)
+        return old(self, msgspec.structs.replace(request, runtime=b""), *words)
 
     return requested
 
@@ -388,15 +392,17 @@ def _answers_the_last(old: Any) -> Any:
 
 
 def _mixes_answers(old: Any) -> Any:
-    def remember(self: Any, key: Any, frame: bytes) -> None:
-        old(self, key, frame)
-        for other in self._answers:
-            if other[1:] == key[1:] or other[0] != key[0]:
-                continue
-            message, buffers = wire.decode(frame)
-            self._answers[other] = wire.encode(
-                msgspec.structs.replace(message, boot=other[1], sequence=other[2]), list(map(bytes, buffers))
-            )
+    def remember(self: Any, key: Any, fingerprint: int, frame: bytes) -> None:
+        old(self, key, fingerprint, frame)
+        for (name, boot), kept in self._answers._answers.items():
+            for sequence, other in kept.items():
+                if (boot, sequence) == key[1:] or name != key[0]:
+                    continue
+                message, buffers = wire.decode(frame)
+                mixed = wire.encode(
+                    msgspec.structs.replace(message, boot=boot, sequence=sequence), list(map(bytes, buffers))
+                )
+                kept[sequence] = msgspec.structs.replace(other, frame=mixed)
 
     return remember
 
@@ -437,7 +443,6 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("breaker-stays", "the breaker stays open", Contact, "welcomed", _always([])),
     _bug("drop-is-a-value", "a dropped frame has a value", Core, "finish", _drop_is_a_value),
     _bug("reset-not-told", "the edge is not told of a reset", DeviceSession, "reset", _reset_not_told),
-    _bug("order-anew", "order numbers begin anew at a reset", DeviceSession, "reset", _order_begins_anew),
     _bug("stateful-hedged", "what remembers is finished here", Pipeline, "remembers_from", _always(False)),
     _bug("answers-forgotten", "answers are not remembered", EdgeSession, "_remember", _always(None)),
     _bug("answers-mixed", "remembered answers are another request's", EdgeSession, "_remember", _mixes_answers),
@@ -449,20 +454,15 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("late-runs", "the edge runs what nobody waits for any more", Job, "late", _always(None)),
     _bug("inexact-will-do", "exact results are not insisted on", EdgeSession, "_requested", _inexact_will_do),
     _bug("one-step-short", "the tail begins one step too late", EdgeSession, "_job", _one_step_short),
-    _bug("answers-unbounded", "all answers are kept", EdgeSession, "_remember", _without_limit("_max_answers")),
+    _bug("answers-unbounded", "all answers are kept", Answers, "add", _without_limit("_most")),
     _bug("flights-unbounded", "the edge takes all", EdgeSession, "_requested", _without_limit("_max_in_flight")),
     _bug("peers-unbounded", "all peers are kept", Peers, "at", _without_limit("_most")),
+    _bug("peers-pushed", "a new device takes the place of another", Peers, "at", _pushes_out),
+    _bug("holder-ignored", "a state that was lost begins anew", EdgeSession, "_claimed", _begins_anew),
     _bug("state-shared", "all devices have one state", Runner, "_run_stateful", _everyones_state),
-    _bug("boots-share", "a device's boots have one state", edge, "owner", lambda old: lambda name, boot: old(name, 0)),
+    _bug("boots-share", "all boots of a name share a state", edge, "Owner", lambda old: lambda name, _: old(name, b"")),
     _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
     _bug("busy-long", "a busy edge is left alone for a minute", Contact, "busy", _busy_for_long),
-    _bug(
-        "hello-not-asked",
-        "a device that was forgotten is not asked to say hello",
-        EdgeSession,
-        "_requested",
-        _knows_everybody,
-    ),
     _bug("timed-when-read", "a frame's time is when it was read", Inbox, "_read", _timed_when_read),
     _bug("judged-unread", "time is judged before what waits is read", Core, "heard", _judged_unread),
     _bug("counted-twice", "observations are counted each time", Seen, "take", _takes_again),
