@@ -15,6 +15,7 @@ from tests.test_readme import ROOT, python
 PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
     "check-your-own": {},
     "write-a-policy": {},
+    "stays-local": {},
     "streams": {},
     "tasks": {},
     "torture": {},

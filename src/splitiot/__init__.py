@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from splitiot.profiling import profile
     from splitiot.runner import Runner
+    from splitiot.session import Trouble
     from splitiot.solver import solve
     from splitiot.telemetry import DeviceLoad
     from splitiot.topology import Link, TierProfile, Topology
@@ -101,6 +102,7 @@ __all__ = [
     "TierProfile",
     "Topology",
     "Transport",
+    "Trouble",
     "__version__",
     "adaptive",
     "costs",
@@ -151,6 +153,7 @@ _HOMES = {
     ),
     "profiling": ("profile",),
     "runner": ("Runner",),
+    "session": ("Trouble",),
     "solver": ("solve",),
     "telemetry": ("DeviceLoad",),
     "topology": ("Link", "TierProfile", "Topology"),
