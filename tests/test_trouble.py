@@ -303,6 +303,38 @@ def test_an_answer_that_is_none_ends_the_wait_for_it(finishes: bool) -> None:
         assert "a web page" in device.trouble.reason
 
 
+# an edge that answers, and not with what it was asked for
+
+
+@pytest.mark.parametrize("garbled", [False, True])
+def test_an_edge_that_computes_nothing_is_told(garbled: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Each request was asked for, failed there, and was finished here: nobody heard of it."""
+    clock = Clock()
+    service = EdgeService([PIPELINE], clock=clock)
+    failing = True
+
+    def answer(frame: bytes) -> list[tuple[float, bytes | Exception]]:
+        request, _ = wire.decode(frame)
+        if not (failing and isinstance(request, wire.Request)):
+            return [(0.01, service.handle(frame, peer="me"))]
+        told = {"boot": request.boot, "sequence": request.sequence, "edge_boot": service._session._boot}
+        if garbled:
+            return [(0.01, wire.encode(wire.Reply(**told, codec="unheard-of")))]
+        return [(0.01, wire.encode(wire.Failure(**told, message=f"out of memory at {clock.now_s}")))]
+
+    transport = Scripted(clock, answer)
+    with Device(PIPELINE, transport, planner=planner_of(PIPELINE), cache=False, clock=clock) as device:
+        for _ in range(10):
+            assert (device.run(20).value, device.edge_up) == (39, True)
+        trouble = device.trouble
+        assert trouble is not None
+        assert ("unheard-of" if garbled else "could not compute: out of memory") in trouble.reason
+        assert len(warnings_in(caplog)) == 1
+        failing = False
+        assert device.run(20).source == "edge"
+        assert device.trouble is None
+
+
 # frames that are too large
 
 

@@ -36,7 +36,7 @@ from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._telling import Telling
-from splitiot.session._trouble import Trouble
+from splitiot.session._trouble import Trouble, trouble_of
 from splitiot.session._way import Way
 from splitiot.topology import TierProfile
 
@@ -48,6 +48,9 @@ _PAUSE_S: Final = 0.05  # the first pause may be as long; it doubles
 _PAUSE_CAP_S: Final = 1.0
 _SILENCE_S: Final = 0.1  # what an answer may take beyond twice what answers take
 _ROUNDS: Final = 3
+_PASSING: Final = frozenset(  # what says nothing of the next request
+    {wire.ErrorCode.LATE, wire.ErrorCode.STATE_LOST, wire.ErrorCode.BAD_ORDER, wire.ErrorCode.FORGOTTEN}
+)
 _TOO_LARGE_S: Final = 60.0  # payloads of tasks differ in size: the next ones may be smaller
 
 
@@ -174,6 +177,7 @@ class DeviceSession:
         # of what remembers: how often it was reset, how many requests there were since, and which edge holds it
         self._epoch = self._order = 0
         self._holder = b""
+        self._complaint: Trouble | None = None  # why the edge could not compute what it was asked last
         self._large: dict[int, float] = {}  # cuts whose payloads were too large, and until when they are left out
         self._large_cuts: frozenset[int] = frozenset()
         self.counters = DeviceCounters()
@@ -197,7 +201,7 @@ class DeviceSession:
     @property
     def trouble(self) -> Trouble | None:
         """What keeps requests from the edge; None while nothing is known to be wrong, or it is only busy."""
-        return self._contact.trouble
+        return self._contact.trouble or self._complaint
 
     @property
     def met(self) -> bool:
@@ -518,6 +522,8 @@ class DeviceSession:
         if message.code == wire.ErrorCode.DROPPED:
             return effects + self._dropped(message, pending, now_s)
         error = RemoteError(message.message or message.code, code=message.code)
+        if message.code not in _PASSING:
+            self._complain(error, now_s)
         return effects + self._happened(pending, Event.REFUSED, now_s, error)
 
     def failed(self, frame: bytes, error: Exception, now_s: float) -> list[DeviceEffect]:
@@ -582,6 +588,10 @@ class DeviceSession:
             return self.broken(error, now_s)
         self._contact.noticed(error, now_s)  # it may be noise: the answer may come yet
         return []
+
+    def _complain(self, error: SplitiotError, now_s: float) -> None:
+        """The edge answers, but not with what it was asked for: the device finishes, and nobody would hear of it."""
+        self._complaint = trouble_of(error, now_s if self._complaint is None else self._complaint.since_s)
 
     def _was_too_large(self, pending: _Pending, error: FrameTooLarge, now_s: float) -> list[DeviceEffect]:
         self._large[pending.plan.cut] = now_s + _TOO_LARGE_S
@@ -686,7 +696,9 @@ class DeviceSession:
             value = self._value(reply, buffers, pending)
         except ProtocolError as error:
             self.counters.bad_frames += 1
+            self._complain(error, now_s)
             return self._happened(pending, Event.REFUSED, now_s, error)
+        self._complaint = None
         exact = self._contact.exact_from(reply.runtime)
         return self._end(pending, value, None, "edge", now_s, seen=seen, exact=exact)
 

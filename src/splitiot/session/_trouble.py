@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from splitiot.errors import RemoteProtocolError, TransportError
+from splitiot.errors import RemoteError, RemoteProtocolError, TransportError
 
 __all__ = ["Trouble", "trouble_of"]
 
@@ -52,6 +52,8 @@ def trouble_of(error: Exception, since_s: float) -> Trouble:
         reason = reason[:_MOST_WORDS] + " ..."
     if isinstance(error, RemoteProtocolError):
         return Trouble(reason, since_s, _NO_EDGE, False)
+    if isinstance(error, RemoteError):
+        return Trouble(f"the edge could not compute: {reason}", since_s, "see what its log says", False)
     if isinstance(error, TransportError):
         return Trouble(reason, since_s, error.remedy or (_CHECK if error.heals else ""), error.heals)
     return Trouble(reason, since_s, _CHECK)
