@@ -14,6 +14,7 @@ from tests.test_readme import ROOT, python
 
 PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
     "check-your-own": {},
+    "forks": {},
     "write-a-policy": {},
     "stays-local": {},
     "streams": {},
@@ -34,7 +35,7 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
 }
 
 
-NOT_PYTHON = {"torture": ["console"], "write-a-policy": ["console", "toml", "console", "console"]}
+NOT_PYTHON = {"forks": ["console"], "torture": ["console"], "write-a-policy": ["console", "toml", "console", "console"]}
 """Other blocks of a page: tests/cli/test_policy.py looks after these."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import queue
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from splitiot import _fork
 from splitiot._log import logger
 from splitiot.errors import TransportError, TransportTimeout
 from splitiot.transports._base import Transport
@@ -49,13 +49,17 @@ class Punctual(Transport):
     def __init__(self, inner: Transport) -> None:
         self._inner, self._name = inner, type(inner).__name__
         self.lossy = inner.lossy
+        self._failing = False
+        self._warned: set[str] = set()
+        self._new_lanes()
+        _fork.in_child(self._new_lanes)
+
+    def _new_lanes(self) -> None:
         self._sender, self._receiver = _Lane(f"{self._name}.send"), _Lane(f"{self._name}.receive")
         self._sending = threading.Lock()
         self._sent: bytes | None = None  # it is on its way, and `send` waits for that no longer
         self._told = False  # that this takes too long
         self._lost: deque[TransportError] = deque()
-        self._failing = False
-        self._warned: set[str] = set()
         for lane in (self._sender, self._receiver):
             weakref.finalize(self, lane.stop)
 
@@ -119,6 +123,9 @@ class Punctual(Transport):
             for lane in (self._sender, self._receiver):
                 lane.stop(_JOIN_S)
 
+    def after_fork(self) -> None:
+        self._inner.after_fork()
+
     def _tell_lost(self) -> None:
         """Raise what is known of a frame for which `send` waits no longer."""
         with self._sending:
@@ -157,10 +164,6 @@ class _Lane:
     def __init__(self, name: str) -> None:
         self._name = name
         self.timeout_s = self._began_s = 0.0
-        self._anew()
-
-    def _anew(self) -> None:
-        self._process = os.getpid()
         self._thread: threading.Thread | None = None
         self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._ended: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
@@ -184,8 +187,6 @@ class _Lane:
         return self.seconds - self.timeout_s
 
     def start(self, call: Callable[[], Any], timeout_s: float) -> None:
-        if self._process != os.getpid():  # a fork has no threads but one
-            self._anew()
         if self._thread is None:
             self._thread = threading.Thread(
                 target=_work, args=(self._calls, self._ended), name=self._name, daemon=True
@@ -214,7 +215,7 @@ class _Lane:
 
     def stop(self, join_s: float = 0.0) -> None:
         """End the thread; one that does not come back is left alone."""
-        if self._thread is not None and self._process == os.getpid():
+        if self._thread is not None:
             self._calls.put(None)
             if join_s:
                 self._thread.join(join_s)
