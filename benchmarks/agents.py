@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from regimes import HEADER_BYTES, World
 
 import splitiot as si
@@ -125,7 +125,7 @@ class EpsilonGreedy(si.Policy):
             return context.best()
         rows = np.flatnonzero(context.mask)
         row = int(context.random.choice(rows))
-        return si.Decision(row, "by chance", probe=True, propensity=self.epsilon / len(rows))
+        return evolve(context.best(), row=row, why="by chance", probe=True, propensity=self.epsilon / len(rows))
 
 
 AGENTS: Final[dict[str, Callable[[World, int], Agent]]] = {

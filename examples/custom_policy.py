@@ -25,10 +25,10 @@ class KeepBattery(si.Policy):
 
     floor: float = 0.2
 
-    def decide(self, context: si.Context) -> si.Decision:
+    def rank(self, context: si.Context) -> si.Ranking:
         if context.telemetry.get("battery", 1.0) < self.floor:
-            return context.best(computing, why="battery low")
-        return context.best()
+            return context.ranked(computing, why="battery low")
+        return context.ranked()
 
 
 def clean(picture: bytes) -> bytes:

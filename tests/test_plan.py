@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from splitiot.errors import EdgeUnavailable
 from splitiot.pipeline import Tier
 from splitiot.plan import Outcome, Plan
 from splitiot.planner import Planner
-from splitiot.policies import Fixed
+from splitiot.policies import Best, Fixed, Hysteresis
 from splitiot.solver import solve
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
@@ -127,10 +128,18 @@ def test_explain_do_not_split(mbit_per_s: float, end: str) -> None:
 def test_explain_when_the_policy_wanted_something_else() -> None:
     pipeline, topology = fomo(1)
     plan = Planner(pipeline, topology, Fixed(16)).decide(0.0)
-    assert plan.best_row == 0
-    assert plan.margin < 0
-    assert plan.margin_s == plan.margin
+    assert plan.best_row == plan.row == 16
+    assert plan.runner_up is None
     text = plan.explain()
+    assert "none: the policy permits nothing else" in text
+    assert "fastest     all on the edge, " in text
+    assert "do not split" not in text
+    plan = Planner(pipeline, topology, Hysteresis(Best(), 50.0)).decide(0.0)
+    stay = evolve(plan, decision=evolve(plan.decision, row=16, why="stay"))
+    assert stay.best_row == 0
+    assert stay.margin < 0
+    assert stay.margin_s == stay.margin
+    text = stay.explain()
     assert "better" in text
     assert "best        all on the edge, which the policy did not choose" in text
 

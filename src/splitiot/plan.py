@@ -13,7 +13,7 @@ from splitiot.cost import Costs, Objective, name_of
 from splitiot.errors import Dropped, SplitiotError
 from splitiot.observation import Observation
 from splitiot.pipeline import Placement
-from splitiot.policies import Decision
+from splitiot.policies import Decision, Ranking
 
 __all__ = ["BreakEven", "Outcome", "Plan", "Source"]
 
@@ -60,21 +60,30 @@ class Plan:
     costs : Costs
         Under what was believed then, with the mask of then.
     objective : Objective
+        What the policy ranks by, where that is known; the planner's otherwise.
+    steady : bool
+        Whether another bandwidth would leave the same rows allowed: only then it is known where the answer changes.
 
     Attributes
     ----------
     cut : int
         The number of steps on the device.
+
+    Notes
+    -----
+    What is best, the runner-up and the margin are the policy's: by its `Ranking`, and among the rows that it permits.
+    Where it only decides, so that nothing is known of what it wants, they are those of the planner's objective.
     """
 
     id: int
     decision: Decision
     costs: Costs = field(repr=False)
     objective: Objective = "latency_s"
+    steady: bool = field(default=True, repr=False)
     cut: int = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "cut", self.placement.cut)  # asked for a dozen times
+        object.__setattr__(self, "cut", self.costs.placements[self.decision.row].cut)  # asked for a dozen times
 
     @property
     def row(self) -> int:
@@ -112,45 +121,76 @@ class Plan:
         return float(self.costs.latency_s[self.row])
 
     @property
+    def ranking(self) -> Ranking | None:
+        """How the policy ranks the rows, None where it only decides."""
+        return self.decision.ranking
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Which rows were allowed, and permitted by the policy."""
+        return self.costs.mask if self.ranking is None else self.ranking.mask
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """What the policy ranks by, a number a row: less is better."""
+        return self.costs.values(self.objective) if self.ranking is None else self.ranking.values
+
+    @property
     def best_row(self) -> int:
-        """The allowed row that was believed best; `row`, unless the policy wanted something else."""
-        best = self.costs.best(self.objective)
-        values = self.costs.values(self.objective)
-        return self.row if self.costs.mask[self.row] and values[self.row] <= values[best] else best
+        """The row that ranks best; `row`, unless that is a probe, or the policy wanted something else."""
+        values, mask = self.values, self.mask
+        best = _least(values, mask)
+        if best is None:
+            return self.row
+        return self.row if mask[self.row] and values[self.row] <= values[best] else best
 
     @property
     def runner_up(self) -> int | None:
-        """The best allowed row besides the chosen one, None if there is none."""
-        mask = self.costs.mask.copy()
+        """The best row besides the chosen one, None if there is none."""
+        mask = self.mask.copy()
         mask[self.row] = False
-        if not np.isfinite(self.costs.values(self.objective)[mask]).any():
-            return None
-        return self.costs.masked(mask).best(self.objective)
+        return _least(self.values, mask)
 
     @property
     def margin(self) -> float:
-        """By how much the runner-up is worse, in the objective's unit.
+        """By how much the runner-up is worse, in the unit of `values`.
 
-        Negative where the policy did not choose the best, inf where nothing else is allowed.
+        Negative where the policy did not choose the best, inf where nothing else is permitted.
         """
         other = self.runner_up
         if other is None:
             return math.inf
-        values = self.costs.values(self.objective)
-        return float(values[other] - values[self.row])
+        return float(self.values[other] - self.values[self.row])
 
     @property
     def margin_s(self) -> float:
-        """`margin` where the objective is in seconds (``latency_s``, ``period_s``), NaN otherwise."""
-        return self.margin if self.objective in ("latency_s", "period_s") else math.nan
+        """`margin` where it is in seconds (``latency_s``, ``period_s``), NaN otherwise."""
+        return self.margin if self._unit in ("latency_s", "period_s") else math.nan
 
     @property
     def break_evens(self) -> tuple[BreakEven, ...]:
         """The next bandwidths below and above the present one at which another placement becomes the best.
 
-        At most one each way; exact. None for callables, of which only the present values are known.
+        At most one each way; exact. None where that is not known: the policy only decides or ranks by numbers of its
+        own, which rows it permits may itself depend on the bandwidth, or the objective is a callable, of which only the
+        present values are known.
         """
-        return _break_evens(self.costs, self.objective, self.best_row)
+        return _break_evens(self.costs, self.objective, self.best_row) if self._predictable else ()
+
+    @property
+    def _unit(self) -> Objective | None:
+        """What `values` are, None for numbers of the policy's own."""
+        return self.objective if self.ranking is None else self.ranking.objective
+
+    @property
+    def _predictable(self) -> bool:
+        """Whether it is known what the policy wants at other bandwidths."""
+        ranking, costs = self.ranking, self.costs
+        if ranking is None or not self.steady or ranking.mask is not costs.mask:
+            return False  # which rows a policy permits may depend on the bandwidth
+        if ranking.objective == "period_s":
+            return not costs.in_turn
+        return ranking.objective in ("latency_s", "energy_j")
 
     @property
     def break_even(self) -> BreakEven | None:
@@ -291,6 +331,12 @@ def _at(costs: Costs, u: float, row: int, *, faster: bool) -> BreakEven:
     return BreakEven(1 / u if u > 0 else math.inf, row, costs.placements[row], faster)
 
 
+def _least(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> int | None:
+    """Return the row in the mask with the least finite value, of equals the last; None for none."""
+    row = _last_least(np.where(mask & ~np.isnan(values), values, math.inf))
+    return row if mask[row] and values[row] < math.inf else None
+
+
 def _last_least(values: NDArray[np.float64]) -> int:
     return len(values) - 1 - int(values[::-1].argmin())
 
@@ -312,7 +358,7 @@ def _rate(bytes_per_s: float) -> str:
     return "no limit" if bytes_per_s >= 1e12 else f"{bytes_per_s / 125e3:.4g} Mbit/s"
 
 
-def _amount(objective: Objective, value: float) -> str:
+def _amount(objective: Objective | None, value: float) -> str:
     if objective in ("latency_s", "period_s"):
         return _ms(value)
     return f"{value:.4g} J" if objective == "energy_j" else f"{value:.4g}"
@@ -320,7 +366,7 @@ def _amount(objective: Objective, value: float) -> str:
 
 def _explain(plan: Plan) -> list[str]:
     costs, row, n = plan.costs, plan.row, plan.costs.pipeline.n
-    objective, values, best = plan.objective, plan.costs.values(plan.objective), plan.best_row
+    unit, values, best = plan._unit, plan.values, plan.best_row
     device, edge, up, down = (float(b) for b in costs.beliefs[:4])
     sent, returned = float(costs.sent_bytes[row]), float(costs.returned_bytes[row])
     lines = [
@@ -340,23 +386,37 @@ def _explain(plan: Plan) -> list[str]:
         if name == "device" or (needs_edge and (name != "edge waits" or column[row] > 0)):
             lines.append(f"  {name:<11} {_ms(float(column[row])):>14}  {words}".rstrip())
     lines.append(f"  latency     {_ms(plan.latency_s):>14}")
-    if objective != "latency_s":
-        lines.append(f"  {name_of(objective):<11} {_amount(objective, float(values[row])):>14}")
+    if unit not in ("latency_s", None):
+        lines.append(f"  {name_of(unit):<11} {_amount(unit, float(values[row])):>14}")
     other = plan.runner_up
     if other is None:
-        lines.append("  runner-up   none: nothing else is allowed")
+        whose = "nothing else is allowed" if costs.mask.sum() == 1 else "the policy permits nothing else"
+        lines.append(f"  runner-up   none: {whose}")
     else:
         words = "better" if plan.margin < 0 else "worse"
-        amount = _amount(objective, abs(plan.margin))
+        amount = _amount(unit, abs(plan.margin))
         share = f" ({abs(plan.margin) / values[row]:.0%})" if values[row] > 0 else ""
         lines.append(f"  runner-up   {_where(costs.placements[other], n)}, {amount}{share} {words}")
     if best != row:
-        lines.append(f"  best        {_where(costs.placements[best], n)}, which the policy did not choose")
+        by = " " * 7 if plan.ranking is not None else f" by {name_of(plan.objective)}:"
+        lines.append(f"  best{by} {_where(costs.placements[best], n)}, which the policy did not choose")
     for b in plan.break_evens:
         side = "above" if b.faster else "below"
         lines.append(f"  {side:<11} {_rate(b.up_bytes_per_s)} up: {_where(b.placement, n)} is best")
-    if not plan.break_evens and not callable(objective):
+    if not plan.break_evens and plan._predictable:
         lines.append("  no other bandwidth towards the edge changes the answer")
-    if costs.placements[best].cut in (0, n):
+    lines += _fastest(plan)
+    if costs.placements[best].cut in (0, n) and (plan.ranking is not None or best == row):
         lines.append(f"  do not split: {_where(costs.placements[best], n)} is best")
     return lines
+
+
+def _fastest(plan: Plan) -> list[str]:
+    """Say what would take less time, where the policy wants something else than that."""
+    latency_s = plan.costs.latency_s
+    row = _least(latency_s, plan.costs.mask)
+    if row is None or row in (plan.row, plan.best_row) or not latency_s[row] < latency_s[plan.row]:
+        return []
+    less = f"{_ms(float(latency_s[plan.row] - latency_s[row]))} less"
+    permitted = "" if plan.mask[row] else ", which the policy does not permit"
+    return [f"  fastest     {_where(plan.costs.placements[row], plan.costs.pipeline.n)}, {less}{permitted}"]

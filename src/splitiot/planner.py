@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 from attrs import evolve
 
-from splitiot.cost import Constraint, Costs, Objective, Power, costs, met
-from splitiot.errors import CutError, Infeasible, ProfileError
+from splitiot.cost import AtMost, Constraint, Costs, Objective, Power, StepsOnDevice, costs, met
+from splitiot.errors import Infeasible, ProfileError
 from splitiot.estimators import Beliefs, JointEstimator
 from splitiot.estimators.seen import MAX_ID
 from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
 from splitiot.policies import Context, Decision, Policy, adaptive
+from splitiot.policies._base import asked, checked
 from splitiot.recorder import GuardedRecorder, Recorder
 from splitiot.topology import Link, TierProfile, Topology
 
@@ -101,6 +102,8 @@ class Planner:
     ------
     ProfileError, ValueError
         See `costs`.
+    TypeError
+        `policy` is a class, or no policy.
 
     Examples
     --------
@@ -134,13 +137,15 @@ class Planner:
     ) -> None:
         self.pipeline = pipeline
         self.topology = topology
-        self.policy: Policy = adaptive(objective) if policy is None else policy
+        _no_policy(objective)
+        self.policy: Policy = adaptive(objective) if policy is None else checked(policy)
         self.objective: Objective = objective
         self._power = power
         self._parts = None if parts is None else tuple(parts)
         self._cuts: frozenset[int] | None = None
         self._excluded: tuple[frozenset[int], float] = frozenset(), math.inf
         self._subject_to = (subject_to,) if callable(subject_to) else tuple(subject_to)
+        self._steady = all(map(_steady, self._subject_to))
         self._make_estimators = estimators
         self._estimators = estimators(topology.tiers, topology.links[0])
         self._seed = seed
@@ -186,7 +191,9 @@ class Planner:
         Infeasible
             No placement is allowed.
         CutError
-            By `Fixed`: that cut is not legal.
+            By `Fixed`: that cut is not legal. Or the policy chose, or ranked, what is not allowed now.
+        TypeError
+            The policy's answer is no decision.
         """
         self._now_s = now_s = float(now_s)
         allowed = self._rows(edge_up, now_s)
@@ -202,26 +209,21 @@ class Planner:
             beliefs=self._estimators.beliefs,
             staleness=self._estimators.staleness,
         )
-        decision = self.policy.decide(context)
-        row = decision.row
-        if not (0 <= row < len(allowed.mask) and allowed.mask[row]):
-            raise CutError(
-                f"{type(self.policy).__name__} chose row {row} ({decision.why}), which is not allowed now: "
-                "choose among context.mask"
-            )
+        decision = asked(self.policy, context)
         self._note(decision)
         plan_id = self._next_id
         self._next_id = plan_id + 1
-        objective = self.objective if decision.objective is None else decision.objective
-        plan = Plan(plan_id, decision, allowed, objective)
+        ranking = decision.ranking
+        objective = self.objective if ranking is None or ranking.objective is None else ranking.objective
+        plan = Plan(plan_id, decision, allowed, objective, self._steady)
         if self._recorder is not None:
             self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry, edge_up=edge_up)
         return plan
 
     def _rows(self, edge_up: bool, now_s: float) -> Costs:
         """Return what is allowed, under what is believed now."""
-        allowed = self._allowed.get(edge_up) or self._mask(edge_up)
-        rows = self._believed(allowed, now_s)
+        allowed = self._allowed.get(edge_up)
+        rows = self._believed(self._mask(edge_up) if allowed is None else allowed, now_s)
         if not self._subject_to:
             return rows
         mask = met(self._subject_to, rows)
@@ -277,7 +279,7 @@ class Planner:
         self.number_behind(plan_id)
         decision = Decision(row, why, probe, propensity)
         self._note(decision)
-        plan = Plan(plan_id, decision, allowed, self.objective)
+        plan = Plan(plan_id, decision, allowed, self.objective, self._steady)
         if self._recorder is not None:
             self._recorder.planned(plan, now_s, deadline_s=deadline_s, telemetry=telemetry)
         return plan
@@ -498,6 +500,18 @@ class Planner:
 
     def _cuts_of(self, row: int | None) -> list[int] | None:
         return None if row is None else list(self._table.placements[row].cuts)
+
+
+def _no_policy(objective: Any) -> None:
+    if isinstance(objective, Policy) or (isinstance(objective, type) and issubclass(objective, Policy)):
+        raise TypeError("this objective is a policy: give it to a Planner, as policy=")
+
+
+def _steady(constraint: Constraint) -> bool:
+    """Whether the bandwidth towards the edge surely does not change what a constraint permits."""
+    if isinstance(constraint, AtMost):
+        return constraint.column not in ("latency_s", "period_s", "energy_j", "up_s")
+    return isinstance(constraint, StepsOnDevice)
 
 
 def _plain_random(generator: Generator) -> dict[str, Any]:

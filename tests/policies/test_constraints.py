@@ -76,7 +76,9 @@ def test_the_best_of_what_is_permitted(
     else:
         assert decision.row == of.best(objective)
         assert decision.why.startswith("nothing has ")
-    assert decision.objective == objective
+    assert decision.ranking is not None
+    assert decision.ranking.objective == objective
+    assert np.flatnonzero(decision.ranking.mask).tolist() == (rows or np.flatnonzero(mask).tolist())
 
 
 def test_without_any_row_it_is_infeasible() -> None:
@@ -122,7 +124,11 @@ def test_the_most_local_within_the_deadline() -> None:
     assert own.decide(shown(of, deadline_s=latency[2] * 2)).row == 2  # the request's comes first
     private = Deadline(deadline_s=latency[1] * 1.2, subject_to=AtMost("sent_bytes", 1000))
     assert of.cuts[private.decide(shown(of)).row] == 3
-    assert own.decide(shown(of)).objective == "latency_s"
+    ranking = Deadline(deadline_s=latency[1] * 1.2).decide(shown(of)).ranking
+    assert ranking is not None
+    assert (ranking.mask.tolist(), ranking.values.tolist()) == ([True, True, False], [0.0, -1.0, math.inf])
+    late = own.rank(shown(of))  # nothing is in time: the least latency of all
+    assert (late.objective, late.mask.all()) == ("latency_s", True)
 
 
 @pytest.mark.parametrize("options", [{"margin": 1.0}, {"margin": -0.1}, {"deadline_s": 0.0}, {"deadline_s": math.inf}])

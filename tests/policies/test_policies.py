@@ -63,11 +63,12 @@ def test_nothing_allowed(policy: Policy) -> None:
 
 def test_best() -> None:
     of = table()
-    assert Best().decide(context(of)) == Decision(0, "least latency_s", objective="latency_s")
+    assert Best().decide(context(of)) == Decision(0, "least latency_s")
     assert LeastLatency().decide(context(of)).row == 0
     most = Best(lambda c: -c.cuts.astype(float)).decide(context(of))
     assert (of.cuts[most.row], most.why) == (3, "least <lambda>")
-    assert context(of, objective="energy_j").best().objective == "energy_j"
+    assert context(of, objective="energy_j").ranked().objective == "energy_j"
+    assert context(of, objective="energy_j").best().row == of.best("energy_j")
     assert context(of).best(why="so").why == "so"
 
 

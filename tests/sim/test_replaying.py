@@ -325,10 +325,14 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
 # chance ---------------------------------------------------------------------------------------------------------
 
 
+def remote(costs: Costs) -> Any:
+    return costs.cuts
+
+
 def coins(folder: Path, probability: float, plans: int = 4000) -> Trace:
     """Cut 0 takes 1 s, all local 3 s, always."""
     with TraceWriter(folder / "t") as writer:
-        planner = make(LocalMode(Fixed(0), probability), mbit_per_s=20, recorder=writer)
+        planner = make(LocalMode(Best(remote), probability), mbit_per_s=20, recorder=writer)
         for i in range(plans):
             plan = planner.decide(float(i))
             if plan.cut == 3:
@@ -344,9 +348,9 @@ def coins(folder: Path, probability: float, plans: int = 4000) -> Trace:
     [
         (Fixed(0), 1.0, 1e-9),
         (Fixed(3), 3.0, 1e-9),
-        (LocalMode(Fixed(0), 0.3), 0.7 * 1 + 0.3 * 3, 0.1),  # the log's own policy, with the log's own seed
-        (LocalMode(Fixed(0), 0.1), 0.9 * 1 + 0.1 * 3, 0.1),
-        (LocalMode(Fixed(0), 0.7), 0.3 * 1 + 0.7 * 3, 0.1),
+        (LocalMode(Best(remote), 0.3), 0.7 * 1 + 0.3 * 3, 0.1),  # the log's own policy, with the log's own seed
+        (LocalMode(Best(remote), 0.1), 0.9 * 1 + 0.1 * 3, 0.1),
+        (LocalMode(Best(remote), 0.7), 0.3 * 1 + 0.7 * 3, 0.1),
     ],
 )
 def test_weights_estimate_what_a_policy_would_have_taken(

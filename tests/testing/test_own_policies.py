@@ -14,7 +14,6 @@ from splitiot.policies import (
     Best,
     Context,
     Deadline,
-    Decision,
     Fixed,
     Hysteresis,
     LeastEnergy,
@@ -22,9 +21,11 @@ from splitiot.policies import (
     LinearBandit,
     LocalMode,
     Policy,
+    Ranking,
     RetestOnDrift,
     StaleProbe,
     ThroughputTarget,
+    Wrapper,
     adaptive,
 )
 from splitiot.testing import policy_checks, wrapper_checks
@@ -38,10 +39,10 @@ class KeepBattery(Policy):
 
     floor: float = 0.2
 
-    def decide(self, context: Context) -> Decision:
+    def rank(self, context: Context) -> Ranking:
         if context.telemetry.get("battery", 1.0) < self.floor:
-            return context.best("energy_j", why="battery low")
-        return context.best()
+            return context.ranked("energy_j", why="battery low")
+        return context.ranked()
 
 
 SINGLE: dict[str, Callable[[], Policy]] = {
@@ -55,6 +56,7 @@ SINGLE: dict[str, Callable[[], Policy]] = {
     "LinearBandit": LinearBandit,
     "ThroughputTarget": lambda: ThroughputTarget(5),
     "ThroughputTarget constrained": lambda: ThroughputTarget(20, window=1, subject_to=AtMost("latency_s", 0.2)),
+    "Wrapper": lambda: Wrapper(LeastLatency()),
     "adaptive": adaptive,
 }
 COMPOSED: dict[str, Callable[[], Policy]] = {
@@ -76,6 +78,7 @@ WRAPPERS: dict[str, Callable[[Policy], Policy]] = {
     "RetestOnDrift": RetestOnDrift,
     "StaleProbe": StaleProbe,
     "RetestOnDrift(StaleProbe)": lambda policy: RetestOnDrift(StaleProbe(policy)),
+    "Wrapper": Wrapper,
     "all": lambda policy: Hysteresis(RetestOnDrift(StaleProbe(LocalMode(policy)))),
 }
 

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from attrs import define, evolve, field, frozen
-from numpy.typing import NDArray
 
 from splitiot.estimators import Belief, Ema, WaitEstimator
 from splitiot.observation import Observation
-from splitiot.policies import Best, Context, Decision, Fixed, Policy
+from splitiot.policies import Best, Context, Decision, Fixed, Policy, Ranking
 from splitiot.testing import estimator_checks, policy_checks, scalar_checks, wrapper_checks
 from splitiot.testing import estimators as for_estimators
 from splitiot.testing import policies as for_policies
@@ -95,7 +94,51 @@ class Wordless(Policy):
 
 class Aimless(Policy):
     def decide(self, context: Context) -> Decision:
-        return evolve(context.best(), objective="money")
+        ranking = context.ranked()
+        return evolve(ranking.decision(), ranking=Ranking(ranking.values, ranking.mask, "so", "money"))  # type: ignore[arg-type]
+
+
+class Boasts(Policy):
+    """Ranks by halves of what it says that it ranks by."""
+
+    def rank(self, context: Context) -> Ranking:
+        return Ranking(context.costs.latency_s / 2, context.mask, "twice as fast", "latency_s")
+
+
+class RanksAnArray(Policy):
+    def rank(self, context: Context) -> Ranking:
+        return context.costs.latency_s  # type: ignore[return-value]
+
+
+class RanksAll(Policy):
+    def rank(self, context: Context) -> Ranking:
+        return Ranking(context.costs.latency_s, np.ones(len(context.mask), np.bool_), "fast")
+
+    def decide(self, context: Context) -> Decision:
+        return evolve(context.best(), ranking=self.rank(context))
+
+
+class RanksSome(Policy):
+    def decide(self, context: Context) -> Decision:
+        best = context.best()
+        return evolve(best, ranking=Ranking(context.costs.latency_s[:2], context.mask[:2], "two"))
+
+
+class OutsideItsRanking(Policy):
+    def decide(self, context: Context) -> Decision:
+        best, rows = context.best(), np.arange(len(context.mask))
+        mask = context.mask & (rows != best.row)
+        return evolve(best, ranking=context.ranked(mask=mask) if mask.any() else best.ranking)
+
+
+class RanksByAnInt(Policy):
+    def decide(self, context: Context) -> Decision:
+        return evolve(context.best(), ranking=3)
+
+
+class ChoosesNever(Policy):
+    def decide(self, context: Context) -> Decision:
+        return evolve(context.best(), ranking=Ranking(context.costs.latency_s * np.nan, context.mask, "never"))
 
 
 class WritesMask(Policy):
@@ -270,7 +313,14 @@ POLICIES: list[tuple[Callable[..., None], Callable[[], Policy], str]] = [
     (for_policies.check_decisions_make_sense, Never, r"propensity is 0\.0"),
     (for_policies.check_decisions_make_sense, NotANumber, "propensity is nan"),
     (for_policies.check_decisions_make_sense, Wordless, "why is ' ': say in words"),
-    (for_policies.check_decisions_make_sense, Aimless, "objective is 'money'"),
+    (for_policies.check_decisions_make_sense, Aimless, "has the objective 'money': no objective"),
+    (for_policies.check_decisions_make_sense, Boasts, "other values than its objective gives"),
+    (for_policies.check_decisions_make_sense, RanksAnArray, r"RanksAnArray.rank returned a ndarray: return context"),
+    (for_policies.check_decisions_make_sense, RanksAll, r"permits row \d, which is not allowed"),
+    (for_policies.check_decisions_make_sense, RanksSome, r"ranking has 2 rows of \d"),
+    (for_policies.check_decisions_make_sense, OutsideItsRanking, "which its own ranking .* does not permit"),
+    (for_policies.check_decisions_make_sense, RanksByAnInt, "ranking is 3: make one"),
+    (for_policies.check_decisions_make_sense, ChoosesNever, r"ranking has (nan|inf) for its row \d"),
     (for_policies.check_changes_nothing_in_the_context, WritesMask, "read-only.* change nothing in it but memory"),
     (for_policies.check_changes_nothing_in_the_context, ForcesMask, "changed the mask of its context"),
     (for_policies.check_changes_nothing_in_the_context, ForcesBeliefs, "changed the costs of its context"),
@@ -317,9 +367,6 @@ class Wrapper(Policy):
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         self.policy.learn(observation, memory)
 
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        return self.policy.permits(context)
-
 
 class HidesProbes(Wrapper):
     def decide(self, context: Context) -> Decision:
@@ -338,7 +385,7 @@ class StaysWithTheLast(Wrapper):
     def decide(self, context: Context) -> Decision:
         inner, last = self.policy.decide(context), context.memory.get("last")
         if not inner.probe and last is not None and context.allows(last):
-            values = context.costs.values(context.objective if inner.objective is None else inner.objective)
+            values = context.costs.latency_s if inner.ranking is None else inner.ranking.values
             if values[last] <= 1.1 * values[inner.row]:
                 inner = evolve(inner, row=last)
         context.memory["last"] = inner.row
@@ -361,15 +408,58 @@ class TeachesElsewhere(Wrapper):
         self.policy.learn(observation, memory.setdefault("mine", {}))
 
 
-class Lax(Wrapper):
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        return context.mask
+class Silent(Wrapper):
+    """Its decisions carry no ranking."""
+
+    def decide(self, context: Context) -> Decision:
+        return evolve(self.policy.decide(context), ranking=None)
 
 
 class Curious(Wrapper):
     def decide(self, context: Context) -> Decision:
         row = int(np.flatnonzero(context.mask)[-1])
         return Decision(row, "curious", probe=True)
+
+
+class Lax(Wrapper):
+    def decide(self, context: Context) -> Decision:
+        inner = self.policy.decide(context)
+        return context.best(why="best") if inner.ranking is None else inner
+
+
+class Impatient(Wrapper):
+    """A hysteresis that compares by the planner's objective, whatever the policy inside wants."""
+
+    def decide(self, context: Context) -> Decision:
+        inner, stay, ranking = self.policy.decide(context), context.incumbent, None
+        if inner.probe or stay is None or (ranking := inner.ranking) is None or not ranking.allows(stay):
+            return inner
+        values = context.costs.values(context.objective)
+        return evolve(inner, row=stay, why="stay") if values[stay] <= values[inner.row] else inner
+
+
+class Greedy(Wrapper):
+    """Probes what would be the least of the planner's objective."""
+
+    def decide(self, context: Context) -> Decision:
+        inner = self.policy.decide(context)
+        if inner.probe or inner.ranking is None:
+            return inner
+        return evolve(context.best(), why="fastest", probe=True)
+
+
+class Escapes(Wrapper):
+    """The same, with the ranking of the policy inside: that can't be written."""
+
+    def decide(self, context: Context) -> Decision:
+        inner = self.policy.decide(context)
+        return evolve(inner, row=context.best().row, why="fastest", probe=True)
+
+
+class AsksTwice(Wrapper):
+    def decide(self, context: Context) -> Decision:
+        self.policy.decide(context)
+        return self.policy.decide(context)
 
 
 class Forgets(Wrapper):
@@ -385,8 +475,14 @@ WRAPPERS: list[tuple[Callable[..., None], Callable[[Policy], Policy], str]] = [
     (for_wrappers.check_passes_lessons_on, Deaf, "did not pass on"),
     (for_wrappers.check_passes_lessons_on, Echo, "passed on more than once"),
     (for_wrappers.check_passes_lessons_on, TeachesElsewhere, "another memory than it decides with"),
-    (for_wrappers.check_permits_no_more_than_the_inner, Lax, r"permits row \d+, which the wrapped policy does not"),
-    (for_wrappers.check_permits_no_more_than_the_inner, Curious, r"chose row \d+ \(curious\), which the wrapped"),
+    (for_wrappers.check_keeps_to_the_ranking, Silent, r"did not hand on the wrapped policy's ranking"),
+    (for_wrappers.check_keeps_to_the_ranking, Curious, r"chose row \d+ \(curious\), which the wrapped"),
+    (for_wrappers.check_passes_decisions_without_ranking_on, Curious, "asked the wrapped policy 0 times in request 1"),
+    (for_wrappers.check_passes_decisions_without_ranking_on, Lax, r"made cut \d \(best\) of a decision for cut \d"),
+    (for_wrappers.check_keeps_the_aim, Impatient, r"around a Deadline has stayed at .* wants cut 5 .*compare by"),
+    (for_wrappers.check_keeps_the_aim, Greedy, r"chose cut \d \(fastest\) in request \d+, which that does not permit"),
+    (for_wrappers.check_keeps_the_aim, Escapes, r"CutError\(.*Escapes chose row \d \(fastest\), which its ranking"),
+    (for_wrappers.check_keeps_the_aim, AsksTwice, "asked the wrapped policy 2 times in request 1"),
     (for_wrappers.check_leaves_the_inner_memory_alone, Forgets, "changed what the wrapped policy keeps"),
 ]
 

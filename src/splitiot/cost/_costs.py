@@ -174,6 +174,7 @@ class Costs:
         terms = self._terms.copy()
         terms[:, DEVICE] = heads_s[self._table.cuts]
         terms[:, EDGE] = tails_s[self._table.cuts]
+        terms.setflags(write=False)
         return Costs(self._table, self._beliefs, self.mask, self._penalty, terms)
 
     def under(self, vectors: Floats, objective: Objective = "latency_s") -> Floats:
@@ -214,7 +215,7 @@ class Costs:
 
         Shape (rows, 6): ``latency_s == terms @ beliefs``.
         """
-        return _read_only(self._terms)
+        return self._terms  # read-only as it is
 
     # rows ---------------------------------------------------------------------------------------------------
 
@@ -338,12 +339,12 @@ class Costs:
     @property
     def sent_bytes(self) -> Floats:
         """Bytes of the payload that goes up."""
-        return _read_only(self._terms[:, UP])
+        return self._terms[:, UP]
 
     @property
     def returned_bytes(self) -> Floats:
         """Bytes of the payload that comes back."""
-        return _read_only(self._terms[:, DOWN])
+        return self._terms[:, DOWN]
 
     @property
     def in_turn(self) -> bool:
@@ -385,6 +386,16 @@ class Costs:
             return self.period_s
         raise ValueError(f"no objective {objective!r}: latency_s, period_s, energy_j, or a callable(costs)")
 
+    def allowed_values(self, objective: Objective) -> Floats:
+        """Return what an objective says of every row, inf where a row is not allowed; shape (rows,). See `values`."""
+        values: Floats
+        if objective == "latency_s":
+            values = self._terms.dot(self._beliefs) + self._penalty
+        else:
+            values = self.values(objective) + self._penalty
+        values.setflags(write=False)
+        return values
+
     def best(self, objective: Objective = "latency_s") -> int:
         """Return the allowed row with the least value; of equals the one with most steps on the device.
 
@@ -395,11 +406,9 @@ class Costs:
         ValueError
             See `values`.
         """
-        if objective == "latency_s":
-            values = self._terms.dot(self._beliefs) + self._penalty
-        else:
-            values = self.values(objective) + self._penalty
-            values[np.isnan(values)] = math.inf
+        values = self.allowed_values(objective)
+        if objective != "latency_s":
+            values = np.where(np.isnan(values), math.inf, values)
         row = len(values) - 1 - int(values[::-1].argmin())
         if values[row] == math.inf:
             raise Infeasible(

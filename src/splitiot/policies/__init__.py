@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splitiot.policies._adaptive import adaptive
-from splitiot.policies._base import Context, Decision, Policy
+from splitiot.policies._base import Context, Decision, Policy, Ranking
 from splitiot.policies.best import Best, LeastEnergy, LeastLatency
 from splitiot.policies.deadline import Deadline
 from splitiot.policies.fixed import Fixed
@@ -13,6 +13,7 @@ from splitiot.policies.local_mode import LocalMode
 from splitiot.policies.retest_on_drift import RetestOnDrift
 from splitiot.policies.stale_probe import StaleProbe
 from splitiot.policies.throughput_target import ThroughputTarget
+from splitiot.policies.wrapper import Wrapper
 
 __all__ = [
     "Best",
@@ -26,8 +27,10 @@ __all__ = [
     "LinearBandit",
     "LocalMode",
     "Policy",
+    "Ranking",
     "RetestOnDrift",
     "StaleProbe",
     "ThroughputTarget",
+    "Wrapper",
     "adaptive",
 ]

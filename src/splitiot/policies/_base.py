@@ -2,29 +2,95 @@
 
 from __future__ import annotations
 
-import abc
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-from attrs import frozen
-from numpy.typing import NDArray
+from attrs import field, frozen
+from numpy.typing import ArrayLike, NDArray
 
 from splitiot.cost import Costs, Objective, name_of
+from splitiot.errors import CutError, Infeasible
 from splitiot.estimators import Beliefs, Staleness
 from splitiot.observation import Observation
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-__all__ = ["Context", "Decision", "Policy"]
+__all__ = ["Context", "Decision", "Policy", "Ranking"]
 
 NO_TELEMETRY: Final[Mapping[str, float]] = MappingProxyType({})
 # What an observation can tell of, and which column of `Costs.terms` says how much a row does.
 GROUPS: Final = ("device", "edge", "link")
 COLUMNS: Final = (0, 1, 4)
+_new: Final = object.__new__
 _WHY: Final = {name: f"least {name}" for name in ("latency_s", "period_s", "energy_j")}
+
+
+@frozen(eq=False, init=False)
+class Ranking:
+    """How good a policy finds each row, and which rows it permits at all.
+
+    Most policies get theirs from `Context.ranked`. A decision carries the ranking that it follows from. So wrappers
+    compare by what the policy wants, and probe nothing that it does not permit.
+
+    Parameters
+    ----------
+    values : array of float, shape (rows,)
+        One number a row of the unmasked `Costs`; less is better, NaN and inf mean never. Inf where `mask` is False,
+        whatever was given there.
+    mask : array of bool, shape (rows,)
+        The rows that may be chosen, probes included: some of those in ``context.mask``.
+    why : str
+        Words for people: why the first of this ranking.
+    objective : Objective, optional
+        Where `values` are those of an objective. Only then can `StaleProbe` tell what they would be if link and
+        machines were others, and `Plan` where the answer changes.
+    """
+
+    values: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    why: str
+    objective: Objective | None
+
+    def __init__(self, values: ArrayLike, mask: ArrayLike, why: str, objective: Objective | None = None) -> None:
+        values, mask = np.asarray(values, dtype=np.float64), _kept(mask)
+        if values.shape != mask.shape or values.ndim != 1:
+            raise ValueError(f"a ranking has one value and one bool a row, got shapes {values.shape} and {mask.shape}")
+        self.__attrs_init__(_read_only(np.where(mask, values, math.inf)), mask, why, objective)
+
+    def allows(self, row: int) -> bool:
+        """Whether a row may be chosen, be it for a probe."""
+        return 0 <= row < len(self.mask) and bool(self.mask[row])
+
+    def best(self) -> int:
+        """Return the permitted row with the least value; of equals the one with most steps on the device.
+
+        Raises
+        ------
+        Infeasible
+            No row is permitted, or none has a finite value.
+        """
+        values = self.values
+        row = len(values) - 1 - int(values[::-1].argmin())
+        if not values[row] < math.inf:
+            values = np.where(np.isnan(values), math.inf, values)
+            row = len(values) - 1 - int(values[::-1].argmin())
+            if values[row] == math.inf:
+                raise Infeasible(self._nothing())
+        return row
+
+    def decision(self) -> Decision:
+        """Decide for `best`; see there."""
+        return Decision(self.best(), self.why, False, 1.0, self)
+
+    def _nothing(self) -> str:
+        if not self.mask.any():
+            return f"none of the {len(self.mask)} legal placements is allowed (is the edge down? are parts missing?)"
+        name = "the value" if self.objective is None else name_of(self.objective)
+        return f"{name} is finite on none of {int(self.mask.sum())} allowed placements"
 
 
 @frozen
@@ -41,15 +107,16 @@ class Decision:
         Chosen to learn something, not for being best: it does not become the incumbent.
     propensity : float
         The probability with which this row was chosen here, for off-policy evaluation.
-    objective : Objective, optional
-        What was made small, for explanations; the planner's where None.
+    ranking : Ranking, optional
+        What the policy wants and permits: it must permit `row`. Without one nothing is known of that, and wrappers pass
+        the decision on as it is.
     """
 
     row: int
     why: str
     probe: bool = False
     propensity: float = 1.0
-    objective: Objective | None = None
+    ranking: Ranking | None = field(default=None, eq=False, repr=False)
 
 
 class Context:
@@ -159,8 +226,50 @@ class Context:
         """Whether a row may be chosen now."""
         return bool(self.costs.mask[row])
 
+    def ranked(
+        self,
+        objective: Objective | None = None,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        why: str | None = None,
+        otherwise: str | None = None,
+    ) -> Ranking:
+        """Rank the allowed rows by an objective.
+
+        Parameters
+        ----------
+        objective : Objective, optional
+            The planner's, unless given.
+        mask : array of bool, shape (rows,), optional
+            Permit only these of the allowed rows. It is a wish: where none of them is allowed, all that are allowed are
+            ranked, and the words say so.
+        why, otherwise : str, optional
+            Words for people: for what is ranked first, and where nothing in `mask` is allowed. They name the objective
+            unless given.
+        """
+        if objective is None:
+            objective = self.objective
+        costs = self.costs
+        values, allowed = costs.allowed_values(objective), costs.mask
+        if why is None:
+            why = _WHY[objective] if isinstance(objective, str) else f"least {name_of(objective)}"
+        if mask is not None:
+            if np.shape(mask) != allowed.shape:
+                raise ValueError(f"a mask has one bool a row, shape {allowed.shape}, got {np.shape(mask)}")
+            # a mask of its own, always: at another bandwidth it may be another one
+            if (permitted := allowed & mask).any():
+                return Ranking(values, permitted, why, objective)
+            if otherwise is None:
+                otherwise = f"nothing that the policy wishes is allowed now ({why}): least {name_of(objective)} of all"
+            return Ranking(values, allowed.copy(), otherwise, objective)
+        ranking = _new(Ranking)  # checked and frozen as it is
+        ranking.__attrs_init__(values, allowed, why, objective)
+        return ranking
+
     def best(self, objective: Objective | None = None, *, why: str | None = None) -> Decision:
         """Decide for the allowed row with the least value; of equals the most local one.
+
+        It is ``ranked(objective, why=why).decision()``.
 
         Parameters
         ----------
@@ -173,16 +282,16 @@ class Context:
         Infeasible
             No row is allowed.
         """
-        if objective is None:
-            objective = self.objective
-        row = self.costs.best(objective)
-        if why is None:
-            why = _WHY[objective] if isinstance(objective, str) else f"least {name_of(objective)}"
-        return Decision(row, why, False, 1.0, objective)
+        return self.ranked(objective, why=why).decision()
 
 
-class Policy(abc.ABC):
-    """Chooses a row.
+class Policy:
+    """Ranks the rows; its decision is for the first one.
+
+    Write `rank`, and everything else follows: `decide`, wrappers around it, `Plan.explain`. Where a decision is more
+    than the first of a ranking (chance, probes, patience), write `decide` as well or instead, and return decisions that
+    carry a ranking: ``attrs.evolve(context.best(), row=...)``. A policy whose decisions carry none works too, but
+    wrappers can do nothing for it.
 
     A policy is frozen configuration and can serve many devices: what it remembers about one is plain data in
     ``context.memory``, and the only chance that it may use is ``context.random``. The same context gives the
@@ -194,22 +303,107 @@ class Policy(abc.ABC):
     >>> @frozen
     ... class KeepBattery(Policy):
     ...     floor: float = 0.2
-    ...     def decide(self, context):
+    ...     def rank(self, context):
     ...         if context.telemetry.get("battery", 1.0) < self.floor:
-    ...             return context.best("energy_j", why="battery low")
-    ...         return context.best()
+    ...             return context.ranked("energy_j", why="battery low")
+    ...         return context.ranked()
     """
 
-    @abc.abstractmethod
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        if cls.rank is Policy.rank and cls.decide is Policy.decide:
+            raise TypeError(f"{cls.__name__} has neither rank nor decide: write rank(self, context) -> Ranking")
+        return super().__new__(cls)
+
+    def rank(self, context: Context) -> Ranking:
+        """Say how good each row is, and which ones may be chosen; called once a request."""
+        raise NotImplementedError(f"{type(self).__name__} only decides: it has no ranking")
+
     def decide(self, context: Context) -> Decision:
-        """Choose one of the rows that ``context.mask`` allows."""
+        """Choose one of the rows that ``context.mask`` allows: the first of the ranking."""
+        ranking = self.rank(context)
+        if not isinstance(ranking, Ranking):
+            raise TypeError(
+                f"{type(self).__name__}.rank returned {_a(ranking)}: return context.ranked(...), "
+                "or Ranking(values, mask, why)"
+            )
+        return ranking.decision()
 
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        """Return the rows that this policy would choose at all: ``context.mask``, unless it has wishes of its own.
+    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
+        """Take notes of what a run measured."""
 
-        Wrappers pass it on, and make no probe of another row.
-        """
-        return context.mask
 
-    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:  # noqa: B027 (may be left out)
-        """Take notes of what a run measured. Wrappers pass it on."""
+def asked(policy: Policy, context: Context) -> Decision:
+    """Return what a policy decides, or say what is wrong with it.
+
+    Raises
+    ------
+    TypeError
+        It is no decision, or its row no int.
+    CutError
+        Its row is not allowed, or its ranking permits one that is not.
+    """
+    decision, mask = policy.decide(context), context.costs.mask
+    if not isinstance(decision, Decision):
+        raise TypeError(
+            f"{type(policy).__name__}.decide returned {_a(decision)}: return a Decision, such as context.best() "
+            "or Decision(row, why)"
+        )
+    row, ranking = decision.row, decision.ranking
+    if type(row) is not int and not isinstance(row, np.integer):
+        raise TypeError(f"{type(policy).__name__} chose row {row!r}, {_a(row)}: a row is an int")
+    if ranking is not None and ranking.mask is not mask:
+        mask = _within(policy, ranking, mask)
+    if not (0 <= row < len(mask) and mask[row]):
+        raise CutError(_not_allowed(policy, decision, context))
+    return decision
+
+
+def _within(policy: Policy, ranking: Ranking, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    mask = ranking.mask
+    if mask.shape != allowed.shape:
+        raise CutError(f"{type(policy).__name__} ranked {len(mask)} rows, there are {len(allowed)}: rank them all")
+    if (mask > allowed).any():
+        raise CutError(
+            f"the ranking of {type(policy).__name__} ({ranking.why}) permits row {int((mask > allowed).argmax())}, "
+            "which is not allowed now: use context.ranked(mask=...), or mask & context.mask"
+        )
+    return mask
+
+
+def _not_allowed(policy: Policy, decision: Decision, context: Context) -> str:
+    row, allowed = decision.row, context.costs.mask
+    told = f"{type(policy).__name__} chose row {row} ({decision.why}), which "
+    if decision.ranking is not None and 0 <= row < len(allowed) and allowed[row]:
+        return f"{told}its ranking ({decision.ranking.why}) does not permit: choose among ranking.mask"
+    return f"{told}is not allowed now: choose among context.mask"
+
+
+def checked(policy: Any) -> Policy:
+    """Return a policy, or say what is wrong with it.
+
+    Raises
+    ------
+    TypeError
+        It is a class, or no policy.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, type) and issubclass(policy, Policy):
+        raise TypeError(f"{policy.__name__} is a class: give an object of it, {policy.__name__}(...)")
+    raise TypeError(f"a policy is an object of a subclass of splitiot.Policy, got {_a(policy)}")
+
+
+def _kept(mask: ArrayLike) -> NDArray[np.bool_]:
+    if isinstance(mask, np.ndarray) and mask.dtype.char == "?" and not mask.flags.writeable:
+        return mask
+    return _read_only(np.array(mask, dtype=np.bool_))
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
+
+
+def _a(thing: Any) -> str:
+    kind = type(thing).__name__
+    return "None" if thing is None else f"an {kind}" if kind[0].lower() in "aeiou" else f"a {kind}"

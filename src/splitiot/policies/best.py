@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
 from splitiot.cost import Constraint, Objective, met, name_of
-from splitiot.policies._base import Context, Decision, Policy
+from splitiot.policies._base import Context, Policy, Ranking
 
 __all__ = ["Best", "LeastEnergy", "LeastLatency"]
 
@@ -42,19 +40,13 @@ class Best(Policy):
     objective: Objective = "latency_s"
     subject_to: tuple[Constraint, ...] = field(default=(), converter=_constraints, kw_only=True)
 
-    def decide(self, context: Context) -> Decision:
+    def rank(self, context: Context) -> Ranking:
         if not self.subject_to:
-            return context.best(self.objective)
+            return context.ranked(self.objective)
         mask, name = met(self.subject_to, context.costs), name_of(self.objective)
         words = " and ".join(map(str, self.subject_to))
-        if not mask.any():
-            return context.best(self.objective, why=f"nothing has {words}: least {name} of all")
-        row = context.costs.masked(mask).best(self.objective)
-        return Decision(row, f"least {name} with {words}", objective=self.objective)
-
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        mask = met(self.subject_to, context.costs) if self.subject_to else context.mask
-        return mask if mask.any() else context.mask
+        why, otherwise = f"least {name} with {words}", f"nothing has {words}: least {name} of all"
+        return context.ranked(self.objective, mask=mask, why=why, otherwise=otherwise)
 
     def __repr__(self) -> str:
         words = [repr(self.objective)] if type(self) is Best else []

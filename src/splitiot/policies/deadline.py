@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
 from splitiot.cost import AtMost, Objective, met, most_local
-from splitiot.policies._base import Context, Decision
+from splitiot.policies._base import Context, Ranking
 from splitiot.policies.best import Best
 
 __all__ = ["Deadline"]
@@ -19,7 +17,9 @@ __all__ = ["Deadline"]
 class Deadline(Best):
     """Choose the most local placement that meets the deadline: the edge does only what it must.
 
-    Where none meets it, or there is no deadline, the least latency.
+    Where none meets it, or there is no deadline, the least latency. It permits only what is believed to meet the
+    deadline: no wrapper makes a request late on purpose, so that none can find out either whether a device that was too
+    slow for any step has recovered.
 
     Parameters
     ----------
@@ -41,23 +41,12 @@ class Deadline(Best):
         if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline_s must be a positive number of seconds, got {self.deadline_s}")
 
-    def decide(self, context: Context) -> Decision:
+    def rank(self, context: Context) -> Ranking:
         deadline_s = self.deadline_s if context.deadline_s is None else context.deadline_s
         if deadline_s is None:
-            return Best("latency_s", subject_to=self.subject_to).decide(context)
-        mask = met([self._within(deadline_s), *self.subject_to], context.costs)
-        if not mask.any():
-            return Best("latency_s", subject_to=self.subject_to).decide(context)
-        row = context.costs.masked(mask).best(most_local)
-        return Decision(row, f"the most local within {deadline_s:g} s", objective="latency_s")
-
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        deadline_s = self.deadline_s if context.deadline_s is None else context.deadline_s
-        if deadline_s is not None:
-            mask = met([self._within(deadline_s), *self.subject_to], context.costs)
-            if mask.any():
-                return mask
-        return Best("latency_s", subject_to=self.subject_to).permits(context)
-
-    def _within(self, deadline_s: float) -> AtMost:
-        return AtMost("latency_s", deadline_s * (1 - self.margin))
+            return Best("latency_s", subject_to=self.subject_to).rank(context)
+        permitted = met(self.subject_to, context.costs)
+        mask = permitted & AtMost("latency_s", deadline_s * (1 - self.margin))(context.costs)
+        if mask.any():
+            return context.ranked(most_local, mask=mask, why=f"the most local within {deadline_s:g} s")
+        return context.ranked("latency_s", mask=permitted, why=f"nothing is within {deadline_s:g} s: least latency_s")

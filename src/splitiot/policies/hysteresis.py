@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 from attrs import evolve, field, frozen
-from numpy.typing import NDArray
 
-from splitiot.observation import Observation
-from splitiot.policies._base import Context, Decision, Policy
+from splitiot.policies._base import Context, Decision, Ranking
+from splitiot.policies.wrapper import Wrapper
 
 __all__ = ["Hysteresis"]
 
 
 @frozen
-class Hysteresis(Policy):
+class Hysteresis(Wrapper):
     """Stay with the last placement that was no probe, unless another is better by more than a margin.
+
+    Better by what the policy inside ranks by, and only where that permits the last one.
 
     Parameters
     ----------
@@ -26,7 +25,6 @@ class Hysteresis(Policy):
         Relative: 0.05 asks for 5 % less.
     """
 
-    policy: Policy
     margin: float = field(default=0.05, converter=float)
 
     @margin.validator
@@ -34,18 +32,12 @@ class Hysteresis(Policy):
         if not 0 <= value < math.inf:
             raise ValueError(f"a margin is a finite number >= 0, got {value}")
 
-    def decide(self, context: Context) -> Decision:
-        inner, stay = self.policy.decide(context), context.incumbent
-        if inner.probe or stay is None or stay == inner.row or not self.permits(context)[stay]:
+    def revise(self, context: Context, inner: Decision, ranking: Ranking) -> Decision:
+        stay = context.incumbent
+        if inner.probe or stay is None or stay == inner.row or not ranking.allows(stay):
             return inner
-        values = context.costs.values(context.objective if inner.objective is None else inner.objective)
+        values = ranking.values
         # negated: a NaN is no reason to stay
         if not values[stay] <= values[inner.row] + self.margin * abs(values[stay]):
             return inner
         return evolve(inner, row=stay, why=f"{inner.why} is better by less than {self.margin:.0%}: stay")
-
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        return self.policy.permits(context)
-
-    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
-        self.policy.learn(observation, memory)

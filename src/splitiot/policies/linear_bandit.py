@@ -10,7 +10,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from splitiot.observation import Observation
-from splitiot.policies._base import Context, Decision, Policy
+from splitiot.policies._base import Context, Decision, Policy, Ranking
 
 __all__ = ["LinearBandit"]
 
@@ -75,7 +75,8 @@ class LinearBandit(Policy):
         doubt = np.sqrt(np.maximum(((features @ inverse) * features).sum(axis=1), 0.0))
         allowed = context.mask
         scale = max(float(np.where(allowed, expected, math.inf).min()), 0.0)
-        bound = np.where(allowed, expected - self.alpha * scale * doubt, math.inf)
+        ranking = Ranking(expected - self.alpha * scale * doubt, allowed, "least lower confidence bound")
+        bound = np.where(allowed, ranking.values, math.inf)
         row = int(bound.argmin()) if np.isfinite(bound).any() else best.row
         probe = False
         exchanges = costs.exchanges & allowed
@@ -84,8 +85,8 @@ class LinearBandit(Policy):
             row, probe = int(np.where(exchanges, bound, math.inf).argmin()), True
             notes["alone"] = 0
         notes["seen"][str(int(costs.cuts[row]))] = features[row].tolist()
-        why = "a probe: the edge was not used for long" if probe else "least lower confidence bound"
-        return Decision(row, why, probe, objective="latency_s")
+        why = "a probe: the edge was not used for long" if probe else ranking.why
+        return Decision(row, why, probe, ranking=ranking)
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
         o, notes = observation, memory.get(_NOTES)

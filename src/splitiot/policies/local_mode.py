@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from attrs import evolve, field, frozen
-from numpy.typing import NDArray
 
-from splitiot.observation import Observation
-from splitiot.policies._base import Context, Decision, Policy
+from splitiot.policies._base import Context, Decision, Ranking
+from splitiot.policies.wrapper import Wrapper
 
 __all__ = ["LocalMode"]
 
 
 @frozen
-class LocalMode(Policy):
+class LocalMode(Wrapper):
     """With a probability run everything on the device, to measure it there; else ask another policy.
 
     SCIoT's exploration. Know what it costs: a local run teaches nothing about link and edge, and is often the dearest
-    of all placements. A probe of the wrapped policy passes through.
+    of all placements. A probe of the wrapped policy passes through. Where that policy does not permit everything on the
+    device (`Fixed`, a `Deadline` that would be missed), it is asked alone.
 
     Parameters
     ----------
@@ -35,7 +32,6 @@ class LocalMode(Policy):
     known, and the probability alone is given: a lower bound.
     """
 
-    policy: Policy
     probability: float = field(default=0.1, converter=float)
 
     @probability.validator
@@ -43,21 +39,14 @@ class LocalMode(Policy):
         if not 0 <= value <= 1:
             raise ValueError(f"a probability lies in 0..1, got {value}")
 
-    def decide(self, context: Context) -> Decision:
+    def revise(self, context: Context, inner: Decision, ranking: Ranking) -> Decision:
         coin = bool(context.random.random() < self.probability)
-        inner = self.policy.decide(context)
         local = context.local_row
-        if local is None or inner.probe or not self.permits(context)[local]:
+        if local is None or inner.probe or not ranking.allows(local):
             return inner
         p = self.probability
         if inner.row == local:  # whatever the coin says
             return evolve(inner, propensity=p + (1 - p) * inner.propensity)
         if coin:
-            return Decision(local, "local mode", probe=True, propensity=p)
+            return Decision(local, "local mode", True, p, ranking)
         return evolve(inner, propensity=(1 - p) * inner.propensity)
-
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        return self.policy.permits(context)
-
-    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
-        self.policy.learn(observation, memory)

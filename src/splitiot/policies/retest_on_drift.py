@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
-from splitiot.observation import Observation
-from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Policy
+from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Ranking
+from splitiot.policies.wrapper import Wrapper
 
 __all__ = ["RetestOnDrift"]
 
@@ -18,7 +17,7 @@ _NOTES: Final = "retest"
 
 
 @frozen
-class RetestOnDrift(Policy):
+class RetestOnDrift(Wrapper):
     """After a drift, measure what drifted a few times more, though another policy turned away from it.
 
     When a detector tells that the edge, say, got slower, the policy may move everything home; what is believed of the
@@ -34,7 +33,6 @@ class RetestOnDrift(Policy):
         A probe may cost this many times what the policy's own choice costs; dearer ones are left out.
     """
 
-    policy: Policy
     tests: int = 1
     limit: float = field(default=2.0, converter=float)
 
@@ -44,8 +42,8 @@ class RetestOnDrift(Policy):
         if not self.limit >= 1:
             raise ValueError(f"limit must be >= 1, got {self.limit}")
 
-    def decide(self, context: Context) -> Decision:
-        inner, signs = self.policy.decide(context), context.staleness
+    def revise(self, context: Context, inner: Decision, ranking: Ranking) -> Decision:
+        signs = context.staleness
         if signs is None:
             return inner
         drifts = list(signs.drifts)
@@ -72,23 +70,18 @@ class RetestOnDrift(Policy):
                 due += [group] if wait[group] <= 0 else []
         if inner.probe or not due:
             return inner
-        return self._test(context, inner, due, left, wait)
+        return self._test(context, inner, ranking, due, left, wait)
 
-    def _test(self, context: Context, inner: Decision, due: list[int], left: list[int], wait: list[int]) -> Decision:
+    def _test(
+        self, context: Context, inner: Decision, ranking: Ranking, due: list[int], left: list[int], wait: list[int]
+    ) -> Decision:
         for group in due:
             left[group] -= 1
             wait[group] = 2 ** (self.tests - left[group])
-        objective = context.objective if inner.objective is None else inner.objective
-        values = context.costs.values(objective)
-        tells = self.permits(context) & (context.costs.terms[:, [COLUMNS[group] for group in due]] > 0).all(axis=1)
+        values = ranking.values
+        tells = ranking.mask & (context.costs.terms[:, [COLUMNS[group] for group in due]] > 0).all(axis=1)
         row = int(np.where(tells, values, math.inf).argmin())
         if not (tells[row] and values[row] <= self.limit * abs(values[inner.row])):
             return inner
         words = " and ".join(GROUPS[group] for group in due)
-        return Decision(row, f"a probe: {words} drifted", True, inner.propensity, inner.objective)
-
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        return self.policy.permits(context)
-
-    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
-        self.policy.learn(observation, memory)
+        return Decision(row, f"a probe: {words} drifted", True, inner.propensity, ranking)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from attrs import field, frozen
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from splitiot.cost import Costs, Objective
 from splitiot.estimators import Staleness
-from splitiot.observation import Observation
-from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Policy
+from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Ranking
+from splitiot.policies.wrapper import Wrapper
 
 __all__ = ["StaleProbe"]
 
@@ -28,7 +28,7 @@ _DEVICE, _EDGE, _LINK = COLUMNS
 
 
 @frozen
-class StaleProbe(Policy):
+class StaleProbe(Wrapper):
     """Ask another policy, and now and then measure what its choices leave unmeasured.
 
     While everything runs on the edge nobody sees how fast the device is by now; while everything runs on the device
@@ -63,7 +63,6 @@ class StaleProbe(Policy):
     `benchmarks/control.py`.
     """
 
-    policy: Policy
     lasts_s: float = field(default=300.0, converter=float)
     width: float = field(default=1.0, converter=float)
     device_width: float = field(default=0.5, converter=float)
@@ -77,10 +76,13 @@ class StaleProbe(Policy):
         if self.every < 1:
             raise ValueError(f"every must be >= 1, got {self.every}")
 
-    def decide(self, context: Context) -> Decision:
-        inner = self.policy.decide(context)
-        signs = context.staleness
+    def revise(self, context: Context, inner: Decision, ranking: Ranking) -> Decision:
+        signs, objective = context.staleness, ranking.objective
         if inner.probe or signs is None:
+            return inner
+        if objective is None:
+            if np.count_nonzero(ranking.mask) > 1:
+                self._warn("its ranking names no objective, so that nobody knows what a probe might gain")
             return inner
         notes: dict[str, float] | None = context.memory.get(_NOTES)
         if notes is None:
@@ -88,12 +90,11 @@ class StaleProbe(Policy):
         if notes["again"] >= 0:
             row = int(notes["again"])
             notes["again"] = -1.0
-            if signs.doubted and row != inner.row and self.permits(context)[row]:
+            if signs.doubted and row != inner.row and ranking.allows(row):
                 return _probe(inner, row, "to confirm what the last one told")
-        permitted, costs = self.permits(context), context.costs
-        if permitted is not context.mask:
+        permitted, costs = ranking.mask, context.costs
+        if permitted is not costs.mask:
             costs = costs.masked(permitted)
-        objective = inner.objective or context.objective
         terms = costs.terms
         does = terms[inner.row].tolist()
         stale = tuple([column for column in COLUMNS if does[column] <= 0])
@@ -105,7 +106,7 @@ class StaleProbe(Policy):
         notes["missed"] += missed
         notes["tried"] += _DOUBT * missed
         notes["waited"] += 1
-        values = costs.values(objective)
+        values = ranking.values
         more = values - values[inner.row]
         if more[challenger] <= notes["tried"] or notes["waited"] >= self.every:
             notes |= _NONE
@@ -135,7 +136,7 @@ class StaleProbe(Policy):
         notes: dict[str, float],
     ) -> tuple[float, int] | None:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
-        device, edge, up, down, rtt_s, wait_s = costs.beliefs.tolist()
+        believed = costs.beliefs.copy()
         usual, age_s = signs.usual, max(signs.ages_s[COLUMNS.index(column)] for column in stale)
         if context.now_s < notes["began_s"]:  # another clock
             notes["began_s"] = context.now_s
@@ -144,28 +145,22 @@ class StaleProbe(Policy):
         wider = _wider(age_s / self.lasts_s / _WANDERS)
         sigmas = [0.0] * 6
         if _DEVICE in stale:
-            device, sigmas[0] = min(device, usual[0]), self.device_width * wider
+            believed[0], sigmas[0] = min(believed[0], usual[0]), self.device_width * wider
         if _EDGE in stale:  # and its queue may be empty by now
-            edge, sigmas[1], wait_s = min(edge, usual[1]), self.width * wider, 0.0
+            believed[1], sigmas[1], believed[5] = min(believed[1], usual[1]), self.width * wider, 0.0
         if _LINK in stale:
             sigmas[2:5] = [self.width * wider] * 3
-            up, down, rtt_s = min(up, usual[2]), min(down, usual[3]), min(rtt_s, usual[4])
-        draws = _spread(tuple(sigmas)) * (device, edge, up, down, rtt_s, wait_s)
+            believed[2:5] = [min(now, then) for now, then in zip(believed[2:5].tolist(), usual[2:5], strict=True)]
+        draws = _spread(tuple(sigmas)) * believed
         values = costs.under(draws, objective)
         gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
         if not 0 < gain < math.inf:
             return None
         return -math.expm1(-age_s / self.lasts_s) * gain, int(values[0].argmin())
 
-    def permits(self, context: Context) -> NDArray[np.bool_]:
-        return self.policy.permits(context)
-
-    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
-        self.policy.learn(observation, memory)
-
 
 def _probe(inner: Decision, row: int, why: str) -> Decision:
-    return Decision(row, f"a probe: {why}", True, inner.propensity, inner.objective)
+    return Decision(row, f"a probe: {why}", True, inner.propensity, inner.ranking)
 
 
 def _wider(lives: float) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from splitiot.cost import Costs, Objective, most_local
-from splitiot.policies._base import Context, Decision
+from splitiot.cost import Costs, Objective, met, most_local
+from splitiot.policies._base import Context, Decision, Ranking
 from splitiot.policies.best import Best
 
 __all__ = ["ThroughputTarget"]
@@ -88,17 +88,24 @@ class ThroughputTarget(Best):
         if self.patience < 1:
             raise ValueError(f"patience is at least 1 decision, got {self.patience}")
 
+    def rank(self, context: Context) -> Ranking:
+        mask, words = None, f"the most local with {self.fps:g} a second"
+        if self.subject_to:
+            mask = met(self.subject_to, context.costs)
+            mask = mask if mask.any() else None
+        return context.ranked(_MostLocalAt(1 / self.fps, self.window), mask=mask, why=words)
+
     def decide(self, context: Context) -> Decision:
-        costs, target_s = context.costs, 1 / self.fps
-        mask = self.permits(context)
+        ranking = self.rank(context)
+        costs, mask, target_s = context.costs, ranking.mask, 1 / self.fps
         if not mask.any():
-            return context.best()  # says so
+            return ranking.decision()  # says so
         cuts, periods, stay = costs.cuts, costs.paced_s(self.window), context.incumbent
         meets = mask & (periods <= target_s)
         easily = meets & (periods <= target_s * (1 - self.margin))
+        words = ranking.why
         if meets.any():
             row = _most_local(costs, periods, easily if easily.any() else meets)
-            words = f"the most local with {self.fps:g} a second"
         else:
             row = _fastest(periods, mask)
             words = f"{self.fps:g} a second can't be met: {1 / periods[row]:.3g} is the best there is"
@@ -118,10 +125,10 @@ class ThroughputTarget(Best):
                     words = f"too slow, if that lasts: {1 / periods[stay]:.3g} of {self.fps:g} a second"
                 else:
                     words += f", and {1 / periods[stay]:.3g} is given"
-                return Decision(stay, words, objective=_MostLocalAt(target_s, self.window))
+                return Decision(stay, words, ranking=ranking)
             row = sure
         context.memory.pop(_NOTES, None)
-        return Decision(row, words, objective=_MostLocalAt(target_s, self.window))
+        return Decision(row, words, ranking=ranking)
 
     def _sure(self, context: Context, gain: float, cut: int, *, back: bool) -> int | None:
         """Add up what decisions on end would gain by going elsewhere; return where to, once that is enough."""

@@ -12,7 +12,7 @@ a transport of yours; see `splitiot.testing.simulation`.
 
 There are four tuples of them, since the objects differ:
 
-- `policy_checks`: for everything with ``decide(context)``, wrapped or not: ``check(lambda: Hysteresis(Mine()))``;
+- `policy_checks`: for everything that ranks or decides, wrapped or not: ``check(lambda: Hysteresis(Mine()))``;
 - `wrapper_checks`: besides, for policies that hold another one: ``check(MyWrapper)``, called with the policy to wrap;
 - `scalar_checks`: for estimators of one number and for drift detectors, ``update(x)``;
 - `estimator_checks`: for those that learn from observations, ``update(observation, now_s)``.

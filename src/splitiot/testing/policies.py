@@ -12,7 +12,7 @@ import numpy as np
 
 from splitiot.errors import Infeasible
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.policies import Context, Decision, Policy
+from splitiot.policies import Context, Decision, Policy, Ranking
 from splitiot.testing._life import Life, difference
 from splitiot.testing._make import made, name_of
 from splitiot.testing._observations import Truth, odd, ordinary
@@ -76,10 +76,10 @@ def check_works_without_a_local_row(make: MakePolicy) -> None:
 
 
 def check_decisions_make_sense(make: MakePolicy) -> None:
-    """Its decisions have an int for a row, words, a bool, a probability above 0, and an objective that can be asked."""
+    """Its decisions have an int for a row, words, a bool, a probability above 0, and a ranking that fits them."""
     policy = made(make)
     for _, seen, decision in _decisions(policy):
-        p, objective = decision.propensity, decision.objective
+        p = decision.propensity
         wrong = None
         if type(decision.row) is not int:
             wrong = f"row is {decision.row!r}, a {type(decision.row).__name__}: make it an int"
@@ -89,13 +89,32 @@ def check_decisions_make_sense(make: MakePolicy) -> None:
             wrong = f"propensity is {p!r}: it is the probability of this choice, above 0 and at most 1"
         elif not isinstance(decision.why, str) or not decision.why.strip():
             wrong = f"why is {decision.why!r}: say in words why this row"
-        elif objective is not None:
-            try:
-                seen.costs.values(objective)
-            except ValueError as error:
-                wrong = f"objective is {objective!r}: {error}"
+        elif decision.ranking is not None:
+            wrong = _wrong(decision.ranking, decision, seen)
         if wrong:
             raise AssertionError(f"{name_of(policy)}: a decision's {wrong} ({shown(seen)})")
+
+
+def _wrong(ranking: Any, decision: Decision, seen: Context) -> str | None:
+    """Say what is wrong with a ranking, None for nothing."""
+    if not isinstance(ranking, Ranking):
+        return f"ranking is {ranking!r}: make one with context.ranked(), or Ranking(values, mask, why)"
+    if len(ranking.mask) != len(seen.mask):
+        return f"ranking has {len(ranking.mask)} rows of {len(seen.mask)}: rank all, a mask never renumbers"
+    if (more := np.flatnonzero(ranking.mask & ~seen.mask)).size:
+        return f"ranking permits row {more[0]}, which is not allowed: use context.ranked(mask=...), or & context.mask"
+    if not ranking.allows(decision.row):
+        return f"row is {decision.row} ({decision.why}), which its own ranking ({ranking.why}) does not permit"
+    if math.isnan(ranking.values[decision.row]) or ranking.values[decision.row] == math.inf:
+        return f"ranking has {ranking.values[decision.row]} for its row {decision.row}, and that means never"
+    if ranking.objective is not None:
+        try:
+            values = seen.costs.values(ranking.objective)
+        except ValueError as error:
+            return f"ranking has the objective {ranking.objective!r}: {error}"
+        if not np.array_equal(values[ranking.mask], ranking.values[ranking.mask], equal_nan=True):
+            return "ranking has other values than its objective gives: leave the objective out"
+    return None
 
 
 def check_changes_nothing_in_the_context(make: MakePolicy) -> None:

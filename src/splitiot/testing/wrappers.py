@@ -6,20 +6,34 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from attrs import field, frozen
-from numpy.typing import NDArray
+from attrs import evolve, field, frozen
 
-from splitiot.cost import Costs
+from splitiot.cost import AtMost, Costs, most_local
 from splitiot.observation import Observation
-from splitiot.policies import Context, Decision, Policy
+from splitiot.planner import Planner
+from splitiot.policies import (
+    Best,
+    Context,
+    Deadline,
+    Decision,
+    Fixed,
+    LeastEnergy,
+    Policy,
+    Ranking,
+    ThroughputTarget,
+)
 from splitiot.testing._life import Life
 from splitiot.testing._make import name_of
-from splitiot.testing._world import context, shown, worlds
+from splitiot.testing._observations import Truth, ordinary
+from splitiot.testing._world import POWER, World, context, shown, worlds
 
 __all__ = [
     "Wrap",
     "check_does_not_latch_onto_probes",
+    "check_keeps_the_aim",
+    "check_keeps_to_the_ranking",
     "check_leaves_the_inner_memory_alone",
+    "check_passes_decisions_without_ranking_on",
     "check_passes_lessons_on",
     "check_passes_probes_through",
     "wrapper_checks",
@@ -109,27 +123,87 @@ def check_does_not_latch_onto_probes(wrap: Wrap) -> None:
                     )
 
 
-def check_permits_no_more_than_the_inner(wrap: Wrap) -> None:
-    """Neither its choices nor what it permits go beyond what the wrapped policy permits: that may be private."""
+def check_keeps_to_the_ranking(wrap: Wrap) -> None:
+    """It chooses what the wrapped policy permits, which may be private, and hands on its ranking with each decision."""
     picky = _Picky()
     policy = wrap(picky)
     for world in worlds():
         memory: dict[str, Any] = {}
         for i in range(_CONTEXTS):
             now = context(world, i, memory)
-            permitted = picky.permits(now)
-            more = np.flatnonzero(policy.permits(now) & ~permitted)
-            if len(more):
-                raise AssertionError(
-                    f"{name_of(policy)} permits row {more[0]}, which the wrapped policy does not: let permits() return "
-                    f"the wrapped policy's ({shown(now)})"
-                )
+            ranking = picky.rank(now)
             got = _decide(policy, now)
-            if not permitted[got.row]:
+            if not ranking.allows(got.row):
                 raise AssertionError(
                     f"{name_of(policy)} chose row {got.row} ({got.why}), which the wrapped policy does not permit: "
-                    f"choose among self.policy.permits(context) ({shown(now)})"
+                    f"choose among the mask of its decision's ranking ({shown(now)})"
                 )
+            if got.ranking is None or not _same(got.ranking, ranking):
+                raise AssertionError(
+                    f"{name_of(policy)} did not hand on the wrapped policy's ranking, so that wrappers around this one "
+                    f"can't keep to it: return attrs.evolve(inner, row=..., why=...) ({shown(now)})"
+                )
+
+
+def check_passes_decisions_without_ranking_on(wrap: Wrap) -> None:
+    """Of a policy that only decides nobody knows what it wants: its decisions are made, and no probe beside them."""
+    for seed in range(4):
+        inner = _Spy(_Mute())
+        policy = wrap(inner)
+        life = Life(worlds()[0], policy, seed)
+        for i in range(1, _REQUESTS + 1):
+            told = life.request()
+            inner.asked_once(name_of(policy), i)
+            wanted = worlds()[0].table.placements[inner.seen[-1].row].cut
+            if (told.cut, told.probe) != (wanted, False):
+                raise AssertionError(
+                    f"{name_of(policy)} made cut {told.cut} ({told.why}) of a decision for cut {wanted} that has no "
+                    f"ranking, in request {i}: return the wrapped policy's decision where its ranking is None"
+                )
+
+
+def check_keeps_the_aim(wrap: Wrap) -> None:
+    """What the wrapped policy wants is what happens, for 500 requests while all changes and comes back.
+
+    With policies that want something else than the planner's objective: a deadline, a throughput, a cut, few bytes.
+    Nothing that they forbid is chosen, be it as a probe. What is no probe is what they want, or not much worse by their
+    own ranking; and when they go back to where they were before, so does the wrapper.
+    """
+    for name, aim in _aims().items():
+        for bad in _BAD:
+            inner = _Spy(aim)
+            policy = wrap(inner)
+            _live(policy, inner, f"{name_of(policy)} around {name}", bad)
+
+
+def _live(policy: Policy, inner: _Spy, who: str, bad: Truth) -> None:
+    world: World = worlds()[0]
+    late = 0
+    planner = Planner(world.pipeline, world.topology, policy, power=POWER)
+    rng = np.random.default_rng(1)
+    for i in range(_LONG):
+        truth = bad if _LONG // 4 <= i < _LONG // 2 else _USUAL
+        try:
+            plan = planner.decide(0.3 * i)
+        except Exception as error:
+            raise AssertionError(f"{who} in request {i + 1}: {error!r}") from error
+        planner.observe(ordinary(world, truth, plan.cut, plan.id, rng), now_s=0.3 * i + 0.2)
+        inner.asked_once(who, i + 1)
+        wanted = inner.seen[-1]
+        ranking = wanted.ranking
+        assert ranking is not None
+        if not ranking.allows(plan.row):
+            raise AssertionError(
+                f"{who} chose cut {plan.cut} ({plan.why}) in request {i + 1}, which that does not permit "
+                f"({ranking.why}): choose among the mask of its decision's ranking"
+            )
+        own, best = float(ranking.values[plan.row]), float(ranking.values[wanted.row])
+        late = late + 1 if not (plan.probe or own <= best + _MUCH * abs(own) or plan.row == wanted.row) else 0
+        if late >= _PATIENCE:
+            raise AssertionError(
+                f"{who} has stayed at cut {plan.cut} ({plan.why}) for {late} requests, until number {i + 1}, while "
+                f"that wants cut {world.table.placements[wanted.row].cut} ({wanted.why}): compare by ranking.values"
+            )
 
 
 wrapper_checks: Final[tuple[Callable[[Wrap], None], ...]] = (
@@ -137,9 +211,38 @@ wrapper_checks: Final[tuple[Callable[[Wrap], None], ...]] = (
     check_does_not_latch_onto_probes,
     check_passes_lessons_on,
     check_leaves_the_inner_memory_alone,
-    check_permits_no_more_than_the_inner,
+    check_keeps_to_the_ranking,
+    check_passes_decisions_without_ranking_on,
+    check_keeps_the_aim,
 )
 """All of them, to parametrize a test with. Run `policy_checks` too: ``check(lambda: Mine(si.Best()))``."""
+
+_LONG: Final = 500  # requests
+_PATIENCE: Final = 30
+_MUCH: Final = 0.6  # a share: more than that is worth a move to everybody
+_USUAL: Final = Truth(1.0, 1.0, 1.0, 1.0)
+_BAD: Final = (
+    Truth(device=0.3, edge=1.0, rate=1.0, rtt=1.0),
+    Truth(device=4.0, edge=1.0, rate=1.0, rtt=1.0),
+    Truth(device=1.0, edge=40.0, rate=0.1, rtt=3.0),
+)
+
+
+def _aims() -> dict[str, Policy]:
+    return {
+        "a Deadline": Deadline(deadline_s=0.4),
+        "a short Deadline": Deadline(deadline_s=0.12),
+        "a Deadline that all meet": Deadline(deadline_s=60.0),
+        "ThroughputTarget": ThroughputTarget(6),
+        "Fixed": Fixed(4),
+        "Best with a constraint": Best(most_local, subject_to=AtMost("sent_bytes", 10_000)),
+        "LeastEnergy": LeastEnergy(),
+        "a ranking of its own": _Own(),
+    }
+
+
+def _same(one: Ranking, other: Ranking) -> bool:
+    return np.array_equal(one.mask, other.mask) and np.array_equal(one.values, other.values, equal_nan=True)
 
 
 @frozen
@@ -148,20 +251,57 @@ class _Prober(Policy):
 
     def decide(self, context: Context) -> Decision:
         rows = np.flatnonzero(context.mask)
-        return Decision(int(rows[len(rows) // 2]), "look", probe=True, propensity=0.25)
+        return evolve(context.best(), row=int(rows[len(rows) // 2]), why="look", probe=True, propensity=0.25)
 
 
 @frozen
 class _Picky(Policy):
     """Wants every second row only."""
 
-    def decide(self, context: Context) -> Decision:
-        return Decision(context.costs.masked(self.permits(context)).best(), "picky")
-
-    def permits(self, context: Context) -> NDArray[np.bool_]:
+    def rank(self, context: Context) -> Ranking:
         permitted = np.zeros(len(context.mask), dtype=np.bool_)
         permitted[np.flatnonzero(context.mask)[::2]] = True
-        return permitted
+        return context.ranked(mask=permitted, why="picky")
+
+
+@frozen
+class _Own(Policy):
+    """Ranks by numbers that are no objective's."""
+
+    def rank(self, context: Context) -> Ranking:
+        return Ranking(np.abs(context.costs.cuts - 2), context.mask, "near cut 2")
+
+
+@frozen
+class _Mute(Policy):
+    """Only decides."""
+
+    def decide(self, context: Context) -> Decision:
+        rows = np.flatnonzero(context.mask)
+        return Decision(int(rows[int(context.now_s) % len(rows)]), "who knows")
+
+
+@frozen(eq=False)
+class _Spy(Policy):
+    """Keeps what another policy decided."""
+
+    policy: Policy
+    seen: list[Decision] = field(factory=list)
+
+    def rank(self, context: Context) -> Ranking:
+        return self.policy.rank(context)
+
+    def decide(self, context: Context) -> Decision:
+        self.seen.append(self.policy.decide(context))
+        return self.seen[-1]
+
+    def asked_once(self, who: str, request: int) -> None:
+        if len(self.seen) != request:
+            times = len(self.seen) - request + 1
+            raise AssertionError(f"{who} asked the wrapped policy {times} times in request {request}: ask it once")
+
+    def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
+        self.policy.learn(observation, memory)
 
 
 @frozen(eq=False)
@@ -200,15 +340,14 @@ class _Settled(Policy):
     def decide(self, context: Context) -> Decision:
         notes = context.memory.setdefault("_settled", {"requests": 0})
         notes["requests"] += 1
-        objective = _equal if self.flat else None
+        best = context.best(_equal if self.flat else None)
         for cut, probe in ((self.probe, True), (self.home, False)):
             if cut is None or (probe and notes["requests"] % _EVERY):
                 continue
             row = context.at_cut(cut)
             if context.allows(row):
-                return Decision(row, "look" if probe else "settled", probe, objective=objective)
-        best = context.best()  # the edge is down
-        return Decision(best.row, "the rest", probe=True)
+                return evolve(best, row=row, why="look" if probe else "settled", probe=probe)
+        return evolve(best, why="the rest", probe=True)  # the edge is down
 
 
 def _decide(policy: Policy, seen: Context) -> Decision:
