@@ -130,8 +130,8 @@ def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path) -> 
         for _ in range(5):
             assert device.run(20).source == "edge"
         for k in range(10):  # these ran here alone, and no request has told of them since
-            device._core.session.ran_alone(Observation(plan_id=100 + k, cut=3, head_s=0.5))
-        waiting = [seen.plan_id for seen in device._core.session.telling._ring]
+            device._core.session.ran_alone(Observation(plan_id=100 + k, cut=3, head_s=0.5), 0.0)
+        waiting = [seen.plan_id for seen, _ in device._core.session.telling._ring]
         assert waiting[-10:] == list(range(100, 110))
     assert b.path.is_file()
     b.heard.clear()

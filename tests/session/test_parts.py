@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from splitiot import wire
 from splitiot.errors import EdgeUnavailable, Overloaded, TransportError
-from splitiot.observation import Observation
+from splitiot.observation import EdgeTimes, Observation
 from splitiot.session import TRANSITIONS, DeviceSession, Done, Event, Observed, Quota, RunLocal, Send, State
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._budget import RetryBudget
@@ -227,23 +227,48 @@ def seen(plan_id: int, **more: object) -> Observation:
 def test_the_ring_drops_the_oldest_and_counts_them() -> None:
     ring = Telling(most=5)
     for k in range(8):
-        ring.add(seen(k))
+        ring.add(seen(k), 0.0)
     assert (len(ring), ring.dropped) == (5, 3)
-    told = ring.take()
+    told = ring.take(0.0)
     assert [o.plan_id for o in told] == [3, 4, 5, 6, 7]
-    ring.add(seen(8))
-    ring.put_back([*told, seen(0, probe=True)])  # probes of the link are old news
-    assert [o.plan_id for o in ring.take()] == [4, 5, 6, 7, 8]
+    ring.add(seen(8), 0.0)
+    ring.put_back([*told, seen(0, probe=True)], 0.0)  # probes of the link are old news
+    assert [o.plan_id for o in ring.take(0.0)] == [4, 5, 6, 7, 8]
+
+
+def test_what_is_told_late_says_nothing_of_the_link() -> None:
+    """The edge was away for an hour, or the device was: the link and the edge's queue were other ones then."""
+    exchange = {"edge": EdgeTimes(queue_s=9.0, residence_s=9.0), "round_trip_s": 10.0, "tail_s": 0.1}
+    old, probe = seen(1, **exchange), seen(0, round_trip_s=10.0, probe=True)
+    bound = seen(2, round_trip_s=50.0, censored=True)
+    ring = Telling()
+    for one in (old, probe, bound):
+        ring.add(one, 0.0)
+    assert ring.take(29.0) == (old, probe, bound)
+    ring.put_back((old, bound), 29.0)
+    assert ring.take(30.0) == (old, bound)
+    for one in (old, probe, bound):
+        ring.add(one, 0.0)
+    told = ring.take(3600.0)
+    assert [one.plan_id for one in told] == [1, 2]
+    for one in told:
+        assert one.round_trip_s is None and one.edge is None and not one.censored
+        assert one.head_s == 0.5
+    assert told[0].tail_s == 0.1
+    ring.add(old, 3600.0)
+    restarted = Telling()  # on another clock
+    restarted.load(ring.dump())
+    assert [one.round_trip_s for one in restarted.take(3600.0)] == [None]
 
 
 @given(st.lists(st.integers(1, 10**6), max_size=40), st.integers(0, 400), st.binary(max_size=3))
 def test_a_torn_dump_is_nothing_and_a_whole_one_everything(ids: list[int], cut: int, noise: bytes) -> None:
     ring = Telling(b"d" * 32)
     for k in ids:
-        ring.add(seen(k))
+        ring.add(seen(k), 0.0)
     whole = ring.dump([seen(7)])
     again = Telling(b"d" * 32)
-    again.add(seen(999))
+    again.add(seen(999), 0.0)
     assert again.load(whole) == max([7, *ids])
     assert len(again) == len(ids) + 2
     torn = whole[: min(cut, len(whole) - 1)] + noise
@@ -256,7 +281,7 @@ def test_a_torn_dump_is_nothing_and_a_whole_one_everything(ids: list[int], cut: 
 
 def test_what_was_told_and_not_answered_is_dumped_too() -> None:
     session = greeted(PIPELINE)
-    session.telling.add(seen(41))
+    session.telling.add(seen(41), 0.0)
     session.submit(PLAN, 21, now_s=1.0, deadline_s=9.0)
     assert len(session.telling) == 0
     ring = Telling(bytes.fromhex(PIPELINE.digest))

@@ -98,7 +98,7 @@ DIGESTS = {
     1: "4fb42f3ebf8486de",
     2: "a6ad90d82a270610",
     3: "d1b1e0cddd6c6bba",
-    6: "151dfce2fee9f0ac",
+    6: "1ccf324ac55daa89",
 }
 """Of seeds whose runs must be the same on every Python. A change of the library may change them: say so, and why."""
 

@@ -252,7 +252,7 @@ class Core:
         plan, now_s = begun.plan, self.clock()
         sent, kept = self.pipeline.divide(plan.cut, head.result)
         seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=head.seconds, head_steps_s=head.steps_s)
-        self.pump(self.session.ran_alone(seen))
+        self.pump(self.session.ran_alone(seen, now_s))
         latency_s = now_s - begun.begun_s
         if begun.deadline_s is not None and latency_s > begun.deadline_s:
             late = DeadlineExceeded(f"ran locally, {latency_s - begun.deadline_s:.3f} s longer than the deadline")

@@ -276,10 +276,10 @@ class DeviceSession:
         taken, self._next_placement = self._next_placement, None
         return taken
 
-    def ran_alone(self, seen: Observation) -> list[DeviceEffect]:
+    def ran_alone(self, seen: Observation, now_s: float) -> list[DeviceEffect]:
         """A request ran locally as planned; an edge that plans will be told."""
         self.counters.requests += 1
-        return self._observe(seen)
+        return self._observe(seen, now_s)
 
     def wake_s(self) -> float | None:
         """When `tick` has something to do next; None when nothing waits."""
@@ -401,7 +401,7 @@ class DeviceSession:
         packed = wire.pack(sent, RAW)
         remembers = pipeline.remembers_from(cut)
         sequence = self._number()
-        told = self.telling.take()
+        told = self.telling.take(now_s)
         message = wire.Request(
             boot=self._boot,
             sequence=sequence,
@@ -494,7 +494,7 @@ class DeviceSession:
                 nbytes, came_s = seen.sent_bytes + seen.received_bytes, arrival.came_s
                 sent_s, behind = came_s - seen.round_trip_s, bool(self._pending)
                 self._way.passed(sent_s, came_s, message.residence_s, nbytes=nbytes, behind=behind)
-            return [*sends, *([] if seen is None else self._observe(seen))]
+            return [*sends, *([] if seen is None else self._observe(seen, now_s))]
         if isinstance(message, wire.Failure) and message.boot == wire.NOBODY and not self._lossy:
             return self.broken(RemoteProtocolError(f"the edge can't read what is sent: {message.message}"), now_s)
         effects = [*self._contact.seen(message.edge_boot, now_s)]
@@ -687,7 +687,7 @@ class DeviceSession:
             self._rounds.append(max(0.0, arrival.came_s - known.sent_s))
         if pending is None:
             self.counters.late_replies += 1
-            return self._observe(seen)
+            return self._observe(seen, now_s)
         if now_s > pending.deadline_s:
             self.counters.late_replies += 1
             late = DeadlineExceeded(f"the answer came {now_s - pending.deadline_s:.3f} s after the deadline")
@@ -750,7 +750,7 @@ class DeviceSession:
             observation=seen,
             latency_s=now_s - pending.begun_s,
         )
-        return [*self._observe(seen), Done(pending.sequence, outcome)]
+        return [*self._observe(seen, now_s), Done(pending.sequence, outcome)]
 
     def _retire(self, pending: _Pending) -> None:
         """Forget what a request needed; remember what a late answer teaches."""
@@ -760,7 +760,7 @@ class DeviceSession:
         if len(self._ended) > 2 * self._max_pending:
             self._ended.popitem(last=False)
         if not pending.answered:  # nobody knows whether the edge heard it; of each plan it takes it only once
-            self.telling.put_back(pending.told)
+            self.telling.put_back(pending.told, pending.sent_s)
         pending.payload = pending.kept = None
         pending.message, pending.buffers, pending.told = _NO_MESSAGE, (), ()
 
@@ -828,11 +828,12 @@ class DeviceSession:
                 round_trip_s=silent_s,
                 sent_bytes=pending.nbytes,
                 censored=True,
-            )
+            ),
+            now_s,
         )
 
-    def _observe(self, seen: Observation) -> list[DeviceEffect]:
-        self.telling.add(seen)
+    def _observe(self, seen: Observation, now_s: float) -> list[DeviceEffect]:
+        self.telling.add(seen, now_s)
         return [Observed(seen)]
 
 

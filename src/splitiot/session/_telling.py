@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ __all__ = ["Telling"]
 
 _AT_MOST: Final = 32
 """In one request."""
+_FRESH_S: Final = 30.0
+"""Later nothing is told of what the link was like, nor of the edge's queue: the edge would take it for what is now."""
 _MAGIC: Final = b"SIO\x01"
 _DECODER: Final = msgspec.msgpack.Decoder(list[Observation])
 
@@ -31,7 +34,7 @@ class Telling:
 
     def __init__(self, digest: bytes = bytes(32), most: int = 4 * _AT_MOST) -> None:
         self._digest, self._most = digest, most
-        self._ring: deque[Observation] = deque()
+        self._ring: deque[tuple[Observation, float]] = deque()  # and when
         self.dropped = 0
         self.changes = 0
         """Grows with each change: whoever keeps a copy sees whether it is still good."""
@@ -39,29 +42,37 @@ class Telling:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def add(self, seen: Observation) -> None:
+    def add(self, seen: Observation, now_s: float) -> None:
         """Something was measured."""
-        self._ring.append(seen)
+        self._ring.append((seen, now_s))
         self._trim()
 
-    def take(self) -> tuple[Observation, ...]:
-        """Take the oldest ones, for one request."""
-        count = min(len(self._ring), _AT_MOST)
-        self.changes += count > 0
-        return tuple(self._ring.popleft() for _ in range(count))
+    def take(self, now_s: float) -> tuple[Observation, ...]:
+        """Take the oldest ones, for one request: of what is old only what machines took, which changes slowly."""
+        told: list[Observation] = []
+        self.changes += len(self._ring) > 0
+        while self._ring and len(told) < _AT_MOST:
+            seen, at_s = self._ring.popleft()
+            if now_s - at_s <= _FRESH_S:
+                told.append(seen)
+            elif not seen.probe:
+                told.append(msgspec.structs.replace(seen, edge=None, round_trip_s=None, censored=False))
+        return tuple(told)
 
-    def put_back(self, told: Iterable[Observation]) -> None:
+    def put_back(self, told: Iterable[Observation], taken_s: float) -> None:
         """Nobody knows whether the edge heard these; of each plan it takes them only once."""
-        self._ring.extendleft(seen for seen in reversed(list(told)) if not seen.probe)
+        self._ring.extendleft((seen, taken_s) for seen in reversed(list(told)) if not seen.probe)
         self._trim()
 
     def dump(self, extra: Iterable[Observation] = ()) -> bytes:
         """Return all of it, and `extra` before it, as bytes with a checksum."""
-        body = msgspec.msgpack.encode([*(seen for seen in extra if not seen.probe), *self._ring])
+        body = msgspec.msgpack.encode([*(seen for seen in extra if not seen.probe), *(seen for seen, _ in self._ring)])
         return _MAGIC + self._digest + zlib.crc32(body).to_bytes(4, "little") + body
 
     def load(self, data: bytes) -> int:
         """Take what `dump` returned, as the oldest. Bytes that are torn, or of another pipeline, are nothing.
+
+        How long ago that was nobody knows: it counts as old.
 
         Returns
         -------
@@ -76,7 +87,7 @@ class Telling:
             kept = _DECODER.decode(body)
         except (msgspec.DecodeError, RecursionError):
             return 0
-        self._ring.extendleft(reversed(kept))
+        self._ring.extendleft((seen, -math.inf) for seen in reversed(kept))
         self._trim()
         return max((seen.plan_id for seen in kept), default=0)
 
