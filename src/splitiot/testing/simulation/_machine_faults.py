@@ -428,7 +428,7 @@ class SharedNames(Fault):
 
     @classmethod
     def draw(cls, chance: Chance, heal_s: float) -> Self:
-        return cls(chance.whole(1, 3))
+        return cls(chance.pick((1, 3, 9, 18)))
 
     def begin(self, world: World, chance: Chance) -> None:
         for device in world.devices:
