@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 import splitiot as si
 from tests.cli.helpers import environment
+from tests.served import Served
 
 SERVICE = """
 import contextlib, pathlib, sys
@@ -133,3 +136,50 @@ def test_a_server_that_ends_leaves_what_its_tasks_hold(tmp_path: Path, how: str,
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.network
+@pytest.mark.extra("http")
+def test_devices_that_are_dropped_leave_no_threads_and_no_sockets(served: Callable[..., Served]) -> None:
+    from splitiot.adapters.http import asgi
+
+    def double(x: int) -> int:
+        return 2 * x
+
+    pipeline = si.tasks([double])
+    with si.EdgeService(pipeline) as service:
+        url = f"http://127.0.0.1:{served(asgi(service)).port}"
+        threads = threading.active_count()
+        profile = si.TierProfile.from_steps(pipeline.digest, [1e-3], sent_bytes=[8, 0], returned_bytes=[8, 0])
+
+        def use() -> None:
+            device = si.Device(pipeline, si.HttpTransport(url), profile=profile, policy=si.Fixed(0), cache=False)
+            assert device.run(4).source == "edge"
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            before = len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
+            for _ in range(20):
+                use()
+            gc.collect()
+            for thread in threading.enumerate():
+                if thread.name == "HttpTransport":
+                    thread.join(10)
+            assert threading.active_count() <= threads + 1  # one of the service may have begun
+            if sys.platform == "linux":
+                assert len(list(Path("/proc/self/fd").iterdir())) <= before + 25  # the server's ends of 20, at most
+        told = [str(each.message) for each in caught if issubclass(each.category, ResourceWarning)]
+        assert sum("HttpTransport was not closed" in words for words in told) == 20  # a socket may say so, too
+
+
+def test_a_transport_that_is_closed_says_nothing() -> None:
+    class Shout(si.RoundTrip):
+        def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
+            return request.upper()
+
+    transport = Shout()
+    transport.send(b"hello", timeout_s=1.0)
+    assert transport.receive(timeout_s=10.0) == b"HELLO"
+    transport.close()
+    del transport
+    gc.collect()

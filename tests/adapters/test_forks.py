@@ -130,6 +130,7 @@ from tests.forks import Child
 device = si.Device(pipeline, HttpTransport(sys.argv[1]), policy=si.Fixed(1), sample=1, connect_s=20.0)
 children = [Child(wrong, device, range(1000 * k, 1000 * k + 100), by=ctypes.PyDLL(None).fork) for k in (1, 2)]
 print(wrong(device, range(100)), *(child.result() for child in children))
+device.close()
 """
 
 

@@ -161,6 +161,11 @@ class HttpTransport(RoundTrip):
         for connection in idle:
             connection.close()
 
+    def __del__(self) -> None:
+        super().__del__()
+        for connection in getattr(self, "_idle", ()):
+            connection.close()
+
     def after_fork(self) -> None:
         pass  # `_let_go` has done it
 

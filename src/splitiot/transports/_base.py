@@ -6,6 +6,8 @@ import abc
 import queue
 import threading
 import time
+import warnings
+import weakref
 
 from splitiot import _fork
 from splitiot.errors import LocalProtocolError, TransportBug, TransportError, TransportTimeout
@@ -158,7 +160,9 @@ class RoundTrip(Transport):
                 raise TransportError("the transport is closed", frame=frame)
             self._under_way += 1
             if self._under_way > len(self._threads) and len(self._threads) < self._workers:
-                thread = threading.Thread(target=self._work, name=f"{type(self).__name__}", daemon=True)
+                thread = threading.Thread(
+                    target=_work, args=(weakref.ref(self), self._requests), name=f"{type(self).__name__}", daemon=True
+                )
                 self._threads.append(thread)
                 thread.start()
         now_s = time.monotonic()
@@ -186,16 +190,25 @@ class RoundTrip(Transport):
         for thread in threads:
             thread.join(timeout=max(0.0, until_s - time.monotonic()))
 
-    def _work(self) -> None:
-        while (request := self._requests.get()) is not None and not self._closed:
-            frame, given_s, until_s = request
-            self.sending()
-            reply = self._exchanged(frame, until_s)
-            came_s = time.monotonic()
-            with self._lock:
-                self._under_way -= 1
-            self._replies.put((reply, came_s, self._own.sent_s - given_s))
-            del request, frame, reply
+    def __del__(self) -> None:
+        threads: list[threading.Thread] = getattr(self, "_threads", [])  # `__init__` may have raised
+        if threads:
+            warnings.warn(
+                f"{type(self).__name__} was not closed: close the device that uses it, or write `with Device(...)`",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+        for _ in threads:
+            self._requests.put(None)
+
+    def _carry(self, frame: bytes, given_s: float, until_s: float) -> None:
+        self.sending()
+        reply = self._exchanged(frame, until_s)
+        came_s = time.monotonic()
+        with self._lock:
+            self._under_way -= 1
+        self._replies.put((reply, came_s, self._own.sent_s - given_s))
 
     def _exchanged(self, frame: bytes, until_s: float) -> bytes | TransportError:
         if time.monotonic() > until_s:
@@ -210,3 +223,15 @@ class RoundTrip(Transport):
         if not isinstance(reply, bytes | bytearray | memoryview):
             return TransportBug(f"{type(self).__name__}.exchange returned {type(reply).__name__}", frame=frame)
         return reply
+
+
+def _work(
+    whose: weakref.ref[RoundTrip], requests: queue.SimpleQueue[tuple[bytes, float, float] | None]
+) -> None:
+    """Carry requests until there are no more, or nobody has the transport any more: a thread does not keep it alive."""
+    while (request := requests.get()) is not None:
+        transport = whose()
+        if transport is None or transport._closed:
+            return
+        transport._carry(*request)
+        del request, transport
