@@ -126,7 +126,11 @@ class ModelPart(Part):
             )
         anatomy = Anatomy(network, 0)
         inputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.inputs)))
-        outputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.outputs)))
+        # what an interpreter told when it was cut need not be asked again
+        told = [shape for _, _, shape in description.outputs]
+        if len(told) != len(anatomy.graph.outputs):
+            raise MalformedModel("the part's outputs are not those of its description: was it changed?")
+        outputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.outputs, told)))
         if _listed(inputs) != description.inputs or _listed(outputs) != description.outputs:
             raise MalformedModel("the part's inputs and outputs are not those of its description: was it changed?")
         return cls(description, inputs, outputs, lambda: data, runtime)

@@ -146,10 +146,14 @@ class Anatomy:
             return f"only an interpreter knows its shape, and it does not run: {error}"
         return {old: known[new] for old, new in tensors.items() if new in known}
 
-    def spec(self, index: int) -> TensorSpec:
-        """Describe a tensor; where its shape is not known, with the one that the file has."""
+    def spec(self, index: int, shape: tuple[int, ...] | None = None) -> TensorSpec:
+        """Describe a tensor; where its shape is not known, with the one that the file has.
+
+        With `shape` no interpreter is asked: it stands for one that the file does not tell.
+        """
         tensor = self.graph.tensors[index]
-        shape = self.shape(index)
+        if shape is None or not (index in self.shapes.unknown or index in self.shapes.varying):
+            shape = self.shape(index)
         scale, zero_point = _affine(tensor)
         return TensorSpec(
             self.names[index],
@@ -228,6 +232,23 @@ class Anatomy:
         what = f"tensor {index} {self.names[index]!r}"
         return f"{operator} makes {what}" if operator else f"{what}, an input of the model"
 
+    def _told(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> tuple[dict[int, tuple[int, ...]], dict[int, tuple[int, ...]]]:
+        """Shapes that become fixed in a part's file, and those of inputs that the whole model learns when it runs.
+
+        Where the file has an open size (-1), the stored one stands for it, and may become another. Where it has no
+        shape at all, kernels are chosen without one: that must stay so.
+        """
+        shapes, late = {}, {}
+        for index in dict.fromkeys((*inputs, *outputs)):
+            shape = self.shape(index) if index in self.shapes.unknown else None
+            if shape and self.graph.tensors[index].signature is not None:
+                shapes[index] = shape
+            elif shape and index in inputs and shape != self.graph.tensors[index].shape:
+                late[index] = shape
+        return shapes, late
+
     def part_table(
         self,
         start: int,
@@ -245,7 +266,7 @@ class Anatomy:
         # a result that no step makes belongs to the first step
         wanted += [i for i in outputs if i in self.liveness.constant_results and i not in inputs]
         operators: dict[int, Operator] = {o.index: o for o in steps} | self.liveness.needed_constants(wanted)
-        shapes = {i: s for i in (*inputs, *outputs) if baked and i in self.shapes.unknown and (s := self.shape(i))}
+        shapes, late = self._told(inputs, outputs) if baked else ({}, {})
         return slice_network(
             self.network,
             self.graph,
@@ -254,6 +275,7 @@ class Anatomy:
             outputs,
             names=dict(enumerate(self.names)),
             shapes=shapes,
+            late=late,
             signature=signature,
             metadata=metadata,
         )

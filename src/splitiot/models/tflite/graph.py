@@ -54,6 +54,11 @@ class Tensor(msgspec.Struct, eq=False):
         """Whether the file gives its contents."""
         return self.data is not None
 
+    @property
+    def untold(self) -> bool:
+        """Whether the file may not tell its shape: it has none, and nothing says that it is a scalar."""
+        return not self.shape and not self.ranked and not self.constant
+
     def __str__(self) -> str:
         return f"tensor {self.index} {self.name!r}" if self.name else f"tensor {self.index}"
 

@@ -3,6 +3,9 @@
 Files give -1 for a size that the converter did not know. Where it is the batch, which every operator on the way
 keeps, the stored 1 is right. Elsewhere an interpreter must be asked, unless the size follows from the data:
 such a tensor has another shape at every run, and can't cross.
+
+Files of 2019 and before know no -1, and say nothing of a shape that their converter did not know, as they do of a
+scalar's. Where such a file has a computed tensor like that, an interpreter is asked for all of them.
 """
 
 from __future__ import annotations
@@ -57,11 +60,14 @@ class Shapes:
                 self.unranked.add(index)
             if tensor.signature is not None and -1 in tensor.signature[1:]:
                 self.open_inputs.append(tensor)
+        # a scalar looks the same as a tensor whose shape the converter did not know
+        untold = {i for o in graph.operators for i in o.outputs if i >= 0 and graph.tensors[i].untold}
+        self._silent = bool(untold) and not self._modern
         for operator in graph.operators:
             self._visit(operator)
 
     def _no_rank(self, tensor: Tensor) -> bool:
-        return self._ranks and not tensor.ranked and not tensor.shape and not tensor.constant
+        return self._ranks and tensor.untold
 
     def _visit(self, operator: Operator) -> None:
         inputs = [i for i in operator.inputs if i >= 0]
@@ -80,12 +86,12 @@ class Shapes:
                 self.unranked.add(index)
             elif why and (free or not self._modern or (operator.code == "WHERE")):
                 self.varying[index] = why
-            elif self._lost(operator, inputs, tensor) or (free and not self._batch_only(operator, inputs, tensor)):
+            elif (
+                self._silent
+                or (not self._ranks and tensor.untold)
+                or (free and not self._batch_only(operator, inputs, tensor))
+            ):
                 self.unknown.add(index)
-
-    def _lost(self, operator: Operator, inputs: list[int], tensor: Tensor) -> bool:
-        """Whether an old file has no shape where there must be one: a scalar looks the same."""
-        return not tensor.shape and operator.code in BATCHED and any(self.graph.tensors[i].shape for i in inputs)
 
     def _depends(self, operator: Operator, inputs: list[int]) -> str | None:
         """Why the outputs' shapes may depend on the data, None when they do not."""
@@ -94,12 +100,18 @@ class Shapes:
                 index = operator.inputs[position]
                 if index >= 0 and index not in self._fixed_values:
                     return f"{operator} takes its output's size from {self.graph.tensors[index]}, which is computed"
-        if operator.code in DATA_SHAPED and not all(i in self._fixed_values for i in inputs):
+        decides = operator.code in DATA_SHAPED and not (operator.code == "CUSTOM" and self._told(operator))
+        if decides and not all(i in self._fixed_values for i in inputs):
             return f"{operator} gives a result whose size depends on the data"
         for index in inputs:
             if index in self.varying:
                 return self.varying[index]
         return None
+
+    def _told(self, operator: Operator) -> bool:
+        """Whether the file gives fixed shapes for all that an operator makes."""
+        made = [self.graph.tensors[i] for i in operator.outputs if i >= 0]
+        return all(t.shape and (t.signature is None or -1 not in t.signature) for t in made)
 
     def _batch_only(self, operator: Operator, inputs: list[int], tensor: Tensor) -> bool:
         """Whether the only free size is the batch, handed on from an input whose shape is known."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from splitiot.models.tflite.graph import Graph, Network, Operator
 from splitiot.models.tflite.operators import SUBGRAPH_FIELDS
+from splitiot.models.tflite.schema import OPERATORS, TENSOR_TYPES
 from splitiot.models.tflite.table import Table
 
 __all__ = ["METADATA", "slice_network"]
@@ -27,6 +29,7 @@ def slice_network(
     *,
     names: Mapping[int, str],
     shapes: Mapping[int, tuple[int, ...]],
+    late: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
     signature: str = "serving_default",
     metadata: bytes | None = None,
 ) -> tuple[Table, dict[int, int]]:
@@ -45,6 +48,8 @@ def slice_network(
         Names of `graph`'s tensors.
     shapes : mapping of int to tuple of int
         Shapes of tensors that the file does not tell; they become fixed.
+    late : mapping of int to tuple of int
+        Shapes of inputs that the whole model's interpreter learns only when it runs.
     signature : str
         Key of the part's signature.
     metadata : bytes, optional
@@ -62,6 +67,10 @@ def slice_network(
         inner = network.graphs[index]
         everything = part.used(inner.operators, inner.inputs, inner.outputs)
         tables.append(part.graph(inner, inner.operators, everything, inner.inputs, inner.outputs, {}, {}))
+    outside = dict(tensors)
+    if late:  # when all other operators' codes have their numbers
+        tables[0], moved = part.told_late(tables[0], {tensors[old]: shape for old, shape in late.items()})
+        outside |= {old: moved[tensors[old]] for old in late}
     model = network.table
     entries = [
         Table("Metadata", name=entry["name"], buffer=part.buffer(entry["buffer"]))
@@ -74,7 +83,7 @@ def slice_network(
     made = Table(
         "Model",
         version=model["version"],
-        operator_codes=[model["operator_codes"][index] for index in part.codes],
+        operator_codes=[*(model["operator_codes"][index] for index in part.codes), *part.more_codes],
         subgraphs=tables,
         description=model["description"],
         buffers=part.buffers,
@@ -82,8 +91,8 @@ def slice_network(
         signature_defs=[
             Table(
                 "SignatureDef",
-                inputs=_map(inputs, names, tensors),
-                outputs=_map(outputs, names, tensors),
+                inputs=_map(inputs, names, outside),
+                outputs=_map(outputs, names, outside),
                 signature_key=signature,
             )
         ],
@@ -114,6 +123,7 @@ class _Part:
         self.network = network
         self.graphs = {old: new for new, old in enumerate(graphs)}
         self.codes: dict[int, int] = {}
+        self.more_codes: list[Table] = []
         self.buffers = [Table("Buffer")]
         self._buffers: dict[int, int] = {}
 
@@ -161,6 +171,41 @@ class _Part:
             name=graph.table["name"],
         )
 
+    def told_late(self, graph: Table, late: Mapping[int, tuple[int, ...]]) -> tuple[Table, dict[int, int]]:
+        """Let operators learn an input's shape when they run, as they do in the whole model.
+
+        A delegate takes operators or leaves them by the shapes that the file tells: a part whose file tells more would
+        be run by other kernels. So the input gets a tensor of its own, and the old one is made from it by a RESHAPE to
+        sizes that are computed. (They are the sum of themselves and a variable that stays 0: what is computed from
+        constants only, interpreters compute beforehand.)
+        """
+        tensors, made = list(graph["tensors"]), list[Table]()
+        taken = {tensor["name"] for tensor in tensors}
+        add, reshape = len(self.codes), len(self.codes) + 1
+        self.more_codes = [_code("ADD"), _code("RESHAPE")]
+        moved: dict[int, int] = {}
+        for inner, shape in late.items():
+            sizes = np.array(shape, np.int32)
+            self.buffers.append(Table("Buffer", data=sizes.view(np.uint8)))
+            moved[inner] = first = len(tensors)
+            stored, name = tensors[inner], tensors[inner]["name"]
+            tensors[inner] = stored.replace(name=_unused(name, taken))
+            vector = {"shape": np.array([len(shape)], np.int32), "type": TENSOR_TYPES.index("INT32")}
+            tensors += [
+                stored.replace(shape=sizes),
+                Table("Tensor", name=_unused(f"{name} 0", taken), is_variable=True, **vector),
+                Table("Tensor", name=_unused(f"{name} sizes", taken), buffer=len(self.buffers) - 1, **vector),
+                Table("Tensor", name=_unused(f"{name} sum", taken), **vector),
+            ]
+            zero, stored_sizes, computed = range(first + 1, first + 4)
+            made += [
+                _operator(add, [zero, stored_sizes], [computed], Table("AddOptions")),
+                _operator(reshape, [first, computed], [inner], Table("ReshapeOptions")),
+            ]
+        places = {"inputs": graph["inputs"].tolist(), "outputs": graph["outputs"].tolist()}
+        changed = {key: np.array([moved.get(i, i) for i in old], np.int32) for key, old in places.items()}
+        return graph.replace(tensors=tensors, operators=[*made, *graph["operators"]], **changed), moved
+
     def operator(self, operator: Operator, remap: Mapping[int, int]) -> Table:
         old = operator.table["opcode_index"]
         changes: dict[str, object] = {
@@ -185,6 +230,24 @@ class _Part:
             elif value is not None:
                 changes[name] = np.array([self.graphs[index] for index in value.tolist()], np.int32)
         return options.replace(**changes)
+
+
+def _code(name: str) -> Table:
+    number = OPERATORS.index(name)
+    return Table("OperatorCode", deprecated_builtin_code=number, builtin_code=number, version=1)
+
+
+def _operator(code: int, inputs: Sequence[int], outputs: Sequence[int], options: Table) -> Table:
+    indices = {"inputs": np.array(inputs, np.int32), "outputs": np.array(outputs, np.int32)}
+    return Table("Operator", opcode_index=code, builtin_options=options, **indices)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """A name that no tensor has, made from one."""
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return name
 
 
 def _indices(old: Iterable[int], remap: Mapping[int, int]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
