@@ -112,6 +112,7 @@ class EdgeService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         served = [pipelines] if isinstance(pipelines, Pipeline) else _each_a_pipeline(pipelines)
+        served = [pipeline.with_runtime(runtime) for pipeline in served]  # with other kernels other cuts are legal
         self.clock = clock
         if workers < 1:
             raise ValueError(f"workers must be >= 1, got {workers}")

@@ -87,7 +87,7 @@ class Runner:
             raise ValueError(f"max_bytes must be >= 0, got {max_bytes}")
         if max_owners < 1:
             raise ValueError(f"max_owners must be >= 1, got {max_owners}")
-        self.pipeline = pipeline
+        self.pipeline = pipeline.with_runtime(runtime)
         self.runtime = runtime
         self.max_bytes, self.max_owners = max_bytes, max_owners
         self._clock = clock

@@ -198,7 +198,7 @@ def test_a_file_elsewhere_is_refused(folder: Path, name: str) -> None:
     "edit",
     [
         lambda d: d.update(kind="zip"),
-        lambda d: d.update(format=2),
+        lambda d: d.update(format=1),
         lambda d: d.update(format="1"),
         lambda d: d.update(n=10**9),
         lambda d: d.update(n=4),

@@ -26,6 +26,7 @@ _HATCHES: Final = ("////", "xxxx", "\\\\\\\\", "....", "----", "++++")
 
 _KINDS: Final = (
     ("which would be on both sides", "state that steps share"),
+    ("are run as one", "operators that are run as one"),
     ("can't cross", "a type that can't cross"),
     ("shape", "a shape that is not known"),
     ("must run on the", "a step that is pinned"),

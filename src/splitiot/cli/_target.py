@@ -25,6 +25,7 @@ __all__ = [
     "TARGET",
     "Score",
     "Target",
+    "add_kernels_argument",
     "add_model_arguments",
     "add_runtime_arguments",
     "at_least",
@@ -222,6 +223,7 @@ def load_target(text: str, *, signature: str | None = None, sink: Any = None, ru
     if signature is not None:
         raise Unusable("--signature is for .tflite files")
     called = Path(where).stem if name == "pipeline" else name
+    found = found.with_runtime(runtime)
     return Target(text, called, found if sink is None else found.with_sink(sink), _module(where))
 
 
@@ -366,10 +368,15 @@ def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "litert", "tflite-runtime", "tensorflow"),
         help="what models are run with (default: the first of these that works)",
     )
+    add_kernels_argument(parser)
+    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="of the interpreter (default: 1)")
+
+
+def add_kernels_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --kernels, on which it depends where a network can be cut."""
     parser.add_argument(
         "--kernels", default="default", choices=("default", "no-delegate", "reference"), help="default: %(default)s"
     )
-    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="of the interpreter (default: 1)")
 
 
 def runtime_of(arguments: argparse.Namespace) -> Runtime:

@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from splitiot.cli._out import Console, size
-from splitiot.cli._target import TARGET, Target, add_model_arguments, load_target, model_inputs
+from splitiot.cli._target import (
+    TARGET,
+    Target,
+    add_kernels_argument,
+    add_model_arguments,
+    load_target,
+    model_inputs,
+)
 from splitiot.models.layer_names import layer_names
-from splitiot.pipeline import Pipeline, TensorSpec
+from splitiot.pipeline import Pipeline, Runtime, TensorSpec
 
 __all__ = ["add_arguments", "run"]
 
@@ -24,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``splitiot inspect``."""
     parser.add_argument("target", metavar="MODEL", help=TARGET)
     add_model_arguments(parser)
+    add_kernels_argument(parser)
     parser.add_argument(
         "--plot", metavar="FILE.png", nargs="?", const="", help="also draw it (default: MODEL.png); .svg and .pdf, too"
     )
@@ -32,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot inspect``."""
-    target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink)
+    runtime = Runtime(kernels=arguments.kernels)
+    target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     console.need_rich()
     found = describe(target)
     if arguments.plot is not None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitiot.cli._out import Console, Unusable, size
-from splitiot.cli._target import Target, add_model_arguments, legal_cut, load_model_file
+from splitiot.cli._target import Target, add_kernels_argument, add_model_arguments, legal_cut, load_model_file
 from splitiot.cli.inspect import short_name
+from splitiot.pipeline import Runtime
 
 if TYPE_CHECKING:
     from splitiot.models import Model
@@ -33,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="where to write (default: here; a bundle: the new folder MODEL.bundle)"
     )
     add_model_arguments(parser)
+    add_kernels_argument(parser)
     parser.add_argument("--json", action="store_true", help="write one JSON document")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot split``."""
-    model = load_model_file(arguments.model, signature=arguments.signature, sink=arguments.sink, runtime=None)
+    runtime = Runtime(kernels=arguments.kernels)
+    model = load_model_file(arguments.model, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     target = Target(arguments.model, model.name, model)
     cuts = list(model.cuts) if arguments.all else [legal_cut(target, cut) for cut in dict.fromkeys(arguments.cut)]
     console.need_rich()

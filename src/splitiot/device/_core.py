@@ -491,8 +491,12 @@ class Core:
         self.planner = planner
 
     def _restrict(self, planner: Planner) -> None:
+        """Forbid what can't be run here; a planner of the user's may know the pipeline as it is with other kernels."""
+        cuts = set(planner.pipeline.cuts)
         if self._parts is not None:
-            planner.restrict({0, *(stop for start, stop in self._parts if start == 0)})
+            cuts &= {0, *(stop for start, stop in self._parts if start == 0)}
+        if self._parts is not None or not cuts.issubset(self.pipeline.cuts):
+            planner.restrict(cuts.intersection(self.pipeline.cuts))
 
     def _use_edge_profile(self, planner: Planner) -> None:
         if self._edge_profile is not None:

@@ -67,7 +67,7 @@ class Device:
     link : Link, optional
         What to believe of the link until it has been measured.
     runtime : Runtime, optional
-        What models are run with.
+        What models are run with. The cuts are those that are legal with it: see `Pipeline.with_runtime`.
     parts : sequence of (int, int), optional
         The only parts that this device has; all, or those of a bundle, unless given.
     exact : bool
@@ -148,6 +148,8 @@ class Device:
         constraints = as_constraints(subject_to)
         if constraints and planner is not None:
             raise ValueError("a planner of your own has its own constraints: Planner(..., subject_to=...)")
+        runtime = runtime if runner is None else runner.runtime
+        pipeline = pipeline.with_runtime(runtime)  # with other kernels other cuts are legal
         self._pipeline, self._transport, self._clock, self._sample = pipeline, transport, clock, sample
         self._own_runner = runner is None
         self._runner = runner or Runner(pipeline, runtime=runtime, clock=clock)

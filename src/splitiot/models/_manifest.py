@@ -18,7 +18,7 @@ __all__ = ["MANIFEST", "Cut", "File", "Manifest", "boundary_of", "read_manifest"
 
 MANIFEST: Final = "manifest.json"
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2  # 1 did not say at which cuts the default kernels are not exact
 _KIND: Final = "splitiot bundle"
 _MOST_BYTES: Final = 64 * 2**20  # of the manifest
 _LARGEST_BYTES: Final = 2**31 - 1  # of one part: a flatbuffer has no more
@@ -52,12 +52,16 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What crosses at a cut, up and back (None: only a run can tell), and which results stay on the device."""
+    """What crosses at a cut, up and back (None: only a run can tell), and which results stay on the device.
+
+    `fused` says which operators the default kernels run as one there: such a cut is legal only with others.
+    """
 
     cut: int
     sent: tuple[Tensor, ...] | None
     returned: tuple[Tensor, ...] | None
     kept: tuple[str, ...]
+    fused: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ from splitiot.models._manifest import (
 from splitiot.models._named import Named
 from splitiot.models.model import Model
 from splitiot.models.part import ModelPart
+from splitiot.models.tflite.fusions import FUSING
 from splitiot.pipeline import Boundary, Executable, Part, Runtime, RuntimeInfo, Sink, Step
 
 __all__ = ["Bundle", "load_bundle", "save_bundle"]
@@ -98,7 +99,8 @@ def load_bundle(folder: str | os.PathLike[str], *, runtime: Runtime | None = Non
     ----------
     folder : path
     runtime : Runtime, optional
-        What parts are run with when nothing else is said.
+        What parts are run with when nothing else is said; as for `load_model`, some cuts may be legal only with other
+        kernels than the default ones.
 
     Raises
     ------
@@ -137,10 +139,12 @@ class Bundle(Named):
         self.digest, self.sink, self.stateful = manifest.digest, manifest.sink, manifest.stateful
         self.signature, self.warnings = manifest.signature, manifest.warnings
         self._files = {(p.start, p.stop): p for p in manifest.parts if (folder / p.file).is_file()}
-        self.parts = tuple(sorted(self._files))
-        self._crossing = {c.cut: c for c in manifest.cuts}
+        fusing = runtime is None or runtime.kernels in FUSING
+        self._fused = {c.cut: c.fused for c in manifest.cuts if fusing and c.fused}
+        illegal = dict(manifest.refused) | self._fused
+        self.parts = tuple(ends for ends in sorted(self._files) if self._fused.keys().isdisjoint(ends))
+        self._crossing = {c.cut: c for c in manifest.cuts if c.cut not in self._fused}
         self.cuts = tuple(cut for cut in self._crossing if cut == 0 or (0, cut) in self._files)
-        illegal = dict(manifest.refused)
         self.refused = {
             cut: illegal.get(cut, "no head in this bundle") for cut in range(manifest.n + 1) if cut not in self.cuts
         }
@@ -150,7 +154,7 @@ class Bundle(Named):
     @property
     def files(self) -> dict[tuple[int, int], Path]:
         """The files of `parts`."""
-        return {ends: self._folder / entry.file for ends, entry in sorted(self._files.items())}
+        return {ends: self._folder / self._files[ends].file for ends in self.parts}
 
     def _at(self, cut: int) -> Cut:
         """What the manifest says about a cut; its head need not be here."""
@@ -178,14 +182,18 @@ class Bundle(Named):
         ------
         CutError
             There is no such part, or it is not here.
+        NotCuttable
+            One of its ends is legal only with other kernels.
         MalformedModel
             The file is not the one that the manifest tells of.
         """
         start, stop = self.check_cut(start), self.check_cut(stop)
         if start == stop:
             return _Nothing(start, self.boundary(start))
-        entry = self._files.get((start, stop))
+        entry = self._files.get((start, stop)) if (start, stop) in self.parts else None
         if entry is None:
+            for cut in self._fused.keys() & {start, stop}:
+                raise NotCuttable(f"{self.name} can't be cut at {cut}: {self._fused[cut]}")
             have = ", ".join(f"[{a}, {b})" for a, b in self.parts) or "none"
             raise CutError(f"part [{start}, {stop}) of {self.name} is not in this bundle; it has {have}")
         part = ModelPart.load(_contents(self._folder / entry.file, entry), runtime=self._runtime)
@@ -209,6 +217,11 @@ class Bundle(Named):
                 f"load_model(..., sink={sink!r})"
             )
         return self
+
+    def with_runtime(self, runtime: Runtime | None) -> Bundle:
+        if runtime is None or runtime == self._runtime:
+            return self
+        return Bundle(self._folder, self._manifest, runtime)
 
     def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
         from splitiot.models.interpreters import runtime_info
@@ -275,7 +288,13 @@ def _describe(model: Model, inner: Iterable[int], files: tuple[File, ...]) -> Ma
         inputs=tensors_of(Boundary(model.inputs)) or (),
         results=tuple(spec.name for spec in model.outputs),
         cuts=tuple(
-            Cut(cut, tensors_of(model.boundary(cut)), tensors_of(model.returned(cut)), model.division(cut)[1])
+            Cut(
+                cut,
+                tensors_of(model.boundary(cut)),
+                tensors_of(model.returned(cut)),
+                model.division(cut)[1],
+                model.fused(cut),
+            )
             for cut in cuts
         ),
         refused=tuple(sorted(model.refused.items())),

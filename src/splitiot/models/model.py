@@ -13,6 +13,7 @@ from splitiot.errors import CutError, NotCuttable, UnsupportedModel
 from splitiot.models._named import Named
 from splitiot.models.part import ModelPart
 from splitiot.models.tflite.anatomy import Anatomy
+from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import Network, decode
 from splitiot.models.tflite.indices import index_limits
 from splitiot.models.tflite.reader import IDENTIFIER, read_model
@@ -60,7 +61,8 @@ def load_model(
     sink : {"device", "edge"}
         Where the results are wanted.
     runtime : Runtime, optional
-        What parts are run with when nothing else is said.
+        What parts are run with when nothing else is said. The default kernels run some neighbouring operators as one:
+        the cuts between those are legal only with other kernels.
     resize_input : mapping of str to sequence of int, optional
         Shapes for inputs with open sizes, by name: ``{"image": (1, 96, 96, 3)}``. What follows for the other tensors
         is asked from an interpreter in a child process. Both sides must give the same shapes: the digest changes.
@@ -105,7 +107,7 @@ def load_model(
 
         data = resized(anatomy, resize_input)
         anatomy = Anatomy(_network(data), index, runtime, unchosen=signature is None)
-    model = Model(data, anatomy, name=name, signature=key, sink=check_sink(sink))
+    model = Model(data, anatomy, name=name, signature=key, sink=check_sink(sink), runtime=runtime)
     if probe:
         from splitiot.models.probe import probe_model
 
@@ -151,11 +153,21 @@ class Model(Named):
         What to know before cutting: random and custom operators, open sizes.
     """
 
-    def __init__(self, data: bytes, anatomy: Anatomy, *, name: str, signature: str | None, sink: Sink) -> None:
-        self._data, self._anatomy = data, anatomy
+    def __init__(
+        self,
+        data: bytes,
+        anatomy: Anatomy,
+        *,
+        name: str,
+        signature: str | None,
+        sink: Sink,
+        runtime: Runtime | None = None,
+    ) -> None:
+        self._data, self._anatomy, self._runtime = data, anatomy, runtime
+        self._kernels = "default" if runtime is None else runtime.kernels
         self.signature, self.sink = signature, sink
         self.subgraph = anatomy.graph.index
-        self.stateful, self.warnings = anatomy.stateful, anatomy.warnings
+        self.stateful, self.warnings = anatomy.stateful, tuple(anatomy.warnings(self._kernels))
         self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
         inputs = tuple(map(anatomy.spec, anatomy.graph.inputs))
         self._name(name, inputs, [anatomy.names[i] for i in anatomy.liveness.results])
@@ -184,7 +196,7 @@ class Model(Named):
 
     @cached_property
     def refused(self) -> Mapping[int, str]:  # type: ignore[override]
-        return self._anatomy.refused(self.sink)
+        return self._anatomy.refused(self.sink, fusing=self._kernels in FUSING)
 
     @cached_property
     def cuts(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -240,6 +252,7 @@ class Model(Named):
             name=self.name,
             sink=self.sink,
             signature=self.signature or "serving_default",
+            runtime=self._runtime,
         )
 
     def split(self, cut: int) -> tuple[ModelPart, ModelPart]:
@@ -261,15 +274,33 @@ class Model(Named):
             return sent, ()
         return sent, tuple(names[i] for i in self._anatomy.liveness.results_at(cut))
 
+    def fused(self, cut: int) -> str:
+        """Which operators the default kernels run as one across a cut, so that it is legal only with others.
+
+        Empty where there are none.
+        """
+        return self._anatomy.fused(self.check_cut(cut))
+
     def with_sink(self, sink: Sink) -> Model:
         if sink == self.sink:
             return self
-        return Model(self._data, self._anatomy, name=self.name, signature=self.signature, sink=check_sink(sink))
+        return self._again(check_sink(sink), self._runtime)
+
+    def with_runtime(self, runtime: Runtime | None) -> Model:
+        return self if runtime is None or runtime == self._runtime else self._again(self.sink, runtime)
+
+    def _again(self, sink: Sink, runtime: Runtime | None) -> Model:
+        other = Model(
+            self._data, self._anatomy, name=self.name, signature=self.signature, sink=sink, runtime=runtime
+        )
+        if "digest" in vars(self):
+            vars(other)["digest"] = self.digest
+        return other
 
     def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
         from splitiot.models.interpreters import runtime_info
 
-        return runtime_info(runtime or self._anatomy.runtime)
+        return runtime_info(runtime or self._runtime)
 
     def to_bytes(self) -> bytes:
         """Return the file, as it was given."""
@@ -280,11 +311,13 @@ class Model(Named):
     ) -> VerifyReport:
         """Compare head -> bytes -> tail with the whole model, bit for bit, at every legal cut, in a child process.
 
+        With another `runtime` than the model's own the legal cuts are those of `with_runtime`.
+
         See `splitiot.models.verify.verify_model`.
         """
         from splitiot.models.verify import verify_model
 
-        return verify_model(self, samples=samples, sample=sample, runtime=runtime or self._anatomy.runtime, **options)
+        return verify_model(self, samples=samples, sample=sample, runtime=runtime or self._runtime, **options)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {self.n} steps, {len(self._data)} bytes>"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from splitiot.errors import CutError, MalformedModel
+from splitiot.errors import CutError, MalformedModel, NotCuttable
 from splitiot.models.tflite.anatomy import Anatomy
+from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import decode
 from splitiot.models.tflite.reader import read_model
 from splitiot.models.tflite.slice import METADATA
@@ -37,6 +38,7 @@ class _Description(msgspec.Struct, frozen=True, omit_defaults=False):
     sink: Sink
     stateful: bool = False
     name: str = ""
+    fused: str = ""
 
 
 class ModelPart(Part):
@@ -57,6 +59,9 @@ class ModelPart(Part):
     sink : {"device", "edge"}
     stateful : bool
         Whether it remembers something between runs.
+    fused : str
+        What it must not be run with the default kernels for: which operators at one of its ends those run as one. Empty
+        where any kernels will do.
     """
 
     def __init__(
@@ -70,13 +75,22 @@ class ModelPart(Part):
         self.start, self.stop, self.n = description.start, description.stop, description.n
         self.digest, self.name, self.sink = description.digest, description.name, description.sink
         self.passthrough = tuple(description.passthrough)
-        self.stateful = description.stateful
+        self.stateful, self.fused = description.stateful, description.fused
         self.inputs, self.outputs = inputs, outputs
         self._write, self._runtime = write, runtime
 
     @classmethod
     def cut(
-        cls, anatomy: Anatomy, start: int, stop: int, *, digest: str, name: str, sink: Sink, signature: str
+        cls,
+        anatomy: Anatomy,
+        start: int,
+        stop: int,
+        *,
+        digest: str,
+        name: str,
+        sink: Sink,
+        signature: str,
+        runtime: Runtime | None,
     ) -> ModelPart:
         """Describe a part; its bytes are made when they are asked for. `Model.part` checks the cuts."""
         taken = anatomy.crossing(start, sink)
@@ -87,6 +101,7 @@ class ModelPart(Part):
             _FORMAT, digest, start, stop, anatomy.n, _listed(inputs), _listed(outputs),
             [anatomy.names[i] for i in given if i in set(taken)], sink,
             any(state.remembers for state in anatomy.states[start:stop]), name,
+            anatomy.fused(start) or anatomy.fused(stop),
         )  # fmt: skip
 
         def write() -> bytes:
@@ -95,7 +110,7 @@ class ModelPart(Part):
             )
             return write_model(table)
 
-        return cls(description, inputs, outputs, write, anatomy.runtime)
+        return cls(description, inputs, outputs, write, runtime)
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes, *, runtime: Runtime | None = None) -> ModelPart:
@@ -173,10 +188,15 @@ class ModelPart(Part):
             There is no interpreter.
         UnsupportedModel
             The interpreter does not take it.
+        NotCuttable
+            One of its ends is no legal cut with these kernels.
         """
         from splitiot.models.execute import open_part
 
-        return open_part(self, runtime or self._runtime)
+        runtime = runtime or self._runtime or Runtime()
+        if self.fused and runtime.kernels in FUSING:
+            raise NotCuttable(f"part [{self.start}, {self.stop}) of {self.name} can't be run like that: {self.fused}")
+        return open_part(self, runtime)
 
     def __repr__(self) -> str:
         return f"<ModelPart {self.name!r} [{self.start}, {self.stop}) of {self.n}>"

@@ -138,6 +138,7 @@ def verify_model(
     sample : optional
         An input of your own, in place of random ones; what `Pipeline.run` takes.
     runtime : Runtime, optional
+        The default unless given. Which cuts are legal depends on its kernels: see `splitiot.Pipeline.with_runtime`.
     seed : int
         Of the random inputs.
     timeout_s : float
@@ -154,6 +155,7 @@ def verify_model(
     """
     _positive(samples)
     runtime = runtime or Runtime()
+    model = model.with_runtime(runtime)
     count = max(samples, 3) if model.stateful else samples  # one run shows nothing of state
     watch = _Watch(model, runtime, timeout_s, on_line, drawn=sample is None)
     payloads: Sequence[Arrays] = []

@@ -115,6 +115,10 @@ class Chain(Pipeline):
     def with_sink(self, sink: Sink) -> Chain:
         return self if sink == self.sink else Chain((*self.links[:-1], self.links[-1].with_sink(sink)))
 
+    def with_runtime(self, runtime: Runtime | None) -> Chain:
+        links = tuple(p.with_runtime(runtime) for p in self.links)
+        return self if all(a is b for a, b in zip(links, self.links, strict=True)) else Chain(links)
+
     def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
         infos = [p.runtime_info(runtime) for p in self.links]
         return next((i for i in infos if i.name != "python"), infos[0])

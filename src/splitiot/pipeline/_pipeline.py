@@ -110,6 +110,14 @@ class Pipeline(abc.ABC):
     def with_sink(self, sink: Sink) -> Pipeline:
         """Return the same pipeline with its results wanted elsewhere."""
 
+    def with_runtime(self, runtime: Runtime | None) -> Pipeline:
+        """Return the same pipeline as it is with another runtime; None is its own.
+
+        Kernels that run neighbouring operators of a network as one forbid the cuts between them. `Device`,
+        `EdgeService`, `Runner` and `profile` ask for this themselves.
+        """
+        return self
+
     @abc.abstractmethod
     def runtime_info(self, runtime: Runtime | None = None) -> RuntimeInfo:
         """What this machine would run it with."""

@@ -127,12 +127,13 @@ def profile(
         raise ValueError(f"repeats and heads must be at least 1, got {repeats} and {heads}")
     if heads > _HEADS_MOST:
         raise ValueError(f"at most {_HEADS_MOST} heads are measured, got {heads}: more cost memory and tell little")
+    runtime = None if runner is None else runner.runtime
+    pipeline = pipeline.with_runtime(runtime)
     if pipeline.parts is not None:
         return profile_parts(
             pipeline, sample, runner=runner, repeats=repeats, budget_s=budget_s, heads=heads, clock=clock,
             machine=machine,
         )  # fmt: skip
-    runtime = None if runner is None else runner.runtime
     tell = progress or (lambda share: None)
     span = first, stop = _span(pipeline, None if tier is None else Tier(tier))
     payload = pipeline.bind(sample)

@@ -8,14 +8,16 @@ from collections.abc import Iterable
 
 from splitiot._cached import cached_property
 from splitiot.errors import MalformedModel, MissingDependencyError, ModelError
+from splitiot.models.tflite.fusions import FUSING, Fusion, find_fusions
 from splitiot.models.tflite.graph import DTYPES, Network, Operator, Tensor
 from splitiot.models.tflite.liveness import Liveness
+from splitiot.models.tflite.operators import BUILT_INTO_XNNPACK
 from splitiot.models.tflite.shapes import Shapes
 from splitiot.models.tflite.slice import slice_network
 from splitiot.models.tflite.state import find_state
 from splitiot.models.tflite.table import Table
 from splitiot.models.tflite.writer import write_model
-from splitiot.pipeline import Runtime, Sink, TensorSpec
+from splitiot.pipeline import Kernels, Runtime, Sink, TensorSpec
 
 __all__ = ["Anatomy"]
 
@@ -39,7 +41,6 @@ class Anatomy:
     names : tuple of str
         A name for every tensor, each once.
     stateful : bool
-    warnings : tuple of str
     """
 
     def __init__(self, network: Network, index: int, runtime: Runtime | None = None, *, unchosen: bool = False) -> None:
@@ -53,12 +54,12 @@ class Anatomy:
         self.names = _names(self.graph.tensors)
         self.states = find_state(network, self.graph, self.steps)
         self.stateful = any(state.remembers for state in self.states)
-        self.warnings = tuple(self._warnings())
         self._producer = {i: operator for operator in self.graph.operators for i in operator.outputs if i >= 0}
         self._shared = self._find_shared()
         self._answer: dict[int, tuple[int, ...]] | str | None = None
 
-    def _warnings(self) -> Iterable[str]:
+    def warnings(self, kernels: Kernels) -> Iterable[str]:
+        """What to know before cutting, and running with these kernels."""
         signatures = self.network.signatures
         if self.unchosen and len({found.subgraph for found in signatures}) > 1:
             first = "the first subgraph"
@@ -67,8 +68,11 @@ class Anatomy:
             yield f"several signatures and none was chosen: it is {taken!r}; signature= takes {others} as well"
         for what in dict.fromkeys(what for state in self.states for what in state.random):
             yield f"{what} draws random numbers: only fresh interpreters, run by run, agree with the whole model"
-        for what in dict.fromkeys(what for state in self.states for what in state.custom):
-            yield f"{what} is a custom operator: it can be cut, but only runs where it is registered"
+        for what, name in {place: name for state in self.states for place, name in state.custom.items()}.items():
+            if name not in BUILT_INTO_XNNPACK:
+                yield f"{what} is a custom operator: it can be cut, but only runs where it is registered"
+            elif kernels not in FUSING:
+                yield f"{what} is a custom operator of XNNPACK: it only runs with the default kernels"
         for tensor in self.shapes.open_inputs:
             yield (
                 f"input {self.names[tensor.index]!r} has open sizes {tensor.signature}: it is taken as "
@@ -163,11 +167,28 @@ class Anatomy:
             zero_point,
         )
 
-    def refused(self, sink: Sink) -> dict[int, str]:
-        """The cuts that are not legal, with the reasons of each."""
+    @cached_property
+    def fusions(self) -> tuple[Fusion, ...]:
+        """Steps that some kernels run as one."""
+        return tuple(find_fusions(self.graph, self.steps))
+
+    def fused(self, cut: int) -> str:
+        """Which operators on both sides of a cut some kernels run as one; empty where there are none."""
+        return "; ".join(_run_as_one(f) for f in self.fusions if f.first < cut <= f.last)
+
+    def refused(self, sink: Sink, *, fusing: bool) -> dict[int, str]:
+        """The cuts that are not legal, with the reasons of each.
+
+        Parameters
+        ----------
+        sink : {"device", "edge"}
+        fusing : bool
+            Whether the kernels run operators as one.
+        """
         begins: dict[int, list[str]] = {}
         ends: dict[int, list[str]] = {}
-        for first, last, reason in self._problems(sink):
+        fused = ((f.first + 1, f.last, _run_as_one(f)) for f in (self.fusions if fusing else ()))
+        for first, last, reason in itertools.chain(self._problems(sink), fused):
             if first <= last:
                 begins.setdefault(first, []).append(reason)
                 ends.setdefault(last + 1, []).append(reason)
@@ -284,6 +305,14 @@ class Anatomy:
     def results(self) -> tuple[TensorSpec, ...]:
         """The graph's outputs, each once."""
         return tuple(self.spec(i) for i in self.liveness.results)
+
+
+def _run_as_one(fusion: Fusion) -> str:
+    one, other = fusion.operators
+    return (
+        f"{one} and {other} are run as one by the default kernels (XNNPACK), and a cut between them gives other bits. "
+        'Cut before or behind both, or run both sides with other kernels: Runtime(kernels="no-delegate")'
+    )
 
 
 def _affine(tensor: Tensor) -> tuple[float | None, int | None]:

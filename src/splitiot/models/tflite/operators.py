@@ -7,8 +7,9 @@ from typing import Final
 from splitiot.models.tflite.schema import BUILTIN_OPTIONS, BUILTIN_OPTIONS2, OPERATORS
 
 __all__ = [
-    "ARITY", "BATCHED", "CONTROL", "DATA_SHAPED", "HASHTABLES", "NEEDS_OPTIONS", "OPTIONAL_INPUTS", "OPTIONS",
-    "RANDOM", "RESOURCES", "SHAPE_INPUTS", "SHAPE_READERS", "STATE_INPUTS", "SUBGRAPH_FIELDS", "words",
+    "ARITY", "BATCHED", "BUILT_IN", "BUILT_INTO_XNNPACK", "CONTROL", "DATA_SHAPED", "ELEMENTWISE", "HASHTABLES",
+    "NEEDS_OPTIONS", "OPTIONAL_INPUTS", "OPTIONS", "RANDOM", "RESOURCES", "SHAPE_INPUTS", "SHAPE_READERS",
+    "STATE_INPUTS", "SUBGRAPH_FIELDS", "words",
 ]  # fmt: skip
 
 
@@ -39,6 +40,12 @@ RANDOM: Final = frozenset({"RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "MULTINOM
 HASHTABLES: Final = frozenset({"HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT", "HASHTABLE_SIZE"})
 RESOURCES: Final = HASHTABLES | {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
 """They work on something that lives in the interpreter."""
+
+BUILT_IN: Final = frozenset({"AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess"})
+"""Custom operators that interpreters bring with them."""
+
+BUILT_INTO_XNNPACK: Final = frozenset({"Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D"})
+"""Custom operators that only the default kernels know."""
 
 CONTROL: Final = frozenset(
     {"IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_CUSTOM_CALL", "DELEGATE"}
@@ -171,3 +178,9 @@ SPACE_TO_DEPTH DEPTH_TO_SPACE CONV_2D DEPTHWISE_CONV_2D RESIZE_BILINEAR RESIZE_N
 LESS LESS_EQUAL GREATER GREATER_EQUAL EQUAL NOT_EQUAL LOGICAL_AND LOGICAL_OR LOGICAL_NOT
 """)
 """Operators that keep the first dimension of their inputs, whatever else they do."""
+
+ELEMENTWISE: Final = words("""
+ADD SUB MUL DIV MAXIMUM MINIMUM POW SQUARED_DIFFERENCE PRELU RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LOGISTIC TANH ABS EXP
+LOG SIN COS SQRT RSQRT SQUARE NEG FLOOR CEIL ROUND SIGN ELU GELU LEAKY_RELU HARD_SWISH DEQUANTIZE QUANTIZE CAST
+""")
+"""Operators whose shapes follow from their inputs' alone, element by element."""

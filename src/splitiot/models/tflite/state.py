@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from splitiot.models.tflite.graph import Graph, Network, Operator
-from splitiot.models.tflite.operators import RANDOM, RESOURCES, STATE_INPUTS
+from splitiot.models.tflite.operators import BUILT_IN, RANDOM, RESOURCES, STATE_INPUTS
 
 __all__ = ["State", "find_state"]
 
@@ -18,7 +18,8 @@ class State(msgspec.Struct, eq=False):
     remembers: bool = False
     """Whether something is written that the next run finds again."""
     random: dict[str, None] = {}
-    custom: dict[str, None] = {}
+    custom: dict[str, str] = {}
+    """Custom operators that interpreters do not all bring with them, with their names."""
 
 
 def find_state(network: Network, graph: Graph, operators: tuple[Operator, ...]) -> tuple[State, ...]:
@@ -64,8 +65,8 @@ def _of(
         state.remembers = True
     if operator.code in RANDOM:
         state.random[_place(graph, operator)] = None
-    if operator.custom:
-        state.custom[_place(graph, operator)] = None
+    if operator.custom and operator.custom not in BUILT_IN:
+        state.custom[_place(graph, operator)] = operator.custom
     for index in operator.subgraphs:
         inner = reached.get(index)
         if inner is None:
