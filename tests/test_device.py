@@ -474,6 +474,21 @@ def test_another_runtime_is_computed_told_and_warned_of_once(caplog: pytest.LogC
     assert "vax" in caplog.text
 
 
+def test_a_process_that_runs_something_else_than_the_one_that_was_greeted_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    b = Bench()
+    with caplog.at_level(logging.WARNING, "splitiot"), b.device as device:
+        greeted, other = b.service, EdgeService([PIPELINE], clock=b.clock)
+        other._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
+        found = []
+        for service in (greeted, other, greeted, other):
+            b.service = service
+            found.append(device.run(20).exact)
+    assert found == [True, False, True, False]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_exact_uses_no_other_runtime() -> None:
     service = EdgeService([PIPELINE])
     service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")

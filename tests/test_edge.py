@@ -246,6 +246,18 @@ def test_results_for_the_edge_stay_there() -> None:
     assert len(got) == 3
 
 
+def test_a_result_is_given_once_whatever_others_send_meanwhile() -> None:
+    pipeline = PIPELINE.with_sink("edge")
+    given: list[Any] = []
+    service = EdgeService([pipeline], on_result=lambda peer, value: given.append((peer, value)))
+    frame = request_of(pipeline, 1, 21)
+    first = service.handle(frame, peer="b")
+    for k in range(1500):
+        service.handle(request_of(PIPELINE, 1, k, sequence=k), peer="a")
+    assert service.handle(frame, peer="b") == first, "sent again, since the answer got lost"
+    assert given == [("b", 39)]
+
+
 def test_on_result_that_raises_is_a_failure() -> None:
     def broken(peer: str, value: Any) -> None:
         raise OSError("disk full")

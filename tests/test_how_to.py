@@ -17,6 +17,7 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
     "forks": {},
     "write-a-policy": {},
     "stays-local": {},
+    "processes": {},
     "streams": {},
     "tasks": {},
     "torture": {},
@@ -35,7 +36,12 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
 }
 
 
-NOT_PYTHON = {"forks": ["console"], "torture": ["console"], "write-a-policy": ["console", "toml", "console", "console"]}
+NOT_PYTHON = {
+    "forks": ["console"],
+    "processes": ["py", "bash", "py"],
+    "torture": ["console"],
+    "write-a-policy": ["console", "toml", "console", "console"],
+}
 """Other blocks of a page: tests/cli/test_policy.py looks after these."""
 
 

@@ -173,6 +173,7 @@ UNUSABLE = {
     "open without tokens": (["--host", "0.0.0.0", "--allow-plaintext"], "--allow-anonymous"),
     "no certificate": (["--cert", "nowhere.pem"], "there is no file nowhere.pem"),
     "a key alone": (["--key", CHAIN], "--key needs --cert"),
+    "every proxy": (["--proxy", "10.0.0.0/8", "--proxy", "*"], "--proxy *"),
     "a policy without profiles": (["--policy", "least-latency", "--no-profile"], "--no-profile"),
     "no such policy": (["--policy", "local"], "there is no policy 'local'"),
     "the same twice": ([CHAIN], "the same pipeline"),

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -368,7 +368,8 @@ def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path:
     ----------
     service : EdgeService
     tokens : mapping of str to str, optional
-        Bearer tokens and the devices that they identify; without them everybody is let in, told apart by address.
+        Bearer tokens and the devices that they identify. Without them everybody is let in: an address is whose quota is
+        used, and no identity. A device is then known by what it drew at its start, which only it knows.
     path : str
         Where frames are posted to; ``"/"`` if the mount says it already.
 
@@ -430,6 +431,7 @@ def serve(
     keyfile: str | None = None,
     allow_plaintext: bool = False,
     allow_anonymous: bool = False,
+    proxies: Sequence[str] = (),
     ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serve until interrupted.
@@ -445,16 +447,26 @@ def serve(
         PEM files: then HTTPS is spoken.
     allow_plaintext, allow_anonymous : bool
         Permit other machines without encryption, or without tokens.
+    proxies : sequence of str
+        The addresses or networks of reverse proxies that are trusted to say in ``X-Forwarded-For`` whose request it is.
+        Of others that header says nothing.
     ready : callable, optional
         Called with the port once connections are accepted.
 
     Raises
     ------
     ValueError
-        Other machines could connect, and encryption or tokens are missing.
+        Other machines could connect, and encryption or tokens are missing; or a proxy's address is none.
     MissingDependencyError
         The extra ``http`` is not installed.
     """
+    if isinstance(proxies, str):
+        raise ValueError(f"proxies are several addresses: give [{proxies!r}]")
+    for address in proxies:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise ValueError(f"{address!r} is no address or network of a proxy: {error}") from None
     if not is_loopback(host):
         if certfile is None and not allow_plaintext:
             raise ValueError(
@@ -469,6 +481,7 @@ def serve(
         raise MissingDependencyError("uvicorn", "http") from error
 
     settings: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False, "ws": "none"}
+    settings |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
     config = uvicorn.Config(
         asgi(service, tokens=tokens), ssl_certfile=certfile, ssl_keyfile=keyfile, lifespan="off", **settings
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     web.add_argument("--key", metavar="FILE", help="its key, unless it stands in the same file")
     web.add_argument("--allow-plaintext", action="store_true", help="let other machines connect without encryption")
     web.add_argument("--allow-anonymous", action="store_true", help="let other machines connect without tokens")
+    words = "a reverse proxy that is trusted to say whose requests it passes on (X-Forwarded-For); may be given again"
+    web.add_argument("--proxy", metavar="ADDR", action="append", default=[], help=words)
     parser.add_argument("--policy", metavar="NAME", help=f"plan here, for devices that follow: {POLICY}")
     parser.add_argument("--no-profile", action="store_true", help="don't measure at the start: devices learn it slower")
     add_model_arguments(parser)
@@ -98,6 +101,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                     keyfile=arguments.key,
                     allow_plaintext=arguments.allow_plaintext,
                     allow_anonymous=arguments.allow_anonymous,
+                    proxies=arguments.proxy,
                     ready=announce,
                 )
         except SystemExit:  # uvicorn's way to say that it can't listen; its reason was logged
@@ -134,6 +138,11 @@ def _check_openness(arguments: argparse.Namespace) -> None:
             raise Unusable(f"there is no file {path}")
     if arguments.key is not None and arguments.cert is None:
         raise Unusable("--key needs --cert")
+    for address in arguments.proxy:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise Unusable(f"--proxy {address}: {error}") from None
     if is_loopback(arguments.host):
         return
     if arguments.cert is None and not arguments.allow_plaintext:

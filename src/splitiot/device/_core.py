@@ -212,10 +212,10 @@ class Core:
     def take(self, sequence: int) -> Outcome:
         """Take the outcome of a request that has ended."""
         outcome = self.done.pop(sequence)
-        # after its restart an edge counts as another one until it has said what it runs: that is no reason to warn
-        if outcome.source == "edge" and not outcome.exact and not self._warned and not self.session.exact:
+        if outcome.source == "edge" and not outcome.exact and not self._warned:
             self._warned = True
-            logger.warning("the edge runs %s, this device %s: results may differ", self.session.edge, self._info)
+            theirs = "something else" if self.session.exact else self.session.edge  # another process than said hello
+            logger.warning("the edge runs %s, this device %s: results may differ", theirs, self._info)
         return outcome
 
     def next_finish(self) -> RunLocal | None:
