@@ -16,6 +16,7 @@ from attrs import evolve
 from splitiot.cli._record import Record, Totals
 from splitiot.sim import load_trace
 from tests.cli.helpers import CHAIN, TARGETS, Cli, process
+from tests.http_servers import http_server
 
 WANTED = (8 * np.arange(64.0)) ** 2
 
@@ -215,6 +216,19 @@ def test_the_load_is_for_policies_and_in_the_log(
     assert [r["cpu"] for r in said.lines[:-1]] == [0.5 if wanted else None] * 2
     logged = [each.telemetry for each in load_trace(tmp_path / "trace.jsonl").plans]
     assert logged == [load if wanted else None] * 2
+
+
+@pytest.mark.network
+def test_what_keeps_it_from_the_edge_is_said(cli: Cli) -> None:
+    def portal(frame: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
+        return 200, "text/html", b"<html>please log in</html>"
+
+    with http_server(portal) as server:
+        said = cli("run", CHAIN, "--edge", server.url, "--count", 3)
+    assert said.code == 3
+    words = " ".join(said.err.split())
+    assert words.count("a web page (text/html)") == 2  # when it was found, and at the end
+    assert "To mend it: log in where this network wants it" in words
 
 
 def test_without_psutil(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
