@@ -313,7 +313,7 @@ def test_an_edge_that_was_replaced_between_requests() -> None:
 
 
 def test_a_tail_that_raises_on_the_edge_is_tried_here() -> None:
-    edge_side = tasks([add_one, task(lambda x: 1 / 0, name="double"), minus_three])
+    edge_side = tasks([add_one, task(lambda x: 1 / 0, name="double"), minus_three], check_code=False)
     assert edge_side.digest == PIPELINE.digest
     with made(EdgeService([edge_side])) as device:
         outcome = device.run(20)

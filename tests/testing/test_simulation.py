@@ -95,10 +95,10 @@ CAUGHT = {
 Of these beside and busy-long were in the library, until a seed found them."""
 
 DIGESTS = {
-    1: "4fb42f3ebf8486de",
-    2: "a6ad90d82a270610",
-    3: "d1b1e0cddd6c6bba",
-    6: "1ccf324ac55daa89",
+    1: "fc16104d9e73569c",
+    2: "a7535fc45750bfc1",
+    3: "58f068ec39a1a00f",
+    6: "9d9a5d3059e4c59c",
 }
 """Of seeds whose runs must be the same on every Python. A change of the library may change them: say so, and why."""
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby, pairwise
 from platform import machine, python_version
 from typing import Any, Literal, TypeAlias, overload
@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from splitiot._expect import described
 from splitiot.errors import CutError
+from splitiot.functions._code import code_hash
 from splitiot.functions._executable import Seam, TaskExecutable
 from splitiot.functions._signature import Signature, read
 from splitiot.pipeline import (
@@ -216,7 +217,9 @@ def task(
     return Task(function, name, pin, state, resource, isolated, timeout_s, max_bytes, copy)
 
 
-def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sink = "device") -> TaskPipeline:
+def tasks(
+    functions: Iterable[Function | Task], *, version: str = "1", sink: Sink = "device", check_code: bool = True
+) -> TaskPipeline:
     """Make a pipeline of functions; each takes the value that the one before returned.
 
     None, numbers, strings, bytes, numpy arrays, and lists, tuples and dicts (with string keys) of them can cross; what
@@ -231,6 +234,9 @@ def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sin
         with different code refuse each other.
     sink : {"device", "edge"}
         Where the results are wanted.
+    check_code : bool
+        An edge and a device whose functions have other code, as far as their sources tell (see
+        `Pipeline.implementation`), refuse each other. False: only names, pins and `version` count.
 
     Raises
     ------
@@ -268,7 +274,7 @@ def tasks(functions: Iterable[Function | Task], *, version: str = "1", sink: Sin
     for before, behind in pairwise(made):
         if why := behind.signature.unfit(before.signature.returns):
             raise CutError(f"task {behind.name!r} can't take what {before.name!r} returns: {why}")
-    pipeline = TaskPipeline(made, version=version, sink=sink)
+    pipeline = TaskPipeline(made, version=version, sink=sink, check_code=check_code)
     if not pipeline.cuts and any("can't cross" in why for why in pipeline.refused.values()):
         raise CutError("nothing may be placed anywhere: " + "; ".join(dict.fromkeys(pipeline.refused.values())))
     return pipeline
@@ -280,8 +286,9 @@ class TaskPipeline(Pipeline):
     What crosses is known only when it runs, so boundaries have no names and no bytes: profiles measure them.
     """
 
-    def __init__(self, made: Sequence[Task], *, version: str, sink: Sink) -> None:
+    def __init__(self, made: Sequence[Task], *, version: str, sink: Sink, check_code: bool = True) -> None:
         self.tasks = tuple(made)
+        self.check_code = check_code
         self.version = version
         self.sink = check_sink(sink)
         self.stateful = any(t.state != "none" and t.tier is None for t in self.tasks)
@@ -298,6 +305,12 @@ class TaskPipeline(Pipeline):
         self.refused: Mapping[int, str] = dict(sorted(refused.items()))
         self.cuts = tuple(c for c in range(self.n + 1) if c not in self.refused)
         self._seams = tuple(map(self._seam, range(self.n + 1)))
+
+    @cached_property
+    def implementation(self) -> bytes:
+        """8 bytes for each function: other ones, other code; zeros where its source is not known, or a library's."""
+        every = [code_hash(t.function) for t in self.tasks] if self.check_code else []
+        return b"".join(every) if any(map(any, every)) else b""
 
     def boundary(self, cut: int) -> Boundary:
         return NOTHING if self.check_cut(cut) == self.n and self.sink == "device" else UNTYPED
@@ -320,7 +333,9 @@ class TaskPipeline(Pipeline):
         return returned if kept is None else kept
 
     def with_sink(self, sink: Sink) -> TaskPipeline:
-        return self if sink == self.sink else TaskPipeline(self.tasks, version=self.version, sink=sink)
+        if sink == self.sink:
+            return self
+        return TaskPipeline(self.tasks, version=self.version, sink=sink, check_code=self.check_code)
 
     def _seam(self, place: int) -> Seam:
         returns = place == self.n and self.sink == "device"

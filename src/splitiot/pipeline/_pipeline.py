@@ -62,6 +62,26 @@ class Pipeline(abc.ABC):
         return len(self.steps)
 
     @property
+    def implementation(self) -> bytes:
+        """8 bytes for each step: other ones, other code. Zeros where nobody can tell, empty where the digest says all.
+
+        A model's digest is over its bytes, that of functions only over their names.
+        """
+        return b""
+
+    def differing(self, implementation: bytes) -> tuple[str, ...]:
+        """Names of the steps whose code is known here and in another process, and is not the same."""
+        ours = self.implementation
+        if ours == implementation or len(ours) != len(implementation):
+            return ()
+        found = []
+        for at, step in enumerate(self.steps):
+            here, there = ours[8 * at : 8 * at + 8], implementation[8 * at : 8 * at + 8]
+            if here != there and any(here) and any(there):
+                found.append(step.name)
+        return tuple(found)
+
+    @property
     def remembers(self) -> bool:
         """Whether any step remembers something between runs; then requests run one after another."""
         return self.stateful or any(self.solo.values())

@@ -224,6 +224,7 @@ class Contact:
                     stateful=known.stateful,
                     parts=self._parts,
                     runtime=self._runtime,
+                    implementation=known.implementation,
                 ),
             ),
             profiles=() if own is None else (own.to_dict(),),
@@ -276,6 +277,9 @@ class Contact:
         if theirs is None:
             words = f"the edge does not serve this pipeline (digest {self._pipeline.digest[:12]})"
             return words, "give both sides the same model file, tasks and version"
+        if others := self._pipeline.differing(theirs.implementation):
+            words = f"the edge has other code under the same names ({', '.join(others)})"
+            return words, "give both sides the same files, or tell them apart with tasks(..., version=...)"
         if self._wants_exact and not self.exact:
             words = f"exact results were asked for; the edge runs {theirs.runtime}, the device {self._runtime}"
             return words, "give both sides the same runtime, version and kernels, or do without exact=True"

@@ -424,6 +424,7 @@ class DeviceSession:
             epoch=self._epoch if remembers else 0,
             holder=self._holder if remembers else b"",
             runtime=self._contact.runtime if self._exact else b"",
+            implementation=pipeline.implementation,
         )
         frame = wire.encode(message, packed.buffers)
         pending = _Pending(

@@ -116,7 +116,15 @@ class EdgeSession:
         quota: Quota | None = None,
         ttl_s: float = 3600.0,
     ) -> None:
-        self.pipelines = {p.digest: p for p in pipelines}
+        self.pipelines: dict[str, Pipeline] = {}
+        for pipeline in pipelines:
+            if self.pipelines.setdefault(pipeline.digest, pipeline) is not pipeline:
+                names = ", ".join(step.name for step in pipeline.steps[:5])
+                raise ValueError(
+                    f"two pipelines can't be told apart, both have the digest {pipeline.digest[:12]} (steps {names}"
+                    f"{', ...' if pipeline.n > 5 else ''}): where they are different ones, say so on both sides with "
+                    "tasks(..., version='...'); else leave one out"
+                )
         self._turned: dict[str, Pipeline] = {}  # the same with their results wanted on the other side
         self.profiles = dict(profiles or {})
         self._runtimes = dict(runtimes)
@@ -372,6 +380,8 @@ class EdgeSession:
         if stop != pipeline.n or start not in pipeline.cuts:
             why = pipeline.refused.get(start, f"parts here are [cut, {pipeline.n})")
             raise _Refused(ErrorCode.BAD_PART, f"can't run [{start}, {stop}): {why}")
+        if others := pipeline.differing(request.implementation):
+            raise _Refused(ErrorCode.OTHER_CODE, f"here is other code under the same names: {', '.join(others)}")
         boundary = pipeline.boundary(start)
         if request.fingerprint.hex() != boundary.fingerprint:
             raise _Refused(ErrorCode.BAD_BOUNDARY, f"at cut {start} other values cross here: {boundary.names}")
@@ -487,6 +497,7 @@ class EdgeSession:
                     sink=theirs.sink,
                     stateful=pipeline.stateful,
                     runtime=None if runtime is None else astuple(runtime),
+                    implementation=pipeline.implementation,
                 )
             )
             profile = self.profiles.get(digest)

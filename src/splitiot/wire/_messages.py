@@ -63,6 +63,7 @@ class ErrorCode:
     LATE: Final = "late"
     FAILED: Final = "failed"
     DROPPED: Final = "dropped"
+    OTHER_CODE: Final = "other-code"
 
 
 class PipelineHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -80,6 +81,8 @@ class PipelineHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         The parts [start, stop) present; None where any can be made.
     runtime : tuple of str, optional
         Name, version, kernels, machine of `splitiot.RuntimeInfo`.
+    implementation : bytes
+        `Pipeline.implementation`.
     """
 
     digest: bytes
@@ -88,6 +91,7 @@ class PipelineHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     stateful: bool = False
     parts: tuple[tuple[int, int], ...] | None = None
     runtime: tuple[str, str, str, str] | None = None
+    implementation: bytes = b""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -168,6 +172,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         does; then this request may be the first.
     runtime : bytes
         Refuse unless run with this, the fingerprint of a `splitiot.RuntimeInfo`; empty for whatever is there.
+    implementation : bytes
+        `Pipeline.implementation`: refuse where it is known to be another one.
     """
 
     boot: Boot
@@ -192,6 +198,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     epoch: int = 0
     holder: Annotated[bytes, msgspec.Meta(max_length=BOOT_BYTES)] = b""
     runtime: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+    implementation: bytes = b""
 
 
 class NextPlacement(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
