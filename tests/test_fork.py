@@ -477,7 +477,7 @@ def test_a_runner_whose_lock_is_held() -> None:
     runner = si.Runner(PIPELINE)
     assert runner.run(0, 2, 1) == (3, pytest.approx(0, abs=1))
     with runner._lock:
-        assert forked(lambda: [runner.run(0, 2, 5)[0], runner.opened]) == [11, 1]
+        assert forked(lambda: [runner.run(0, 1, 5)[0], runner.run(0, 2, 5)[0], runner.opened]) == [10, 11, 2]
 
 
 def test_an_owners_run_that_is_under_way_holds_no_child_up() -> None:
@@ -685,7 +685,7 @@ def _boot(number: int) -> Any:
 def test_an_edges_threads_are_its_own() -> None:
     import asyncio
 
-    service = si.EdgeService([PIPELINE], inline_s=0.0)
+    service = si.EdgeService([PIPELINE], inline_s=0.0, workers=1)
 
     def ask(x: int) -> Any:
         def answer(frame: bytes) -> bytes:
