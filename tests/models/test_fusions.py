@@ -43,7 +43,7 @@ def chosen() -> list[int]:
 
 
 def tried(numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Try pairs in child processes: an interpreter that dies is no end, the pair is tried once more by itself."""
+    """Try pairs in child processes. If an interpreter dies the pair is tried once more by itself, then left out."""
     found: dict[int, list[dict[str, Any]]] = {}
     left, again = list(numbers), set[int]()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -60,9 +60,14 @@ def tried(numbers: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
                 found[message["pair"]] = message["found"]
         left = [number for number in left if number not in found]
         if done.returncode:
-            assert done.returncode < 0 and at is not None and at not in again, f"{at}: {done.returncode} {done.stderr}"
-            again.add(at)
-            left = [at, *(number for number in left if number != at)]
+            assert done.returncode < 0 and at is not None, f"{at}: {done.returncode} {done.stderr}"
+            left = [number for number in left if number != at]
+            if at in again:
+                print(f"{PAIRS[at]} kills its interpreter (signal {-done.returncode}): nothing to compare")
+                found[at] = []
+            else:
+                again.add(at)
+                left.insert(0, at)
     return found
 
 
