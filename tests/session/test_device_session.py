@@ -698,3 +698,85 @@ def test_abandoned_requests_end_quietly_and_still_teach() -> None:
     effects = session.receive(reply(request, 39), 5.1)
     assert not every(Done, effects)
     assert only(Observed, effects).observation.round_trip_s == pytest.approx(4.1)
+
+
+# how much probes carry
+
+
+def answered(session: DeviceSession, effects: Any, took_s: Any, now_s: float) -> tuple[list[int], float]:
+    """Answer probes until none follows; return how large they were, and the time."""
+    sizes: list[int] = []
+    while frames := [effect.frame for effect in effects if isinstance(effect, Send)]:
+        (frame,) = frames
+        probe = read(frame)
+        assert isinstance(probe, wire.Probe)
+        assert probe.echo_bytes == 0  # what comes back is small
+        sizes.append(len(frame))
+        now_s += took_s(len(frame))
+        echo = wire.encode(wire.Echo(boot=BOOT, sequence=probe.sequence, edge_boot=EDGE_BOOT))
+        effects = session.receive(echo, now_s)
+    return sizes, now_s
+
+
+def met(took_s: Any, **more: Any) -> tuple[DeviceSession, list[int], float]:
+    """A session that has just said hello, the sizes of its probes, and the time."""
+    session = DeviceSession(PIPELINE, boot=BOOT)
+    (hello,) = messages(session.tick(0.0))
+    sizes, now_s = answered(session, session.receive(welcome(hello, PIPELINE, **more), 0.1), took_s, 0.1)
+    assert session.settled
+    return session, sizes, now_s
+
+
+def test_on_a_fast_link_probes_carry_more_at_once_since_small_ones_tell_no_bandwidth() -> None:
+    _, sizes, now_s = met(lambda nbytes: 0.0004 + nbytes / 3e8)
+    assert [size // 1000 for size in sizes] == [0, 4, 16, 65]
+    assert now_s < 0.105
+
+
+def test_on_other_links_one_padded_probe_is_enough_at_the_start_and_they_stay_small() -> None:
+    def took_s(nbytes: int) -> float:
+        return 0.02 + nbytes / 1e6
+
+    session, sizes, now_s = met(took_s)
+    assert [size // 1000 for size in sizes] == [0, 4]
+    largest = 0
+    for _ in range(20):
+        now_s += 2.0
+        sizes, now_s = answered(session, session.rest(now_s), took_s, now_s)
+        largest = max(largest, *sizes)
+    assert 16_000 < largest < 17_000
+
+
+def test_a_bad_first_moment_does_not_end_probing_for_ever() -> None:
+    """The first ones took 350 ms each; heads take 150, in which nothing of that kind would fit."""
+    slow = [0.35, 0.35]
+
+    def took_s(nbytes: int) -> float:
+        return slow.pop() if slow else 0.0005 + nbytes / 3e8
+
+    session, sizes, now_s = met(took_s)
+    sent: list[int] = []
+    for _ in range(60):
+        now_s += 0.16
+        sizes, now_s = answered(session, session.rest(now_s, 0.15), took_s, now_s)
+        sent += sizes
+    assert max(sent) > 65_000
+    assert len(sent) > 6
+
+
+def test_the_round_trip_is_measured_though_large_frames_cross() -> None:
+    """Of what these take nobody knows how much is round trip."""
+    session = greeted(PIPELINE)
+    now_s, sizes = 1.0, []
+    for _ in range(40):
+        now_s += 0.5
+        session._contact.answered(now_s, 100_000)
+        more, _ = answered(session, session.rest(now_s + 0.1, 0.3), lambda nbytes: 0.02, now_s + 0.1)
+        sizes += more
+    assert 3 <= len(sizes) <= 6  # one in four seconds,
+    assert max(sizes) < 100  # and bare
+
+
+def test_where_frames_must_be_small_probes_are() -> None:
+    _, sizes, _ = met(lambda nbytes: 0.0004, max_frame_bytes=20_000)
+    assert max(sizes) <= 20_000

@@ -21,8 +21,10 @@ from splitiot.topology import TierProfile
 __all__ = ["Contact"]
 
 _REFUSED_S = 10.0  # until an edge that was of no use is asked again: it may have been updated
-_PAD_BYTES = (512, 4096, 16384)  # least, at first, most
-_TELLING_BYTES = 2048
+_PAD_BYTES = (512, 4096, 16384)  # least, at first, most,
+_LARGE_PAD_BYTES = 65536  # and most where that costs next to nothing: smaller ones tell nothing of a fast link
+_PATIENT = 4  # intervals without a bare probe, until one is sent though it may disturb a request
+_QUICK_S, _SHORT_S, _LONG_S = 0.005, 0.05, 0.25  # what a padded probe may take for the next one to carry more, or less
 _PROCESSES = 64  # that are known of an edge: each may answer, and is greeted once
 
 
@@ -76,10 +78,12 @@ class Contact:
         self._hello: _Trial | None = None
         self._probe: _Trial | None = None
         self._padded = True
-        self._pad_bytes, self._most_pad_bytes = _PAD_BYTES[1:]
-        self._probe_s = 0.0  # what the last padded one took
+        self._pad_bytes, self._most_pad_bytes = _PAD_BYTES[1], _LARGE_PAD_BYTES
+        self._exploring = True  # nothing is known of the link yet
+        self._probe_s = self._bare_s = 0.0  # what the last padded one took, and the last bare one
         self._breaker = Breaker()
-        self._crossed_s = self._busy_until_s = -math.inf
+        self._free_until_s = math.inf
+        self._crossed_s = self._bare_at_s = self._busy_until_s = -math.inf
         self._want_profile, self._edge_wants_profile, self._told_profile = True, False, False
 
     def up(self, now_s: float) -> bool:
@@ -134,13 +138,26 @@ class Contact:
 
     def rest(self, now_s: float, free_s: float = math.inf) -> list[Send]:
         """The link will be idle for so long: measure it, if that was long ago and can be done meanwhile."""
-        stale = now_s - self._crossed_s >= self._probe_interval_s and free_s >= self._probe_s
-        return [self._measure(now_s)] if stale and self._probe is None and self.up(now_s) else []
+        if self._probe is not None or not self.up(now_s):
+            return []
+        self._free_until_s = now_s + free_s
+        if not (self._stale(now_s) and free_s >= self._probe_s):
+            # What the last one took may be a bad moment's, and of frames that crossed nobody knows how much was round
+            # trip. A bare one tells, and delays next to nothing.
+            if now_s - self._bare_at_s < _PATIENT * self._probe_interval_s:
+                return []
+            self._padded = True
+        return [self._measure(now_s)]
+
+    def _stale(self, now_s: float) -> bool:
+        """Whether nothing has told of the bandwidth for long."""
+        return now_s - self._crossed_s >= self._probe_interval_s
 
     def answered(self, now_s: float, nbytes: int) -> None:
         """An answer came to a frame of so many bytes."""
         self._breaker.succeeded()
-        if nbytes >= _TELLING_BYTES:  # small frames say nothing of the bandwidth, however many there are
+        # smaller frames say less of the bandwidth than a probe, however many there are
+        if nbytes >= max(self._pad_bytes, _PAD_BYTES[0]):
             self._crossed_s = max(self._crossed_s, now_s)
 
     def failed(self, now_s: float, error: Exception | None = None) -> None:
@@ -242,7 +259,7 @@ class Contact:
         self._breaker.close()
         if welcome.edge_boot != self._edge_boot:  # what the one before refused, this one may take
             self._too_large, self.max_frame_bytes = None, wire.MAX_FRAME_BYTES
-            self._most_pad_bytes = _PAD_BYTES[2]
+            self._most_pad_bytes = _LARGE_PAD_BYTES
         self._edge_boot = welcome.edge_boot
         if welcome.edge_boot not in self._edge_boots:
             self._edge_boots.append(welcome.edge_boot)
@@ -306,23 +323,41 @@ class Contact:
             upper_bound=upper_bound,
         )
         if not self._padded:  # a bare and a padded one together tell round trip and bandwidth
-            return ([self._measure(now_s)] if idle and self.up(now_s) else []), seen
-        least, most = min(_PAD_BYTES[0], self._most_pad_bytes), self._most_pad_bytes
+            if not upper_bound:
+                if self._probe_s > 0:
+                    self._probe_s = took_s + max(0.0, self._probe_s - self._bare_s)
+                self._bare_s = took_s
+            fits = now_s + self._probe_s <= self._free_until_s and self._stale(now_s)
+            return ([self._measure(now_s)] if idle and fits and self.up(now_s) else []), seen
         self._crossed_s = arrival.came_s
         if upper_bound:
             return [], seen
-        self._probe_s = took_s
-        if took_s > 0.25:
-            self._pad_bytes = max(least, self._pad_bytes // 2)
-        elif took_s < 0.05:
-            self._pad_bytes = min(most, self._pad_bytes * 2)
-        return [], seen
+        before, self._pad_bytes, self._probe_s = self._pad_bytes, self._padding(took_s), took_s
+        self._exploring = self._exploring and took_s < _QUICK_S and self._pad_bytes > before
+        if not (self._exploring and idle and self.up(now_s)):
+            return [], seen
+        self._padded = False  # once more, at once: the first requests are to know
+        return [self._measure(now_s)], seen
+
+    def _padding(self, took_s: float) -> int:
+        """How many bytes the next padded probe carries, where the last one took so long."""
+        largest = self._most_pad_bytes
+        least, _, most = (min(size, largest) for size in _PAD_BYTES)
+        pad = self._pad_bytes
+        bytes_s = took_s - self._bare_s  # far away is no reason to send less
+        if bytes_s > _LONG_S or (pad > most and bytes_s > _SHORT_S):
+            return max(least, pad // 2)
+        if took_s < _QUICK_S:
+            return min(pad * 4, max(pad, min(largest, self.max_frame_bytes // 4)))
+        return max(pad, min(pad * 2, most)) if took_s < _SHORT_S else pad
 
     def _measure(self, now_s: float) -> Send:
         probe = wire.Probe(boot=self._boot, sequence=self._number())
         self._padded = not self._padded
         frame = wire.encode(probe, (bytes(self._pad_bytes),) if self._padded else ())
         self._probe = _Trial(probe.sequence, now_s, len(frame))
+        if not self._padded:
+            self._bare_at_s = now_s
         return Send(frame)
 
     def _found(self, error: Exception, now_s: float) -> None:
