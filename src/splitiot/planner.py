@@ -31,7 +31,7 @@ __all__ = ["Estimators", "Planner", "PlannerState"]
 Estimators: TypeAlias = Callable[[Sequence[TierProfile], Link], JointEstimator]
 """Makes what learns, from the profiles of device and edge and the prior link."""
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _NO_TELEMETRY: Final[Mapping[str, float]] = MappingProxyType({})
 _P99: Final = 2.3263478740408408  # 99 % quantile of the standard normal distribution
 

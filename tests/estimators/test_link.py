@@ -375,3 +375,123 @@ def test_a_bound_ends_a_level_that_held() -> None:
     stalled = Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=150_000, censored=True)
     world.estimator.update(stalled, world.now_s)
     assert world.estimator.up_belief(world.now_s).usual == pytest.approx(before**0.7 * (5 * 125e3) ** 0.3, rel=0.1)
+
+
+# what small frames can't tell
+
+
+class Lan(World):
+    """A link on which a request takes longer than a probe, whatever its size."""
+
+    def __init__(self, estimator: LinkEstimator, *, more_s: float = 0.001, jitter: float = 0.2, seed: int = 0) -> None:
+        super().__init__(estimator, seed=seed)
+        self.more_s, self.jitter = more_s, jitter
+
+    def seconds(self, link: Link, sent: int, back: int) -> float:
+        request_s = 0.0 if back == 40 else self.more_s
+        fixed_s = (link.rtt_s + request_s) * math.exp(float(self.rng.normal(0, self.jitter)))
+        return fixed_s + (sent + back) / link.up_bytes_per_s * math.exp(float(self.rng.normal(0, 0.1)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("more_s", [0.0003, 0.0008, 0.0015])
+@pytest.mark.parametrize("rate", [5e7, 3e8, 1e9])
+def test_small_frames_on_a_fast_link_tell_no_bandwidth_but_what_requests_take(
+    rate: float, more_s: float, seed: int
+) -> None:
+    link, prior = Link(0.0004, rate, rate), Link.from_mbit_per_s(10, rtt_s=0.02)
+    world = Lan(LinkEstimator(prior), more_s=more_s, seed=seed)
+    for number in range(30):
+        if number % 10 == 0:
+            world.probe(link, 30)
+            world.probe(link, 4096)
+        world.exchange(link, 2000)
+        assert not world.estimator.identified
+        belief = world.estimator.up_belief(world.now_s)
+        assert (belief.samples, belief.spread) == (0, math.inf)
+        assert prior.up_bytes_per_s <= belief.value <= 1.5 * max(rate, 4136 / (0.25 * 0.0003))
+    *_, unsure, width, at_least = world.estimator.staleness(world.now_s)
+    assert (unsure, at_least) == (1.0, True)
+    assert width > 0
+    assert world.estimator.get().transfer_s(2000, 200) == pytest.approx(link.rtt_s + more_s, rel=0.5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_small_frames_do_not_overrule_what_a_large_one_told(seed: int) -> None:
+    """Of 300 MB/s that 2 MB had told nothing was left after three requests of 2 kB: 1.5 to 4 MB/s."""
+    link = Link(0.0004, 3e8, 3e8)
+    world = Lan(LinkEstimator(Link.from_mbit_per_s(10, rtt_s=0.02)), seed=seed)
+    world.probe(link, 30)
+    for _ in range(3):
+        world.exchange(link, 2_000_000)
+    for _ in range(40):
+        world.exchange(link, 2000)
+    got = world.estimator.get()
+    assert got.up_bytes_per_s > 1.2e8
+    assert got.transfer_s(2_000_000, 200) < 0.02
+    assert got.transfer_s(2000, 200) == pytest.approx(0.0014, rel=0.5)
+
+
+def test_a_padded_probe_on_a_jittery_link_does_not_overrule_what_a_large_frame_told() -> None:
+    link = Link(0.003, 2e6, 2e6)
+    world = Lan(LinkEstimator(PRIOR), more_s=0.0, jitter=0.5, seed=1)
+    world.probe(link, 30)
+    for _ in range(2):
+        world.exchange(link, 2_000_000)
+    for _ in range(100):
+        world.probe(link, 30)
+        world.probe(link, 8192)
+        assert world.estimator.get().up_bytes_per_s < 4e6
+
+
+def test_a_bad_moment_of_a_small_request_is_not_its_bytes() -> None:
+    """A larger probe went faster just before; when requests are well again, nothing is left of it."""
+    link = Link(0.0004, 3e8, 3e8)
+    world = Lan(LinkEstimator(PRIOR), jitter=0.0)
+    for _ in range(2):
+        world.probe(link, 30)
+        world.probe(link, 65_536)
+    world.more_s = 0.3
+    for _ in range(3):
+        world.exchange(link, 2000)
+    got = world.estimator.get()
+    assert got.up_bytes_per_s > 1e8
+    assert got.transfer_s(2000, 200) == pytest.approx(0.3, rel=0.1)  # if it lasts, that is what the next ones take
+    world.more_s = 0.001
+    for _ in range(3):
+        world.exchange(link, 2000)
+    got = world.estimator.get()
+    assert got.up_bytes_per_s > 1e8
+    assert got.transfer_s(2000, 200) == pytest.approx(0.0014, rel=0.2)
+
+
+def test_what_seemed_to_take_long_for_other_reasons_goes_when_larger_frames_tell_of_bytes() -> None:
+    """Two frames at the end of a fast regime, then large ones on a slow link: a round trip of 1.9 s stayed for ever."""
+    fast, slow = Link(0.02, 5e6, 5e6), Link(0.02, 5e4, 5e4)
+    world = World(LinkEstimator(fast))
+    for _ in range(3):
+        world.exchange(fast, 150_000)
+    for _ in range(3):
+        world.exchange(slow, 8_000)
+    for _ in range(6):
+        world.exchange(slow, 150_000)
+    got = world.estimator.get()
+    assert got.rtt_s == pytest.approx(0.02, rel=0.2)
+    assert got.up_bytes_per_s == pytest.approx(5e4, rel=0.1)
+
+
+def test_a_slow_small_frame_lowers_a_bound_only_if_another_one_confirms_it() -> None:
+    link = Link(0.0004, 3e8, 3e8)
+    world = Lan(LinkEstimator(PRIOR), jitter=0.0)
+    world.probe(link, 30)
+    world.probe(link, 4096)
+    before = world.estimator.get().up_bytes_per_s
+    assert before > PRIOR.up_bytes_per_s
+    world.more_s = 0.006
+    world.exchange(link, 2000)
+    assert world.estimator.get().up_bytes_per_s == before
+    assert world.estimator.up_belief(world.now_s).doubted
+    stored = json.loads(json.dumps(world.estimator.snapshot()))
+    assert stored["waits"]
+    world.exchange(link, 2000)
+    assert world.estimator.get().up_bytes_per_s < before

@@ -6,6 +6,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
+from attrs import evolve
 
 from splitiot.estimators import JointEstimator, TierEstimator, WaitEstimator
 from splitiot.observation import EdgeTimes, Observation
@@ -326,3 +327,27 @@ def test_steps_that_the_profile_takes_for_nothing_are_learnt_and_the_factor_stay
         estimator.update(timed(0, 4, slower), float(number))
     assert estimator.heads_s[4] * estimator.get() == pytest.approx(sum(slower), rel=0.02)
     assert estimator.get() < 20
+
+
+def test_a_guess_is_unsure_until_it_was_measured_and_a_few_samples_are_not_sure_of_a_bad_moment() -> None:
+    guess = TierEstimator(evolve(PROFILE, noise=2.0), Tier.DEVICE)
+    *_, unsure, width = guess.staleness(0.0)
+    assert unsure == 1.0
+    assert width > 1.0
+    for number in range(10):
+        guess.update(head(2, 0.1), float(number))
+    assert guess.staleness(10.0)[4:] == (0.0, 0.0)
+    known = device()
+    assert known.staleness(0.0)[4:] == (0.0, 0.0)
+    for number in range(3):
+        known.update(head(2, 30.0), float(number))
+        assert known.get() > 1.0 or number == 0
+    _, _, usual, _, unsure, _ = known.staleness(3.0)
+    assert usual == 1.0
+    assert unsure == pytest.approx(1 / 4)  # the profile says otherwise
+    for number in range(3, 12):
+        known.update(head(2, 30.0), float(number))
+    assert known.staleness(12.0)[4] == 0.0
+    again = device()
+    again.restore(json.loads(json.dumps(known.snapshot())))
+    assert again.staleness(12.0) == known.staleness(12.0)

@@ -96,9 +96,9 @@ Of these beside and busy-long were in the library, until a seed found them."""
 
 DIGESTS = {
     1: "fc16104d9e73569c",
-    2: "a7535fc45750bfc1",
-    3: "58f068ec39a1a00f",
-    6: "9d9a5d3059e4c59c",
+    2: "9c4cd75c67029c17",
+    3: "7df4799d37a8ffd2",
+    6: "b38be6afa1c13013",
 }
 """Of seeds whose runs must be the same on every Python. A change of the library may change them: say so, and why."""
 

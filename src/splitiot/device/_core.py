@@ -47,6 +47,7 @@ from splitiot.wire import NextPlacement
 __all__ = ["SLICE_S", "Begun", "Core", "Head", "ended", "step_error"]
 
 _AT_ONCE = 64  # as many frames as a session can have asked for
+_GUESS = 2.0  # noise of a profile that nobody measured
 SLICE_S = 0.5  # the longest single wait, so that Ctrl-C is heard on every platform
 
 
@@ -473,8 +474,8 @@ class Core:
     def plan_with(self, own: TierProfile) -> None:
         """Make the planner."""
         self.session.profile = own
-        # until the edge tells its profile, it is believed to be as fast as the device: the first answers correct that
-        topology = Topology(tiers=[own, evolve(own)], links=[self._link])
+        # until the edge tells its profile, it is believed to be as fast as the device, and known to be a guess
+        topology = Topology(tiers=[own, evolve(own, noise=_GUESS)], links=[self._link])
         planner = Planner(
             self.pipeline,
             topology,

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from splitiot.observation import Observation
 
-__all__ = ["Belief", "Beliefs", "Detector", "Estimator", "Scalar", "Staleness", "age", "median", "usable"]
+__all__ = [
+    "UNKNOWN",
+    "Belief",
+    "Beliefs",
+    "Detector",
+    "Estimator",
+    "Scalar",
+    "Staleness",
+    "age",
+    "median",
+    "unsure",
+    "usable",
+]
+
+_FEW: Final = 10
+UNKNOWN: Final = 1.5
+"""Sigma of the logarithm of what nobody has measured: a guess may be off by 4.5 times."""
 
 
 class Belief(msgspec.Struct, frozen=True):
@@ -75,12 +91,22 @@ class Staleness(msgspec.Struct, frozen=True):
         Factors of device and edge, seconds a byte up and down, and the round trip, as they usually are.
     doubted : bool
         A last sample was far off and waits to be confirmed.
+    unsure : (float, float, float)
+        Of device, edge and bandwidth: the probability that what is believed does not hold, since it was never measured
+        or only by a few samples, which may have come at a bad moment.
+    widths : (float, float, float)
+        How far off each may then be: sigma of the logarithm; 0 where there is a profile to tell.
+    at_least : bool
+        The bandwidth is a lower bound: frames were too small to tell more.
     """
 
     ages_s: tuple[float, float, float]
     drifts: tuple[int, int, int]
     usual: tuple[float, float, float, float, float]
     doubted: bool
+    unsure: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    widths: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    at_least: bool = False
 
     @classmethod
     def of(cls, beliefs: Beliefs) -> Staleness:
@@ -132,6 +158,11 @@ class Estimator(Protocol):
 
     def restore(self, state: dict[str, object]) -> None:
         """Take what `snapshot` returned."""
+
+
+def unsure(samples: int) -> float:
+    """How likely it is that so few samples came at a bad moment: a cold start, a connection that was set up."""
+    return 1.0 / (1 + samples) if samples < _FEW else 0.0
 
 
 def usable(seconds: float) -> bool:

@@ -110,14 +110,17 @@ class JointEstimator:
 
     def staleness(self, now_s: float) -> Staleness:
         """Return what tells whether something should be measured again."""
-        device_age_s, device_drifts, device, device_doubted = self.device.staleness(now_s)
-        edge_age_s, edge_drifts, edge, edge_doubted = self.edge.staleness(now_s)
-        link_age_s, link_drifts, link, link_doubted = self.link.staleness(now_s)
+        device_age_s, device_drifts, device, device_doubted, *device_unsure = self.device.staleness(now_s)
+        edge_age_s, edge_drifts, edge, edge_doubted, *edge_unsure = self.edge.staleness(now_s)
+        link_age_s, link_drifts, link, link_doubted, rate_unsure, rate_width, at_least = self.link.staleness(now_s)
         return Staleness(
             (device_age_s, edge_age_s, link_age_s),
             (device_drifts, edge_drifts, link_drifts),
             (device, edge, *link),
             device_doubted or edge_doubted or link_doubted,
+            (device_unsure[0], edge_unsure[0], rate_unsure),
+            (device_unsure[1], edge_unsure[1], rate_width),
+            at_least,
         )
 
     def beliefs(self, now_s: float) -> Beliefs:

@@ -47,6 +47,8 @@ class Level:
         (fifty samples overrule it), else of the first.
     samples : int
         How many the level rests on, since the last drift.
+    taken : int
+        How many were believed since the start.
     drifts : int
     drift_detected : bool
         Whether the last sample told of one.
@@ -67,6 +69,7 @@ class Level:
         "drifts",
         "log",
         "samples",
+        "taken",
         "usual",
     )
 
@@ -87,6 +90,7 @@ class Level:
         self.log = self.usual = log
         self._known = known
         self.samples = _HELD if held else 0
+        self.taken = 0
         self.drift_detected = False
         self._deviation = 0.0
         self._pending: float | None = None
@@ -114,12 +118,14 @@ class Level:
                 return False
             self._drift()
             self._recent.clear()
+            self.taken += 2
             self.log += math.copysign(min(abs(off), abs(self._pending)), off)
             self.samples = 2
             self._pending = None
             self._watch(part)
             return True
         self._pending = None
+        self.taken += 1
         self._recent.append(log)
         if self._tells(log, part):
             self._drift()
@@ -174,6 +180,7 @@ class Level:
             "pending": self._pending,
             "recent": list(self._recent),
             "samples": self.samples,
+            "taken": self.taken,
             "drifts": self.drifts,
         }
         keep = getattr(self._detector, "snapshot", None)
@@ -188,7 +195,7 @@ class Level:
         self._deviation = float(state["deviation"])
         self._pending = None if state["pending"] is None else float(state["pending"])
         self._recent = deque(map(float, state["recent"]), maxlen=_TELLING)
-        self.samples, self.drifts = int(state["samples"]), int(state["drifts"])
+        self.samples, self.taken, self.drifts = int(state["samples"]), int(state["taken"]), int(state["drifts"])
         self.drift_detected = False
         self._watch(None)
         take: Any = getattr(self._detector, "restore", None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from splitiot.estimators._base import Belief, Detector, age, median, usable
+from splitiot.estimators._base import UNKNOWN, Belief, Detector, age, median, unsure, usable
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.level import JUMP, Level
 from splitiot.observation import Observation
@@ -18,7 +18,13 @@ __all__ = ["LinkEstimator"]
 _SMALL_BYTES: Final = 512  # both ways together; little more than headers
 _RTTS: Final = 3
 _RATES: Final = 3
-_DOMINATED: Final = 0.25  # bytes' time below that share of the round trip tells no bandwidth
+_REQUESTS: Final = 3
+_CROSSED: Final = 8
+_LARGER: Final = 4.0  # a frame that many times larger tells more of the bandwidth,
+_FASTER: Final = 2.0  # where it was that many times faster
+_CLEARLY: Final = 1.25  # a small frame must tell of that many times more to overrule what others told
+_DOMINATED: Final = 0.25  # bytes' time below that share of the round trip tells no bandwidth,
+_FIXED_S: Final = 0.003  # nor does less than that: a request takes as much for connection, kernel and HTTP
 _HORIZON_S: Final = 30.0
 _SLOWEST: Final = 1.0  # bytes/s
 _FASTEST: Final = 1e12
@@ -31,13 +37,15 @@ _WORST: Final = math.log(1e6)
 class LinkEstimator:
     """What a link is like, from what exchanges and probes took.
 
-    A sample is a round trip less the edge's residence: ``rtt + sent/up + received/down``. As BBR does, both
-    unknowns come from samples that show them: the round-trip time is the least of the last three small ones
-    (each less what its bytes took), the bandwidth is the median of the last three that the round trip does
-    not dominate. A sample that it does dominate can only raise the bandwidth: the bytes took no more than a
-    quarter of the round trip. A censored one ("not yet back after 140 ms") can only lower it, and an upper bound
-    ("back, when somebody looked after 450 ms") counts only where the link must be better than it is believed. So a
-    change of bandwidth is followed after two exchanges, and one hiccup is ignored.
+    A sample is a round trip less the edge's residence: ``rtt + sent/up + received/down``, and what connection, kernel
+    and HTTP take. As BBR does, both unknowns come from samples that show them: the round-trip time is the least of the
+    last three small ones (each less what its bytes took), the bandwidth is the median of the last three whose bytes
+    took more than a quarter of the round trip, and more than 3 ms. The others can only raise the bandwidth: it is at
+    least so much, and not *identified*. Nor does a small frame lower it where one four times larger went faster just
+    before. What requests then take beyond the round trip of small frames counts as round trip. A censored one ("not
+    yet back after 140 ms") can only lower it, and an upper bound ("back, when somebody looked after 450 ms") counts
+    only where the link must be better than it is believed. So a change of bandwidth is followed after two exchanges,
+    and one hiccup is ignored.
 
     Only sums of both ways are seen; up and down keep the prior's ratio. A drift detector watches the bandwidth: when
     it tells of a change, samples before the last two no longer count.
@@ -78,17 +86,22 @@ class LinkEstimator:
     """
 
     __slots__ = (
+        "_crossed",
         "_crossed_s",
         "_down_weight",
         "_errors",
+        "_least",
         "_level",
         "_link",
+        "_more_s",
         "_quality",
         "_rate",
         "_rates",
+        "_requests",
         "_rtt_level",
         "_rtt_s",
         "_rtts",
+        "_waits",
         "prior",
         "refused",
         "samples",
@@ -103,12 +116,17 @@ class LinkEstimator:
         self._rate = up
         self._rtt_s = prior.rtt_s
         self._rtts: list[tuple[float, float, float]] = []  # when, seconds, bytes as if all went up
-        self._rates: list[tuple[float, float, float]] = []
+        self._rates: list[tuple[float, float, float, bool]] = []
         self._errors: deque[float] = deque(maxlen=_ERRORS)  # log(seconds / those expected) of the last samples
         self._level = Level(detector=detector)  # of seconds a byte: for drifts, and for what is usual
         self._level.start(-math.log(up))
         self._rtt_level = Level(detector=detector)
         self._rtt_level.start(math.log(max(prior.rtt_s, _TINY_S)))
+        self._requests: list[tuple[float, float, float]] = []  # whose bytes are hidden in the round trip
+        self._more_s = 0.0  # what a request takes beyond a probe
+        self._crossed: list[tuple[float, float, float]] = []  # when, bytes, and their rate at least
+        self._least = False  # the rate is a lower bound
+        self._waits = False  # the last sample told of less, a larger frame of more: until another one confirms it
         self._crossed_s = -math.inf  # when bytes enough to tell something crossed last
         self._begin()
 
@@ -145,17 +163,19 @@ class LinkEstimator:
         if observation.retransmitted or not all(map(usable, (seconds, size, *whole))):
             self.refused += 1
             return
-        if observation.upper_bound and seconds >= self._rtt_s + size / self._rate:
+        more_s = 0.0 if observation.probe else self._more_s
+        expected_s = max(self._rtt_s + more_s + size / self._rate, _TINY_S)
+        if observation.upper_bound and seconds >= expected_s:
             return  # it may have taken as long as is believed: only less is news
         self.samples += not observation.censored
         if seconds > 0 and not observation.censored:
-            self._errors.append(math.log(seconds) - math.log(max(self._rtt_s + size / self._rate, _TINY_S)))
+            self._errors.append(math.log(seconds) - math.log(expected_s))
         if observation.censored:
             self._take_bound(seconds, size)
         elif observation.sent_bytes + observation.received_bytes <= _SMALL_BYTES:
             self._take_rtt(now_s, seconds, size)
         else:
-            self._take_exchange(now_s, seconds, size)
+            self._take_exchange(now_s, seconds, size, observation.probe)
         self._changed()
 
     def _changed(self) -> None:
@@ -167,11 +187,10 @@ class LinkEstimator:
         """Whether the bandwidth is identified, whether its last sample is doubted; spreads of bandwidth and rtt."""
         if self._quality is None:
             rtt_s = self._rtt_s
-            least = rtt_s + _DOMINATED * rtt_s
             spread = math.inf if self.samples else 0.0
-            identified = any(s >= least for _, s, _ in self._rates)
+            identified = self._told and not self._least
             if identified:
-                spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size in self._rates])
+                spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size, _ in self._rates])
             self._quality = identified, self._doubts(), spread, _spread([s for _, s, _ in self._rtts])
         return self._quality
 
@@ -181,12 +200,13 @@ class LinkEstimator:
             return
         self._level.hold()
         self._rate = max(size / over_s, _SLOWEST)
+        self._least = False
         self._rates.clear()  # what was seen before no longer holds
+        self._crossed.clear()
 
     def _take_rtt(self, now_s: float, seconds: float, size: float) -> None:
         if size > seconds * self._rate:  # the bytes took no longer than that: after a stall the way back up
-            self._rate = min(size / max(seconds, _TINY_S), _FASTEST)
-            self._rates.clear()
+            self._raise(min(size / max(seconds, _TINY_S), _FASTEST))
         _push(self._rtts, (now_s, seconds, size), _RTTS)
         self._settle_rtt()
         self._rtt_level.update(math.log(max(seconds, _TINY_S)))
@@ -195,51 +215,105 @@ class LinkEstimator:
             self._settle_rtt()
         self._settle_rate()
 
-    def _take_exchange(self, now_s: float, seconds: float, size: float) -> None:
+    def _take_exchange(self, now_s: float, seconds: float, size: float, probe: bool) -> None:
         if seconds < self._rtt_s:  # so the round trip has become shorter; the bytes took some of the time
             _push(self._rtts, (now_s, max(seconds - size / self._rate, 0.5 * seconds), 0.0), _RTTS)
             self._settle_rtt()
         self._crossed_s = now_s
         over_s = seconds - self._rtt_s
-        if over_s < _DOMINATED * self._rtt_s:
-            least = size / (_DOMINATED * self._rtt_s)
-            if least > self._rate:
-                self._rate = least
-                self._rates.clear()
-            if self._level.samples == 0:  # nothing better is known of what is usual
-                self._level.start(-math.log(self._rate), held=True)
+        # the bytes took no longer than that
+        least = size / max(over_s, _DOMINATED * self._rtt_s, _TINY_S)
+        more_s = 0.0 if probe else min(self._more_s, self._hidden_s)
+        hidden = over_s - more_s < self._hidden_s or self._contradicted(now_s, size * _LARGER, least)
+        doubted = self._least and not self._waits and self._contradicted(now_s, size, least)
+        self._waits = not hidden and doubted
+        _push(self._crossed, (now_s, size, least), _CROSSED)
+        if self._waits:
             return
-        _push(self._rates, (now_s, seconds, size), _RATES)
-        self._level.update(math.log(max(over_s, _TINY_S)) - math.log(max(size, 1.0)))
-        if self._level.drift_detected:
-            del self._rates[:-2]
+        if not hidden:
+            _push(self._rates, (now_s, seconds, size, not probe), _RATES)
+            if not probe:
+                self._explain()
+            self._level.update(math.log(max(over_s, _TINY_S)) - math.log(max(size, 1.0)))
+            if self._level.drift_detected:
+                del self._rates[:-2], self._crossed[:-2]
+            self._settle_rate()
+            return
+        self._overrule(size, over_s)
+        if not self._told and least > self._rate:
+            self._raise(min(max(rate for _, _, rate in self._crossed), _FASTEST))
+        if not probe:
+            _push(self._requests, (now_s, seconds, size), _REQUESTS)
         self._settle_rate()
+        if self._level.samples == 0:  # nothing better is known of what is usual
+            self._level.start(-math.log(self._rate), held=True)
+
+    @property
+    def _hidden_s(self) -> float:
+        """Bytes that take less than that can't be told from what else a request takes."""
+        return max(_DOMINATED * self._rtt_s, _FIXED_S)
+
+    @property
+    def _told(self) -> bool:
+        """Whether any sample tells the bandwidth."""
+        return any(seconds - self._rtt_s >= self._hidden_s for _, seconds, *_ in self._rates)
+
+    def _contradicted(self, now_s: float, size: float, rate: float) -> bool:
+        """Whether a larger frame went much faster just before: then it may not be the bytes that took so long."""
+        return any(
+            size < other and rate * _FASTER <= faster and age(now_s, when) <= _HORIZON_S
+            for when, other, faster in self._crossed
+        )
+
+    def _overrule(self, size: float, over_s: float) -> None:
+        """A frame went so fast that its bytes are hidden: then what told of less was a hiccup, or is over."""
+        if over_s < self._hidden_s:  # those that were as small can't have told of their bytes
+            self._rates[:] = [sample for sample in self._rates if sample[2] > size]
+        if self._told and size / (max(over_s, 0.0) + self._hidden_s) > self._rate * _CLEARLY:
+            self._rates.clear()
+
+    def _explain(self) -> None:
+        """A request tells of bytes what one before it seemed to take for other reasons: that one counts no more."""
+        for i, (_, seconds, size) in enumerate(self._requests):
+            if seconds - self._rtt_s - size / self._rate >= self._hidden_s:
+                del self._requests[i]
+                return
+
+    def _raise(self, rate: float) -> None:
+        self._rate, self._least = rate, True
+        self._rates.clear()
 
     def _settle_rtt(self) -> None:
         # bytes' time is taken off, but not more than half: the rate may be far too low by now
         self._rtt_s = min(max(s - size / self._rate, 0.5 * s) for _, s, size in self._rtts)
 
     def _settle_rate(self) -> None:
-        slow = [
-            (seconds - self._rtt_s) / size
-            for _, seconds, size in self._rates
-            if seconds - self._rtt_s >= _DOMINATED * self._rtt_s
-        ]
+        rtt_s, hidden_s = self._rtt_s, self._hidden_s
+        slow = []
+        for _, seconds, size, request in self._rates:
+            over_s = seconds - rtt_s
+            if over_s >= hidden_s:
+                slow.append(max(over_s - self._more_s * request, 0.5 * over_s) / size)
         if slow:
-            self._rate = 1 / min(max(median(slow), 1 / _FASTEST), 1 / _SLOWEST)
+            self._rate, self._least = 1 / min(max(median(slow), 1 / _FASTEST), 1 / _SLOWEST), False
+        # what requests take beyond small frames and their bytes; a single one may have been a hiccup
+        more = sorted(max(0.0, seconds - rtt_s - size / self._rate) for _, seconds, size in self._requests)
+        if len(more) < _REQUESTS:
+            more.insert(0, 0.0)
+        self._more_s = more[(len(more) - 1) // 2]
 
     def get(self) -> Link:
         """Return the link as it is believed to be."""
         if self._link is None:
             up, down = self._rates_now()
-            self._link = Link(self._rtt_s, up, down)
+            self._link = Link(self._rtt_s + self._more_s, up, down)
         return self._link
 
     def costs(self) -> tuple[float, float, float]:
         """Return seconds a byte up, seconds a byte down, and the round trip: what `Costs` takes."""
         if self._link is None:
             up, down = self._rates_now()
-            return 1.0 / up, 1.0 / down, self._rtt_s
+            return 1.0 / up, 1.0 / down, self._rtt_s + self._more_s
         return 1.0 / self._link.up_bytes_per_s, 1.0 / self._link.down_bytes_per_s, self._link.rtt_s
 
     def _rates_now(self) -> tuple[float, float]:
@@ -272,28 +346,37 @@ class LinkEstimator:
         """Whether the last update told of a drift, of the bandwidth or of the round trip."""
         return self._level.drift_detected or self._rtt_level.drift_detected
 
-    def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool]:
-        """Return age, drifts, what is usual as `costs` has it, and whether the last sample is doubted."""
+    def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool, float, float, bool]:
+        """Return age, drifts, what is usual as `costs` has it, whether the last sample is doubted, and the rest.
+
+        That is unsure, width, and whether the bandwidth is a lower bound; see `Staleness`.
+        """
         level, rtt_level = self._level, self._rtt_level
         up = math.exp(level.usual)
         usual = (up, up * self._down_weight, math.exp(rtt_level.usual))
-        return age(now_s, self._crossed_s), level.drifts + rtt_level.drifts, usual, self._doubts()
+        age_s, drifts = age(now_s, self._crossed_s), level.drifts + rtt_level.drifts
+        if self._least:
+            return age_s, drifts, usual, self._doubts(), 1.0, UNKNOWN, True
+        slower = -math.log(self._rate) - level.usual > JUMP  # than what was believed before
+        return age_s, drifts, usual, self._doubts(), unsure(level.taken) if slower else 0.0, 0.0, False
 
     def _doubts(self) -> bool:
         """Whether the last sample that tells a bandwidth tells quite another one."""
-        if not self._rates:
-            return False
-        _, seconds, size = self._rates[-1]
+        if self._waits or not self._rates:
+            return self._waits
+        _, seconds, size, request = self._rates[-1]
         over_s = seconds - self._rtt_s
-        if over_s < _DOMINATED * self._rtt_s or not over_s > 0:
+        if over_s < self._hidden_s:
             return False
+        over_s = max(over_s - self._more_s * request, 0.5 * over_s)
         return not 1 / _JUMP < over_s * self._rate / max(size, 1.0) < _JUMP
 
     def rtt_belief(self, now_s: float) -> Belief:
         """Return the round-trip time in seconds."""
         level, rtts = self._rtt_level, self._rtts
         age_s = age(now_s, rtts[-1][0]) if rtts else math.inf
-        return Belief(self._rtt_s, self._judged()[3], age_s, len(rtts), level.drifts, math.exp(level.usual))
+        rtt_s, spread, usual = self._rtt_s + self._more_s, self._judged()[3], math.exp(level.usual)
+        return Belief(rtt_s, spread, age_s, len(rtts), level.drifts, usual)
 
     def up_belief(self, now_s: float) -> Belief:
         """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age.
@@ -318,7 +401,12 @@ class LinkEstimator:
             "rate": self._rate,
             "rtt_s": self._rtt_s,
             "rtts": [list(s) for s in self._rtts],
+            "more_s": self._more_s,
+            "requests": [list(s) for s in self._requests],
             "rates": [list(s) for s in self._rates],
+            "crossed": [list(s) for s in self._crossed],
+            "least": self._least,
+            "waits": self._waits,
             "errors": list(self._errors),
             "crossed_s": None if math.isinf(self._crossed_s) else self._crossed_s,
             "level": self._level.snapshot(),
@@ -331,7 +419,11 @@ class LinkEstimator:
         """Take what `snapshot` returned."""
         self._rate, self._rtt_s = float(state["rate"]), float(state["rtt_s"])
         self._rtts = [(float(t), float(s), float(b)) for t, s, b in state["rtts"]]
-        self._rates = [(float(t), float(s), float(b)) for t, s, b in state["rates"]]
+        self._more_s = float(state["more_s"])
+        self._requests = [(float(t), float(s), float(b)) for t, s, b in state["requests"]]
+        self._rates = [(float(t), float(s), float(b), bool(r)) for t, s, b, r in state["rates"]]
+        self._crossed = [(float(t), float(b), float(r)) for t, b, r in state["crossed"]]
+        self._least, self._waits = bool(state["least"]), bool(state["waits"])
         self._errors = deque(map(float, state["errors"]), maxlen=_ERRORS)
         self._crossed_s = -math.inf if state["crossed_s"] is None else float(state["crossed_s"])
         self._level.restore(state["level"])
@@ -343,7 +435,10 @@ class LinkEstimator:
             self._begin()
 
 
-def _push(window: list[tuple[float, float, float]], sample: tuple[float, float, float], most: int) -> None:
+_Sample = TypeVar("_Sample", tuple[float, float, float], tuple[float, float, float, bool])
+
+
+def _push(window: list[_Sample], sample: _Sample, most: int) -> None:
     """Append, and drop what is too old (or from another clock) or too many."""
     now_s = sample[0]
     if window and not (now_s - _HORIZON_S <= window[0][0] and window[-1][0] <= now_s):

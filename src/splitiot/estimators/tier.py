@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import Belief, Detector, age, median, usable
+from splitiot.estimators._base import UNKNOWN, Belief, Detector, age, median, unsure, usable
 from splitiot.estimators.cusum import LogCusum
-from splitiot.estimators.level import Level
+from splitiot.estimators.level import JUMP, Level
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
 from splitiot.topology import TierProfile
@@ -20,6 +20,7 @@ __all__ = ["TierEstimator", "WaitEstimator"]
 
 _MAX_LOG: Final = math.log(1e6)  # beyond that it is no slow-down but a wrong profile or clock
 
+_GUESSED: Final = 1.0  # a profile that may be wrong by as much as it says was not measured there
 _LEAST_S: Final = 1e-6  # of a step: less is not measured
 
 
@@ -65,6 +66,7 @@ class TierEstimator:
     __slots__ = (
         "_counts",
         "_deviations",
+        "_guessed",
         "_heads",
         "_last_s",
         "_level",
@@ -99,7 +101,8 @@ class TierEstimator:
     def set_profile(self, profile: TierProfile) -> None:
         """Start again from another profile, at factor 1."""
         self.profile = profile
-        self._level.start(known=True)
+        self._guessed = profile.noise >= _GUESSED
+        self._level.start(known=not self._guessed)
         self._value = 1.0
         self._last_s = -math.inf
         self._counts: NDArray[np.int64] | None = None  # and the rest: once steps are timed
@@ -219,10 +222,13 @@ class TierEstimator:
         """Relative spread of one run around the estimate, like one sigma; at least the profile's own."""
         return max(self.profile.spread, self._level.spread)
 
-    def staleness(self, now_s: float) -> tuple[float, int, float, bool]:
-        """Return age, drifts, what is usual, and whether the last sample is doubted; see `Staleness`."""
+    def staleness(self, now_s: float) -> tuple[float, int, float, bool, float, float]:
+        """Return age, drifts, what is usual, whether the last sample is doubted, unsure, width; see `Staleness`."""
         level = self._level
-        return age(now_s, self._last_s), level.drifts, math.exp(level.usual), level.doubted
+        # a few samples count for less where they contradict a profile, and nothing is known where there is neither
+        few = unsure(level.taken) if self._guessed or abs(level.log - level.usual) > JUMP else 0.0
+        width = UNKNOWN if self._guessed and not level.taken else 0.0
+        return age(now_s, self._last_s), level.drifts, math.exp(level.usual), level.doubted, few, width
 
     def belief(self, now_s: float) -> Belief:
         """Return the factor with all that is known of how good it is."""
