@@ -133,7 +133,7 @@ def test_another_pipeline_is_refused(cli: Cli) -> None:
         said = cli("run", TARGETS / "failing.py", "--edge", url, "--count", 1, "--json")
     assert said.code == 3
     assert said.lines[0]["source"] == "local"
-    assert "no edge yet (" in said.err
+    assert "the edge does not serve this pipeline" in said.err
 
 
 @pytest.mark.extra("http")
