@@ -225,8 +225,8 @@ class _Cut:
         back = self._tail(_through_bytes(sent))
         if self._returned is not None:
             _expect(self._returned, back, "what crosses back")
-        value = self._model.join(kept, _through_bytes(back))
-        return dict(value) if isinstance(value, Mapping) else {self._model._results[0]: value}
+        results = {**kept, **_through_bytes(back)}
+        return {name: results[name] for name in self._model._results}
 
     def close(self) -> None:
         self._head.close()

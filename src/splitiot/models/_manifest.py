@@ -84,6 +84,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Cuts that are not legal in the model, with the reasons."""
     parts: tuple[File, ...]
     warnings: tuple[str, ...] = ()
+    input_names: tuple[tuple[str, str], ...] = ()
+    """What the file's signature calls them, and their tensors."""
+    result_names: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, **fields: object) -> Manifest:

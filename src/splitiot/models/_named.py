@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,30 @@ class Named(Pipeline):
     ----------
     name : str
     inputs : tuple of TensorSpec
+    input_names, result_names : mapping of str to str
+        What the file's signature calls inputs and results, with the names of their tensors; empty where it has none.
+        `run` takes either names, and gives several results by these.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
+    input_names: Mapping[str, str] = MappingProxyType({})
+    result_names: Mapping[str, str] = MappingProxyType({})
 
-    def _name(self, name: str, inputs: Sequence[TensorSpec], results: Sequence[str]) -> None:
+    def _name(
+        self,
+        name: str,
+        inputs: Sequence[TensorSpec],
+        results: Sequence[str],
+        input_names: Mapping[str, str] = MappingProxyType({}),
+        result_names: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Say what the inputs and the results are; the first thing to do."""
         self.name, self.inputs = name, tuple(inputs)
         self._results = tuple(results)
+        alone = len(set(input_names.values())) == len(input_names)  # else one value of two would be dropped
+        self.input_names = _names_for([spec.name for spec in inputs], input_names if alone else {})
+        self.result_names = _names_for(results, result_names)
         # asked for on every request
         self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._only = None
@@ -74,8 +90,8 @@ class Named(Pipeline):
         Parameters
         ----------
         value : array, or mapping of str to array
-            A model with one input takes the array itself as well. Lists and scalars get the input's type; arrays
-            must have it.
+            By the names of the inputs' tensors, or by those that the file's signature has. A model with one input takes
+            the array itself as well. Lists and scalars get the input's type; arrays must have it.
 
         Raises
         ------
@@ -88,9 +104,12 @@ class Named(Pipeline):
                 return {name: value}
         names = [spec.name for spec in self.inputs]
         if isinstance(value, Mapping):
-            if set(value) != set(names):
-                raise LocalProtocolError(f"{self.name} takes inputs {names}, got {sorted(map(str, value))}")
             values = value
+            if set(value) != set(names):
+                if not value or set(value) != set(self.input_names):
+                    known = list(self.input_names) or names
+                    raise LocalProtocolError(f"{self.name} takes inputs {known}, got {sorted(map(str, value))}")
+                values = {tensor: value[name] for name, tensor in self.input_names.items()}
         elif len(names) == 1:
             values = {names[0]: value}
         else:
@@ -130,4 +149,16 @@ class Named(Pipeline):
     def join(self, kept: Payload, returned: Payload) -> Any:
         results = {**kept, **returned} if kept and returned else kept or returned
         names = self._results
-        return results[names[0]] if len(names) == 1 else {name: results[name] for name in names}
+        if len(names) == 1:
+            return results[names[0]]
+        if self.result_names:
+            return {name: results[tensor] for name, tensor in self.result_names.items()}
+        return {name: results[name] for name in names}
+
+
+def _names_for(tensors: Sequence[str], names: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the names, if they say which tensor is meant: each has one, and none is another one's."""
+    sound = set(names.values()) == set(tensors) and all(
+        name == tensor or name not in tensors for name, tensor in names.items()
+    )
+    return MappingProxyType(dict(names)) if sound else MappingProxyType({})

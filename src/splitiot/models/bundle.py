@@ -134,7 +134,13 @@ class Bundle(Named):
 
     def __init__(self, folder: Path, manifest: Manifest, runtime: Runtime | None = None) -> None:
         self._folder, self._manifest, self._runtime = folder, manifest, runtime
-        self._name(manifest.name, tuple(map(spec_of, manifest.inputs)), manifest.results)
+        self._name(
+            manifest.name,
+            tuple(map(spec_of, manifest.inputs)),
+            manifest.results,
+            dict(manifest.input_names),
+            dict(manifest.result_names),
+        )
         self.steps = tuple(Step(name, kind) for name, kind in manifest.steps)
         self.digest, self.sink, self.stateful = manifest.digest, manifest.sink, manifest.stateful
         self.signature, self.warnings = manifest.signature, manifest.warnings
@@ -300,6 +306,8 @@ def _describe(model: Model, inner: Iterable[int], files: tuple[File, ...]) -> Ma
         refused=tuple(sorted(model.refused.items())),
         parts=files,
         warnings=tuple(model.warnings),
+        input_names=tuple(model.input_names.items()),
+        result_names=tuple(model.result_names.items()),
     )
 
 

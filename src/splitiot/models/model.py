@@ -170,7 +170,12 @@ class Model(Named):
         self.stateful, self.warnings = anatomy.stateful, tuple(anatomy.warnings(self._kernels))
         self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
         inputs = tuple(map(anatomy.spec, anatomy.graph.inputs))
-        self._name(name, inputs, [anatomy.names[i] for i in anatomy.liveness.results])
+        self._name(
+            name,
+            inputs,
+            [anatomy.names[i] for i in anatomy.liveness.results],
+            *_signature_names(anatomy, signature),
+        )
         # asked for on every request
         self._boundaries: dict[int, Boundary] = {}
         self._returns: dict[int, Boundary] = {}
@@ -321,6 +326,18 @@ class Model(Named):
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {self.n} steps, {len(self._data)} bytes>"
+
+
+def _signature_names(anatomy: Anatomy, key: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    """What the file's signature calls inputs and results."""
+    for signature in anatomy.network.signatures:
+        if signature.key == key and signature.subgraph == anatomy.graph.index:
+            inputs, outputs = (
+                {name: anatomy.names[index] for name, index in entries}
+                for entries in (signature.inputs, signature.outputs)
+            )
+            return inputs, outputs
+    return {}, {}
 
 
 def _step_name(anatomy: Anatomy, index: int) -> str:

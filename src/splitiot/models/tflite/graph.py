@@ -97,6 +97,9 @@ class Signature(msgspec.Struct, eq=False):
 
     key: str
     subgraph: int
+    inputs: tuple[tuple[str, int], ...] = ()
+    """Names of inputs, each with its tensor."""
+    outputs: tuple[tuple[str, int], ...] = ()
 
 
 class Network(msgspec.Struct, eq=False):
@@ -225,4 +228,8 @@ def _signature(table: Table, graphs: tuple[Graph, ...]) -> Signature:
     for entry in [*(table["inputs"] or ()), *(table["outputs"] or ())]:
         if entry["tensor_index"] >= len(graphs[index].tensors):
             raise MalformedModel(f"signature {key!r}: tensor {entry['tensor_index']} is not in subgraph {index}")
-    return Signature(key, index)
+    return Signature(key, index, _entries(table["inputs"]), _entries(table["outputs"]))
+
+
+def _entries(tables: list[Table] | None) -> tuple[tuple[str, int], ...]:
+    return tuple((_shown(table["name"]), table["tensor_index"]) for table in tables or ())
