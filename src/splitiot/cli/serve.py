@@ -131,7 +131,7 @@ def _measure(targets: Sequence[Target], runtime: Runtime, console: Console, *, n
 
 def _check_openness(arguments: argparse.Namespace) -> None:
     """Say in the command line's words what the adapter would refuse, and look at the files before it does."""
-    from splitiot.adapters.http import is_loopback
+    from splitiot.adapters.http._address import is_loopback
 
     for path in (arguments.cert, arguments.key):
         if path is not None and not Path(path).is_file():

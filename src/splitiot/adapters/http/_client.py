@@ -1,46 +1,22 @@
-"""HTTP: a client of the standard library, and a server for ASGI (extra ``http``).
-
-One POST carries one frame each way. Connections are kept. The bearer token says who the device is.
-"""
+"""The device's side of HTTP, on the client of the standard library."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
-import ipaddress
 import os
 import re
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from splitiot import _fork, wire
-from splitiot.errors import (
-    AuthenticationError,
-    FrameTooLarge,
-    MissingDependencyError,
-    TransportError,
-    TransportTimeout,
-)
+from splitiot.adapters.http._address import FRAME_TYPE, PATH, is_loopback
+from splitiot.errors import AuthenticationError, FrameTooLarge, TransportError, TransportTimeout
 from splitiot.transports import RoundTrip
 
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.types import Receive, Scope
-    from starlette.types import Send as AsgiSend
-
-    from splitiot.edge import EdgeService
-
-__all__ = ["PATH", "HttpTransport", "asgi", "lifespan", "serve"]
-
-PATH = "/splitiot/v1"
-"""Where frames are posted to, unless told otherwise."""
-
-_TYPE = "application/vnd.splitiot"
+__all__ = ["HttpTransport"]
 
 _PASSING = (408, 421, 425, 429)
 _LASTING = (501, 505, 511)
@@ -51,22 +27,6 @@ _SECRETS = re.compile(r"(//)[^/?#]*@|[?#].*")
 
 # how a connection ends that was kept, and that the edge has closed meanwhile
 _STALE = (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address stays on this machine.
-
-    Examples
-    --------
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class HttpTransport(RoundTrip):
@@ -114,7 +74,7 @@ class HttpTransport(RoundTrip):
         self._context = None
         if encrypted:
             self._context = ssl_context or ssl.create_default_context()
-        self._headers = {"Content-Type": _TYPE}
+        self._headers = {"Content-Type": FRAME_TYPE}
         self._token = token
         if token is not None:
             _check_token(token)
@@ -222,8 +182,8 @@ class HttpTransport(RoundTrip):
         where = f"{self._host}:{self._port}"
         if status == 200:
             kind = response.getheader("Content-Type", "")
-            start = b"" if kind == _TYPE else response.read(len(wire.MAGIC))
-            if start != (b"" if kind == _TYPE else wire.MAGIC):
+            start = b"" if kind == FRAME_TYPE else response.read(len(wire.MAGIC))
+            if start != (b"" if kind == FRAME_TYPE else wire.MAGIC):
                 words = wire.no_frame(start + response.read(200), kind or "of no type")
                 raise TransportError(self._masked(f"{where} answered {words}"), heals=False, remedy=_PORTAL)
             if length is not None and length <= self._max_frame_bytes:
@@ -301,195 +261,3 @@ def _remedy(error: Exception) -> str:
     if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
         return "see that an edge is served at this address: what is there speaks something else"
     return ""
-
-
-class _Endpoint:
-    def __init__(self, service: EdgeService, tokens: Mapping[str, str] | None) -> None:
-        self._service = service
-        # looked up by hash, so that the time taken tells nothing about a token
-        self._names = None if tokens is None else {_hash(token): name for token, name in tokens.items()}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-        status, body = await self._answer(scope, receive)
-        kind = _TYPE if status == 200 else "text/plain; charset=utf-8"
-        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        if status == 405:
-            headers.append((b"allow", b"POST"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        headers = dict(scope["headers"])
-        if scope["method"] != "POST":
-            return 405, b"post a splitiot frame here"
-        peer = self._peer(scope, headers)
-        if peer is None:
-            return 401, b"a valid bearer token is needed"
-        limit = self._service.max_frame_bytes
-        told = headers.get(b"content-length", b"0")
-        if not told.isdigit() or len(told) > 15 or int(told) > limit:
-            return 413, f"at most {limit} bytes".encode()
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return 400, b"cut off"
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > limit:
-                return 413, f"at most {limit} bytes".encode()
-            more = message.get("more_body", False)
-        received_s = self._service.clock()
-        frame = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return 200, await self._service.handle_async(frame, peer=peer, received_s=received_s)
-
-    def _peer(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str | None:
-        if self._names is None:
-            client = scope.get("client")
-            return f"anonymous@{client[0]}" if client else "anonymous"
-        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        return self._names.get(_hash(token)) if scheme.lower() == "bearer" else None
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
-def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path: str = PATH) -> Starlette:
-    """Make an ASGI application of a service, to be served alone or mounted in one of your own.
-
-    Served alone it closes the service when the server shuts down. A mounted application is not told of that, since ASGI
-    servers tell only the outermost one: give yours `lifespan`.
-
-    Parameters
-    ----------
-    service : EdgeService
-    tokens : mapping of str to str, optional
-        Bearer tokens and the devices that they identify. Without them everybody is let in: an address is whose quota is
-        used, and no identity. A device is then known by what it drew at its start, which only it knows.
-    path : str
-        Where frames are posted to; ``"/"`` if the mount says it already.
-
-    Raises
-    ------
-    MissingDependencyError
-        The extra ``http`` is not installed.
-
-    Examples
-    --------
-    In a FastAPI or Starlette application::
-
-        app = FastAPI(lifespan=splitiot.adapters.http.lifespan(service))
-        app.mount("/splitiot/v1", splitiot.adapters.http.asgi(service, tokens={...}, path="/"))
-    """
-    try:
-        from starlette.applications import Starlette
-        from starlette.routing import Route
-    except ImportError as error:
-        raise MissingDependencyError("starlette", "http") from error
-    return Starlette(routes=[Route(path, endpoint=_Endpoint(service, tokens))], lifespan=lifespan(service))
-
-
-def lifespan(service: EdgeService) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
-    """Make the `lifespan` of an application in which a service is mounted: it closes the service at shutdown.
-
-    What tasks hold, a camera or a connection, is so left in order. Where your application has a lifespan already, close
-    the service there.
-
-    Parameters
-    ----------
-    service : EdgeService
-
-    Returns
-    -------
-    callable
-        What FastAPI and Starlette take as ``lifespan=``.
-    """
-
-    @contextlib.asynccontextmanager
-    async def closing(app: Any) -> AsyncIterator[None]:
-        import asyncio
-
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(service.close)
-
-    return closing
-
-
-def serve(
-    service: EdgeService,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8765,
-    tokens: Mapping[str, str] | None = None,
-    certfile: str | None = None,
-    keyfile: str | None = None,
-    allow_plaintext: bool = False,
-    allow_anonymous: bool = False,
-    proxies: Sequence[str] = (),
-    ready: Callable[[int], None] | None = None,
-) -> None:
-    """Serve until interrupted.
-
-    Parameters
-    ----------
-    service : EdgeService
-    host, port : str and int
-        Port 0 takes a free one; `ready` is told which.
-    tokens : mapping of str to str, optional
-        As for `asgi`.
-    certfile, keyfile : str, optional
-        PEM files: then HTTPS is spoken.
-    allow_plaintext, allow_anonymous : bool
-        Permit other machines without encryption, or without tokens.
-    proxies : sequence of str
-        The addresses or networks of reverse proxies that are trusted to say in ``X-Forwarded-For`` whose request it is.
-        Of others that header says nothing.
-    ready : callable, optional
-        Called with the port once connections are accepted.
-
-    Raises
-    ------
-    ValueError
-        Other machines could connect, and encryption or tokens are missing; or a proxy's address is none.
-    MissingDependencyError
-        The extra ``http`` is not installed.
-    """
-    if isinstance(proxies, str):
-        raise ValueError(f"proxies are several addresses: give [{proxies!r}]")
-    for address in proxies:
-        try:
-            ipaddress.ip_network(address)
-        except ValueError as error:
-            raise ValueError(f"{address!r} is no address or network of a proxy: {error}") from None
-    if not is_loopback(host):
-        if certfile is None and not allow_plaintext:
-            raise ValueError(
-                f"{host} is open to other machines without encryption: give a certificate, or allow_plaintext=True "
-                "in a network that you trust"
-            )
-        if tokens is None and not allow_anonymous:
-            raise ValueError(f"{host} is open to other machines: give tokens, or allow_anonymous=True")
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingDependencyError("uvicorn", "http") from error
-
-    settings: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False, "ws": "none"}
-    settings |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
-    config = uvicorn.Config(
-        asgi(service, tokens=tokens), ssl_certfile=certfile, ssl_keyfile=keyfile, lifespan="off", **settings
-    )
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets=sockets)
-            if ready is not None and self.started:
-                ready(self.servers[0].sockets[0].getsockname()[1])
-
-    Server(config).run()

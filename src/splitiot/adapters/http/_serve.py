@@ -1,0 +1,90 @@
+"""A server of its own for an edge (uvicorn)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from splitiot.adapters.http._address import is_loopback
+from splitiot.adapters.http._endpoint import asgi
+from splitiot.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from splitiot.edge import EdgeService
+
+__all__ = ["serve"]
+
+
+def serve(
+    service: EdgeService,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    tokens: Mapping[str, str] | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    allow_plaintext: bool = False,
+    allow_anonymous: bool = False,
+    proxies: Sequence[str] = (),
+    ready: Callable[[int], None] | None = None,
+) -> None:
+    """Serve until interrupted.
+
+    Parameters
+    ----------
+    service : EdgeService
+    host, port : str and int
+        Port 0 takes a free one; `ready` is told which.
+    tokens : mapping of str to str, optional
+        As for `asgi`.
+    certfile, keyfile : str, optional
+        PEM files: then HTTPS is spoken.
+    allow_plaintext, allow_anonymous : bool
+        Permit other machines without encryption, or without tokens.
+    proxies : sequence of str
+        The addresses or networks of reverse proxies that are trusted to say in ``X-Forwarded-For`` whose request it is.
+        Of others that header says nothing.
+    ready : callable, optional
+        Called with the port once connections are accepted.
+
+    Raises
+    ------
+    ValueError
+        Other machines could connect, and encryption or tokens are missing; or a proxy's address is none.
+    MissingDependencyError
+        The extra ``http`` is not installed.
+    """
+    if isinstance(proxies, str):
+        raise ValueError(f"proxies are several addresses: give [{proxies!r}]")
+    for address in proxies:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise ValueError(f"{address!r} is no address or network of a proxy: {error}") from None
+    if not is_loopback(host):
+        if certfile is None and not allow_plaintext:
+            raise ValueError(
+                f"{host} is open to other machines without encryption: give a certificate, or allow_plaintext=True "
+                "in a network that you trust"
+            )
+        if tokens is None and not allow_anonymous:
+            raise ValueError(f"{host} is open to other machines: give tokens, or allow_anonymous=True")
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingDependencyError("uvicorn", "http") from error
+
+    settings: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False, "ws": "none"}
+    settings |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
+    config = uvicorn.Config(
+        asgi(service, tokens=tokens), ssl_certfile=certfile, ssl_keyfile=keyfile, lifespan="off", **settings
+    )
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets=sockets)
+            if ready is not None and self.started:
+                ready(self.servers[0].sockets[0].getsockname()[1])
+
+    Server(config).run()
