@@ -241,8 +241,16 @@ class Runner:
             result = executable(payload)
             return result, clock() - began, ()
         times = [clock()]
-        result = stepwise(payload, lambda: times.append(clock()))
-        return result, clock() - times[0], tuple([after - before for before, after in itertools.pairwise(times)])
+        waits_s: list[float] = []  # for other threads: that is no work
+
+        def lap(waited_s: float) -> None:
+            times.append(clock())
+            waits_s.append(waited_s)
+
+        result = stepwise(payload, lap)
+        total_s = max(0.0, clock() - times[0] - sum(waits_s))
+        pairs = zip(itertools.pairwise(times), waits_s, strict=True)
+        return result, total_s, tuple([max(0.0, after - before - wait_s) for (before, after), wait_s in pairs])
 
     def run_steps(self, payload: Payload) -> tuple[Payload, list[tuple[int, int, float]]]:
         """Run the whole pipeline from legal cut to legal cut, and time each piece.

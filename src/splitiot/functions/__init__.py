@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import cached_property, partial
+from inspect import iscoroutinefunction
 from itertools import groupby, pairwise
 from platform import machine, python_version
 from typing import Any, Literal, TypeAlias, overload
@@ -64,6 +65,7 @@ class Task:
     timeout_s : float
     max_bytes : int, optional
     copy : bool
+    parallel : bool
     signature : Signature
         What its annotations and parameters say.
     """
@@ -77,11 +79,18 @@ class Task:
     timeout_s: float = 30.0
     max_bytes: int | None = None
     copy: bool = True
+    parallel: bool = False
     signature: Signature = field(init=False, repr=False, eq=False)
 
     @signature.default
     def _read(self) -> Signature:
         return read(self.function, self.name, holds=self.resource is not None)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one thread at a time may be in it."""
+        alone = self.isolated or self.resource is not None or iscoroutinefunction(self.function)
+        return not (self.parallel or alone)
 
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         """Call the function."""
@@ -100,6 +109,7 @@ def task(
     timeout_s: float = ...,
     max_bytes: int | None = ...,
     copy: bool = ...,
+    parallel: bool = ...,
 ) -> Task: ...
 
 
@@ -114,6 +124,7 @@ def task(
     timeout_s: float = ...,
     max_bytes: int | None = ...,
     copy: bool = ...,
+    parallel: bool = ...,
 ) -> Callable[[Function], Task]: ...
 
 
@@ -128,6 +139,7 @@ def task(
     timeout_s: float = 30.0,
     max_bytes: int | None = None,
     copy: bool = True,
+    parallel: bool = False,
 ) -> Task | Callable[[Function], Task]:
     """Make a step of a function, with a name, a pin, a set-up, or a state.
 
@@ -163,6 +175,11 @@ def task(
         A task may write into what it is given, and may use again what it returned: what somebody else holds is copied
         first. False is a promise that it does neither, and saves these copies: arrays are given read-only, so that
         one that writes into them raises ValueError wherever the cut is; what it returned must stay as it is.
+    parallel : bool
+        Several threads may be in the function at once. Without that promise an edge with several requests lets one at
+        a time in: a function that has a buffer of its own would give one request's value to another. It is not needed
+        where each call has something of its own anyway: tasks with a `resource` (each thread has one), isolated ones,
+        coroutines.
 
     Raises
     ------
@@ -194,6 +211,7 @@ def task(
             timeout_s=timeout_s,
             max_bytes=max_bytes,
             copy=copy,
+            parallel=parallel,
         )
     if not callable(function):
         also = ": a network is added, tasks([...]) + model" if isinstance(function, Pipeline) else ""
@@ -214,7 +232,7 @@ def task(
     if max_bytes is not None and not isolated:
         raise CutError(f"max_bytes of task {name!r} is for isolated tasks: only a process of its own can be limited")
     pin = None if tier is None else Tier(tier)
-    return Task(function, name, pin, state, resource, isolated, timeout_s, max_bytes, copy)
+    return Task(function, name, pin, state, resource, isolated, timeout_s, max_bytes, copy, parallel)
 
 
 def tasks(

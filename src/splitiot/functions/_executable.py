@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from splitiot._log import logger
 from splitiot.errors import LocalProtocolError, StepError
 from splitiot.functions._signature import several
+from splitiot.functions._turns import Turn, turns_of
 from splitiot.pipeline import DROP, Payload, copied, own, shown
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ Seam: TypeAlias = Literal["cut", "end", "inner"]
 
 Settle: TypeAlias = Callable[[list[Any]], None]
 """Takes a box with a value, and makes it the one that the next task gets."""
+
+_Called: TypeAlias = "tuple[Call, Task, tuple[type, ...] | None, Settle | None]"
 
 
 class TaskExecutable:
@@ -55,42 +58,52 @@ class TaskExecutable:
     def _start(self) -> None:
         ends = (None, *self._made, None)
         self._settle, *settles = map(_settling, self._seams, ends, ends[1:])
-        calls: list[tuple[Call, Task, tuple[type, ...] | None, Settle | None]] = []
+        groups: list[tuple[Sequence[Turn], list[_Called]]] = []
         try:
-            for task, settle in zip(self._made, settles, strict=True):
-                calls.append((self._opened(task), task, task.signature.classes(), settle))
+            for tasks in self._groups():
+                turns = turns_of(task.function for task in tasks if task.exclusive)
+                groups.append((turns, []))
+                for task in tasks:
+                    groups[-1][1].append((self._opened(task), task, task.signature.classes(), settles.pop(0)))
         except BaseException:
             self.close()
             raise
-        self._calls = calls
+        self._calls = groups
+
+    def _groups(self) -> list[list[Task]]:
+        """Tasks between which no cut may lie: what one of them returned is read by the next as it is."""
+        groups: list[list[Task]] = []
+        for task, seam in zip(self._made, self._seams, strict=False):
+            if not groups or seam != "inner":
+                groups.append([])
+            groups[-1].append(task)
+        return groups
 
     def __call__(self, payload: Payload, /) -> Payload:
         return self.stepwise(payload, _nothing)
 
-    def stepwise(self, payload: Payload, lap: Callable[[], object]) -> Payload:
-        """Run once, and call `lap` behind each step; behind one that drops the frame nothing runs."""
+    def stepwise(self, payload: Payload, lap: Callable[[float], object]) -> Payload:
+        """Run once, and call `lap` behind each step, with the seconds for which it waited for other threads.
+
+        Behind a step that drops the frame nothing runs.
+        """
         box = [payload]
         if self._settle is not None:
             self._settle(box)
         del payload  # from here on nobody but the box holds the value, unless a task does
-        for call, task, classes, settle in self._calls:
+        for turns, calls in self._calls:
+            taken: list[Callable[[], None]] = []
             try:
-                box[0] = call(box[0])
-                if hasattr(box[0], "__await__"):
-                    box[0] = _wait_for(box[0])
-            except Exception as error:
-                error.add_note(f"in task {task.name!r}")
-                raise
-            if classes is not None and not isinstance(box[0], classes):
-                raise StepError(
-                    f"task {task.name!r} returned a {type(box[0]).__name__}; its annotation says {_name(task)}"
-                )
-            if box[0] is DROP:
-                lap()
-                break
-            if settle is not None:
-                settle(box)
-            lap()
+                waited_s = 0.0
+                for turn in turns:
+                    give, seconds = turn.take()
+                    taken.append(give)
+                    waited_s += seconds
+                if not _run(box, calls, lap, waited_s):
+                    break
+            finally:
+                for give in taken:
+                    give()
         return box[0]
 
     def reset(self) -> None:
@@ -125,6 +138,28 @@ class TaskExecutable:
             error.add_note(f"in the set-up of task {task.name!r}")
             raise
         return _call(function, task, (held,))
+
+
+def _run(box: list[Any], calls: Sequence[_Called], lap: Callable[[float], object], waited_s: float) -> bool:
+    """Run tasks on the value in a box; False where one of them drops it."""
+    for call, task, classes, settle in calls:
+        try:
+            box[0] = call(box[0])
+            if hasattr(box[0], "__await__"):
+                box[0] = _wait_for(box[0])
+        except Exception as error:
+            error.add_note(f"in task {task.name!r}")
+            raise
+        if classes is not None and not isinstance(box[0], classes):
+            raise StepError(f"task {task.name!r} returned a {type(box[0]).__name__}; its annotation says {_name(task)}")
+        if box[0] is DROP:
+            lap(waited_s)
+            return False
+        if settle is not None:
+            settle(box)
+        lap(waited_s)
+        waited_s = 0.0
+    return True
 
 
 def _leave(held: contextlib.ExitStack, owner: int) -> None:
@@ -190,7 +225,7 @@ def _wait_for(awaitable: Any) -> Any:
     return wait_for(awaitable)
 
 
-def _nothing() -> None:
+def _nothing(waited_s: float) -> None:
     pass
 
 

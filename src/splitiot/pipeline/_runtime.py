@@ -92,8 +92,8 @@ class Executable(Protocol):
     payload again, and may keep both.
 
     One that runs its steps one by one may have a method ``stepwise(payload, lap)`` as well: it runs once, and calls
-    ``lap()`` behind each step, so that they can be timed singly. One that is still good when a run raised may say so
-    with an attribute ``survives = True``; others are closed then.
+    ``lap(waited_s)`` behind each step, so that they can be timed singly; `waited_s` of those seconds were no work. One
+    that is still good when a run raised may say so with an attribute ``survives = True``; others are closed then.
     """
 
     @property
