@@ -75,6 +75,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "kernels": (lambda: si.Runtime(kernels="fast"), ValueError, "no-delegate"),
     "threads": (lambda: si.Runtime(threads=0), ValueError, "at least 1, got 0"),
     "service as an answer": (lambda: si.InMemory(si.EdgeService([PIPELINE])), TypeError, "service.handle"),
+    "topology": (lambda: si.solve(PIPELINE, [PROFILE, PROFILE]), TypeError, "Topology(tiers=[device, edge]"),
+    "profile as a topology": (lambda: si.Planner(PIPELINE, PROFILE), TypeError, "Topology(tiers=[device, edge]"),
+    "constraint of solve": (lambda: si.solve(PIPELINE, TOPOLOGY, subject_to="x"), TypeError, "StepsOnDevice(1)"),
+    "objective": (lambda: si.solve(PIPELINE, TOPOLOGY, objective="speed"), ValueError, "latency_s, period_s"),
+    "objective of a policy": (lambda: si.Best("speed"), ValueError, "latency_s, period_s"),
+    "constraint of a policy": (lambda: si.Best(subject_to="x"), TypeError, "StepsOnDevice(1)"),
+    "class in a wrapper": (lambda: si.Hysteresis(si.Best), TypeError, "Best(...)"),
+    "cut below 0": (lambda: si.Fixed(-1), ValueError, "Fixed(pipeline.n)"),
+    "number as a model": (lambda: si.load_model(3), TypeError, "path or the bytes of a .tflite file"),
+    "functions as a model": (lambda: si.load_model([double]), TypeError, "tasks([...]) functions"),
     "steps": (lambda: si.StepsOnDevice(-1), ValueError, ">= 0, got -1"),
 }
 

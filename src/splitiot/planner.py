@@ -11,7 +11,18 @@ import msgspec
 import numpy as np
 from attrs import evolve
 
-from splitiot.cost import AtMost, Constraint, Costs, Objective, Power, StepsOnDevice, costs, met
+from splitiot._expect import expect
+from splitiot.cost import (
+    AtMost,
+    Constraint,
+    Costs,
+    Objective,
+    Power,
+    StepsOnDevice,
+    as_constraints,
+    costs,
+    met,
+)
 from splitiot.errors import Infeasible, ProfileError
 from splitiot.estimators import Beliefs, JointEstimator
 from splitiot.estimators.seen import MAX_ID
@@ -19,7 +30,7 @@ from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
 from splitiot.policies import Context, Decision, Policy, adaptive
-from splitiot.policies._base import asked, checked
+from splitiot.policies._base import asked, checked, checked_objective
 from splitiot.recorder import GuardedRecorder, Recorder
 from splitiot.topology import Link, TierProfile, Topology
 
@@ -137,14 +148,14 @@ class Planner:
     ) -> None:
         self.pipeline = pipeline
         self.topology = topology
-        _no_policy(objective)
+        expect(topology, Topology, "topology", "Topology(tiers=[device, edge], links=[link])")
+        self.objective: Objective = checked_objective(objective)
         self.policy: Policy = adaptive(objective) if policy is None else checked(policy)
-        self.objective: Objective = objective
         self._power = power
         self._parts = None if parts is None else tuple(parts)
         self._cuts: frozenset[int] | None = None
         self._excluded: tuple[frozenset[int], float] = frozenset(), math.inf
-        self._subject_to = (subject_to,) if callable(subject_to) else tuple(subject_to)
+        self._subject_to = as_constraints(subject_to)
         self._steady = all(map(_steady, self._subject_to))
         self._make_estimators = estimators
         self._estimators = estimators(topology.tiers, topology.links[0])
@@ -500,11 +511,6 @@ class Planner:
 
     def _cuts_of(self, row: int | None) -> list[int] | None:
         return None if row is None else list(self._table.placements[row].cuts)
-
-
-def _no_policy(objective: Any) -> None:
-    if isinstance(objective, Policy) or (isinstance(objective, type) and issubclass(objective, Policy)):
-        raise TypeError("this objective is a policy: give it to a Planner, as policy=")
 
 
 def _steady(constraint: Constraint) -> bool:

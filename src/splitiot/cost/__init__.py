@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from splitiot.cost._build import costs
 from splitiot.cost._constraints import AtMost, Constraint, StepsOnDevice, as_constraints, met, most_local
-from splitiot.cost._costs import Costs, Objective, Power, name_of
+from splitiot.cost._costs import Costs, Objective, Power, check_objective, name_of
 
 __all__ = [
     "AtMost",
@@ -24,6 +24,7 @@ __all__ = [
     "Power",
     "StepsOnDevice",
     "as_constraints",
+    "check_objective",
     "costs",
     "met",
     "most_local",

@@ -27,6 +27,7 @@ __all__ = [
     "Objective",
     "Power",
     "Table",
+    "check_objective",
     "checked_factors",
     "checked_wait",
     "frozen_mask",
@@ -384,7 +385,8 @@ class Costs:
             return self.energy_j
         if objective == "period_s":
             return self.period_s
-        raise ValueError(f"no objective {objective!r}: latency_s, period_s, energy_j, or a callable(costs)")
+        check_objective(objective)
+        raise AssertionError(f"the objective {objective!r} is known and has no values")
 
     def allowed_values(self, objective: Objective) -> Floats:
         """Return what an objective says of every row, inf where a row is not allowed; shape (rows,). See `values`."""
@@ -429,6 +431,13 @@ class Costs:
 
 Objective: TypeAlias = Literal["latency_s", "period_s", "energy_j"] | Callable[[Costs], Floats]
 """What to make small: a column, or a callable that makes one number a row (NaN and inf: never)."""
+
+
+def check_objective(objective: Objective) -> Objective:
+    """Return what is to be made small; raise ValueError where there is no such thing."""
+    if not callable(objective) and objective not in ("latency_s", "period_s", "energy_j"):
+        raise ValueError(f"no objective {objective!r}: latency_s, period_s, energy_j, or a callable(costs)")
+    return objective
 
 
 def name_of(objective: Objective) -> str:

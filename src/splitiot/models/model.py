@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitiot._cached import cached_property
+from splitiot._expect import described
 from splitiot.errors import CutError, NotCuttable, UnsupportedModel
 from splitiot.models._named import Named
 from splitiot.models.part import ModelPart
@@ -84,6 +85,11 @@ def load_model(
     OSError
         It can't be read.
     """
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        raise TypeError(
+            f"load_model takes the path or the bytes of a .tflite file, got {described(source)}: from_keras(...) takes "
+            "a Keras model, tasks([...]) functions"
+        )
     if isinstance(source, bytes | bytearray | memoryview):
         data, file, name = bytes(source), "this file", "model"
     else:

@@ -11,7 +11,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
-from splitiot.cost import Costs, Objective, name_of
+from splitiot.cost import Costs, Objective, check_objective, name_of
 from splitiot.errors import CutError, Infeasible
 from splitiot.estimators import Beliefs, Staleness
 from splitiot.observation import Observation
@@ -391,6 +391,13 @@ def checked(policy: Any) -> Policy:
     if isinstance(policy, type) and issubclass(policy, Policy):
         raise TypeError(f"{policy.__name__} is a class: give an object of it, {policy.__name__}(...)")
     raise TypeError(f"a policy is an object of a subclass of splitiot.Policy, got {_a(policy)}")
+
+
+def checked_objective(objective: Objective) -> Objective:
+    """Return what is to be made small, if it is such a thing."""
+    if isinstance(objective, Policy) or (isinstance(objective, type) and issubclass(objective, Policy)):
+        raise TypeError("this objective is a policy: give it to a Planner, as policy=")
+    return check_objective(objective)
 
 
 def _kept(mask: ArrayLike) -> NDArray[np.bool_]:

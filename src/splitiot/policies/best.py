@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from attrs import field, frozen
 
-from splitiot.cost import Constraint, Objective, met, name_of
-from splitiot.policies._base import Context, Policy, Ranking
+from splitiot.cost import Constraint, Objective, as_constraints, met, name_of
+from splitiot.policies._base import Context, Policy, Ranking, checked_objective
 
 __all__ = ["Best", "LeastEnergy", "LeastLatency"]
-
-
-def _constraints(values: Iterable[Constraint] | Constraint) -> tuple[Constraint, ...]:
-    return (values,) if callable(values) else tuple(values)
 
 
 @frozen(repr=False)
@@ -38,7 +32,10 @@ class Best(Policy):
     """
 
     objective: Objective = "latency_s"
-    subject_to: tuple[Constraint, ...] = field(default=(), converter=_constraints, kw_only=True)
+    subject_to: tuple[Constraint, ...] = field(default=(), converter=as_constraints, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        checked_objective(self.objective)
 
     def rank(self, context: Context) -> Ranking:
         if not self.subject_to:
