@@ -393,7 +393,7 @@ def checked(policy: Any) -> Policy:
     raise TypeError(f"a policy is an object of a subclass of splitiot.Policy, got {_a(policy)}")
 
 
-def checked_objective(objective: Objective) -> Objective:
+def checked_objective(objective: Any) -> Objective:
     """Return what is to be made small, if it is such a thing."""
     if isinstance(objective, Policy) or (isinstance(objective, type) and issubclass(objective, Policy)):
         raise TypeError("this objective is a policy: give it to a Planner, as policy=")
