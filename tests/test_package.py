@@ -33,7 +33,7 @@ HEAVY = {
 }
 CORE_DEPENDENCIES = {"attr", "attrs", "msgspec", "numpy", "typing_extensions"}
 SANS_IO = {
-    *("codecs", "cost", "estimators", "framing", "observation", "pipeline", "plan", "planner", "policies"),
+    *("codecs", "cost", "estimators", "framing", "limits", "observation", "pipeline", "plan", "planner", "policies"),
     *("recorder", "session", "solver", "topology", "wire"),
 }
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from splitiot.edge import EdgeService
     from splitiot.errors import SplitiotError
     from splitiot.functions import task, tasks
+    from splitiot.limits import Limits
     from splitiot.link_probe import fetch_profile, measure_link
     from splitiot.models import Bundle, Model, from_keras, load_bundle, load_model, save_bundle
     from splitiot.observation import EdgeTimes, Observation
@@ -81,6 +82,7 @@ __all__ = [
     "Hysteresis",
     "InMemory",
     "LeastLatency",
+    "Limits",
     "Link",
     "LocalMode",
     "Model",
@@ -134,6 +136,7 @@ _HOMES = {
     "edge": ("EdgeService",),
     "errors": ("SplitiotError",),
     "functions": ("task", "tasks"),
+    "limits": ("Limits",),
     "link_probe": ("fetch_profile", "measure_link"),
     "models": ("Bundle", "Model", "from_keras", "load_bundle", "load_model", "save_bundle"),
     "observation": ("EdgeTimes", "Observation"),
