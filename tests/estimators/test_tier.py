@@ -344,7 +344,7 @@ def test_a_guess_is_unsure_until_it_was_measured_and_a_few_samples_are_not_sure_
         assert known.get() > 1.0 or number == 0
     _, _, usual, _, unsure, _ = known.staleness(3.0)
     assert usual == 1.0
-    assert unsure == pytest.approx(1 / 4)  # the profile says otherwise
+    assert unsure == pytest.approx(1 / 8)  # the profile says otherwise
     for number in range(3, 12):
         known.update(head(2, 30.0), float(number))
     assert known.staleness(12.0)[4] == 0.0

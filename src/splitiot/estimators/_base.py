@@ -95,9 +95,8 @@ class Staleness(msgspec.Struct, frozen=True):
         Of device, edge and bandwidth: the probability that what is believed does not hold, since it was never measured
         or only by a few samples, which may have come at a bad moment.
     widths : (float, float, float)
-        How far off each may then be: sigma of the logarithm; 0 where there is a profile to tell.
-    at_least : bool
-        The bandwidth is a lower bound: frames were too small to tell more.
+        How far off each may then be: sigma of the logarithm; 0 where that is usual. The bandwidth's is above 0 where it
+        is a lower bound, since frames were too small to tell more: it can only be higher.
     """
 
     ages_s: tuple[float, float, float]
@@ -106,7 +105,6 @@ class Staleness(msgspec.Struct, frozen=True):
     doubted: bool
     unsure: tuple[float, float, float] = (0.0, 0.0, 0.0)
     widths: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    at_least: bool = False
 
     @classmethod
     def of(cls, beliefs: Beliefs) -> Staleness:
@@ -161,8 +159,10 @@ class Estimator(Protocol):
 
 
 def unsure(samples: int) -> float:
-    """How likely it is that so few samples came at a bad moment: a cold start, a connection that was set up."""
-    return 1.0 / (1 + samples) if samples < _FEW else 0.0
+    """How likely it is that what so few samples told does not hold: a cold start, a connection that was set up."""
+    if samples == 0:
+        return 1.0
+    return 0.5 / (1 + samples) if samples < _FEW else 0.0
 
 
 def usable(seconds: float) -> bool:

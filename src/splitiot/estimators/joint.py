@@ -112,7 +112,7 @@ class JointEstimator:
         """Return what tells whether something should be measured again."""
         device_age_s, device_drifts, device, device_doubted, *device_unsure = self.device.staleness(now_s)
         edge_age_s, edge_drifts, edge, edge_doubted, *edge_unsure = self.edge.staleness(now_s)
-        link_age_s, link_drifts, link, link_doubted, rate_unsure, rate_width, at_least = self.link.staleness(now_s)
+        link_age_s, link_drifts, link, link_doubted, rate_unsure, rate_width = self.link.staleness(now_s)
         return Staleness(
             (device_age_s, edge_age_s, link_age_s),
             (device_drifts, edge_drifts, link_drifts),
@@ -120,7 +120,6 @@ class JointEstimator:
             device_doubted or edge_doubted or link_doubted,
             (device_unsure[0], edge_unsure[0], rate_unsure),
             (device_unsure[1], edge_unsure[1], rate_width),
-            at_least,
         )
 
     def beliefs(self, now_s: float) -> Beliefs:

@@ -346,19 +346,16 @@ class LinkEstimator:
         """Whether the last update told of a drift, of the bandwidth or of the round trip."""
         return self._level.drift_detected or self._rtt_level.drift_detected
 
-    def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool, float, float, bool]:
-        """Return age, drifts, what is usual as `costs` has it, whether the last sample is doubted, and the rest.
-
-        That is unsure, width, and whether the bandwidth is a lower bound; see `Staleness`.
-        """
+    def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool, float, float]:
+        """Return age, drifts, what is usual as `costs` has it, doubted, unsure and width: see `Staleness`."""
         level, rtt_level = self._level, self._rtt_level
         up = math.exp(level.usual)
         usual = (up, up * self._down_weight, math.exp(rtt_level.usual))
         age_s, drifts = age(now_s, self._crossed_s), level.drifts + rtt_level.drifts
         if self._least:
-            return age_s, drifts, usual, self._doubts(), 1.0, UNKNOWN, True
+            return age_s, drifts, usual, self._doubts(), 1.0, UNKNOWN
         slower = -math.log(self._rate) - level.usual > JUMP  # than what was believed before
-        return age_s, drifts, usual, self._doubts(), unsure(level.taken) if slower else 0.0, 0.0, False
+        return age_s, drifts, usual, self._doubts(), unsure(level.taken) if slower else 0.0, 0.0
 
     def _doubts(self) -> bool:
         """Whether the last sample that tells a bandwidth tells quite another one."""

@@ -19,11 +19,13 @@ __all__ = ["StaleProbe"]
 
 # five equally likely values of a standard normal variable: its 10, 30, 50, 70 and 90 % quantiles
 _NORMAL: Final = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])
+_HALF_NORMAL: Final = np.array([1.6449, 1.0364, 0.6745, 0.3853, 0.1257])  # of its absolute value, the most first
 _ALIKE: Final = 0.25  # a row tells of another one what it does not do less than a quarter of
 _DOUBT: Final = 0.2  # how far to believe that the cheapest test did not tell all
 _WANDERS: Final = 8  # after so many `lasts_s` beliefs begin to wander: earlier costs more probes than it gains
 _NOTES: Final = "stale_probe"
-_NONE: Final = {"missed": 0.0, "tried": 0.0, "waited": 0.0}
+_STALE: Final = {"missed": 0.0, "tried": 0.0, "waited": 0.0}
+_NONE: Final = {**_STALE, "hidden": 0.0}
 _DEVICE, _EDGE, _LINK = COLUMNS
 
 
@@ -43,6 +45,11 @@ class StaleProbe(Wrapper):
     saved for the row that would be the best one: it is tried itself when that has reached its cost, and after `every`
     requests at the latest. A probe that brings a surprise is repeated once, at once: estimators do not believe a single
     sample that is far off.
+
+    What was never measured has not changed: it is not known. An edge without a profile is a guess, and a few samples
+    that contradict a profile may have come at a bad moment; then the probability does not wait for an age. Where frames
+    were too small to tell the bandwidth, what is believed is the least that it can be: a row that sends more is tried
+    when what may be missed has reached what it probably costs.
 
     Parameters
     ----------
@@ -98,9 +105,15 @@ class StaleProbe(Wrapper):
         terms = costs.terms
         does = terms[inner.row].tolist()
         stale = tuple([column for column in COLUMNS if does[column] <= 0])
+        if _LINK not in stale and signs.widths[2] > 0:
+            larger = self._hidden(costs, signs, inner.row, objective, notes)
+            if larger is not None:
+                notes |= _NONE
+                notes["again"] = float(larger)
+                return _probe(inner, larger, "what more bytes would take is not known")
         found = self._missed(context, costs, signs, stale, inner.row, objective, notes) if stale else None
         if found is None:  # nothing to gain
-            notes |= _NONE
+            notes |= _STALE
             return inner
         missed, challenger = found
         notes["missed"] += missed
@@ -145,9 +158,10 @@ class StaleProbe(Wrapper):
         wider = _wider(age_s / self.lasts_s / _WANDERS)
         sigmas = [0.0] * 6
         if _DEVICE in stale:
-            believed[0], sigmas[0] = min(believed[0], usual[0]), self.device_width * wider
+            believed[0], sigmas[0] = min(believed[0], usual[0]), signs.widths[0] or self.device_width * wider
         if _EDGE in stale:  # and its queue may be empty by now
-            believed[1], sigmas[1], believed[5] = min(believed[1], usual[1]), self.width * wider, 0.0
+            believed[1], believed[5] = min(believed[1], usual[1]), 0.0
+            sigmas[1] = signs.widths[1] or self.width * wider
         if _LINK in stale:
             sigmas[2:5] = [self.width * wider] * 3
             believed[2:5] = [min(now, then) for now, then in zip(believed[2:5].tolist(), usual[2:5], strict=True)]
@@ -156,7 +170,24 @@ class StaleProbe(Wrapper):
         gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
         if not 0 < gain < math.inf:
             return None
-        return -math.expm1(-age_s / self.lasts_s) * gain, int(values[0].argmin())
+        unsure = max(signs.unsure[COLUMNS.index(column)] for column in stale)
+        return max(-math.expm1(-age_s / self.lasts_s), unsure) * gain, int(values[0].argmin())
+
+    def _hidden(
+        self, costs: Costs, signs: Staleness, row: int, objective: Objective, notes: dict[str, float]
+    ) -> int | None:
+        """Return a row that sends more, if it is time to try it: what is sent now is too little to tell a bandwidth."""
+        draws = np.tile(costs.beliefs, (len(_NORMAL), 1))
+        draws[:, 2:4] *= np.exp(-signs.widths[2] * _HALF_NORMAL)[:, None]
+        values = costs.under(draws, objective)
+        gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
+        challenger = int(values[0].argmin())
+        if not 0 < gain < math.inf or challenger == row:
+            notes["hidden"] = 0.0
+            return None
+        notes["hidden"] += gain
+        middle = values[2]
+        return challenger if middle[challenger] - middle[row] <= notes["hidden"] else None
 
 
 def _probe(inner: Decision, row: int, why: str) -> Decision:
