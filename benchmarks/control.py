@@ -4,6 +4,8 @@
 throttling change; see `regimes.py`. A cell's figure is what all its requests took, over all seeds, divided by what an
 oracle pays. Settings were chosen with half of the networks and half of the seeds; the other half stands in a table of
 its own.
+
+Another table is of devices that meet an edge for the first time, in worlds that do not change: `first_contact.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import first_contact
 import numpy as np
 from agents import AGENTS
 from attrs import frozen
@@ -89,6 +92,13 @@ def results(tasks: Sequence[tuple[str, str, Server, int, Scenario]], jobs: int) 
             yield one
     if sys.stderr.isatty():
         print("\r" + " " * 50 + "\r", end="", file=sys.stderr)
+
+
+def contacts(seeds: int, jobs: int) -> list[str]:
+    """Run splitiot's default through its first requests to an edge; return the table."""
+    tasks = [(scene, seed) for scene in first_contact.scenes() for seed in range(seeds)]
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        return first_contact.table(pool.imap(first_contact.task, tasks, chunksize=20))
 
 
 def cells(runs: Iterable[Run]) -> dict[Cell, float]:
@@ -188,6 +198,7 @@ def main() -> int:
     parser.add_argument("--agents", metavar="WORDS", help="only agents whose names have one of these, by commas")
     parser.add_argument("--networks", metavar="NAMES", help="only these networks, by commas")
     parser.add_argument("--requests", type=int, default=6000, metavar="N")
+    parser.add_argument("--contacts", type=int, default=20, metavar="N", help="seeds of first contacts (default: 20)")
     parser.add_argument("--apart", action="store_true", help="link, server and device change at different moments")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw all cells")
@@ -226,7 +237,10 @@ def main() -> int:
         _, (others, seeds) = halves(networks(), arguments.seeds)
         rest = [one for one in runs if one.network in others and one.seed in seeds]
         lines += ["", *table(rest, agents, "networks and seeds that nothing was tuned with")]
-    lines += ["", *targets(runs), f"({time.monotonic() - began_s:.0f} s)"]
+    lines += ["", *targets(runs)]
+    if arguments.contacts > 0:
+        lines += ["", *contacts(arguments.contacts, max(1, arguments.jobs))]
+    lines.append(f"({time.monotonic() - began_s:.0f} s)")
     print("\n".join(lines))
     if arguments.json is not None:
         import attrs
