@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,12 +13,14 @@ from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 from splitiot._expect import described, expect
+from splitiot._files import read_json, write_atomically
 from splitiot.errors import ProfileError
 from splitiot.pipeline import RuntimeInfo
 
 __all__ = ["Link", "TierProfile", "Topology"]
 
 _FORMAT = 1
+MOST_BYTES = 1 << 24  # of a file: 100,000 steps take less
 
 T = TypeVar("T")
 
@@ -249,8 +250,18 @@ class TierProfile:
         return profile_html(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON."""
-        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self.to_dict())))
+        """Write it as JSON: all of it, or nothing.
+
+        Raises
+        ------
+        OSError
+            It can't be written; what stood there before stands there still.
+        """
+        try:
+            data = msgspec.json.format(msgspec.json.encode(self.to_dict()))
+        except UnicodeEncodeError as error:
+            raise ProfileError(f"a word in the profile is not UTF-8, so it can't be kept: {error}") from error
+        write_atomically(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TierProfile:
@@ -259,13 +270,14 @@ class TierProfile:
         Raises
         ------
         ProfileError
-            The file holds something else.
+            The file holds something else, is no regular file, or can't be read.
+        FileNotFoundError
         """
+        data = read_json(path, kind=dict[str, Any], most_bytes=MOST_BYTES, what="a profile", error=ProfileError)
         try:
-            data = msgspec.json.decode(Path(path).read_bytes())
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ProfileError(f"{path} is not JSON: {error}") from error
-        return cls.from_dict(data if isinstance(data, dict) else {})
+            return cls.from_dict(data)
+        except ProfileError as error:
+            raise ProfileError(f"{path}: {error}") from error
 
 
 def _runtime_words(info: RuntimeInfo) -> tuple[str, str, str, str]:

@@ -102,7 +102,7 @@ UNUSABLE = {
     "not a pipeline": (["inspect", f"{CHAIN}:no_pipeline"], "is a int, not a pipeline"),
     "not a model": ([], "TFL3"),
     "a broken module": ([], "broken on purpose"),
-    "a folder": (["split", str(TARGETS), "--cut", "1"], "can't be read"),
+    "a folder": (["split", str(TARGETS), "--cut", "1"], "is a folder, and no regular file: give a .tflite file"),
     "no sample": (["plan", str(TARGETS / "shapeless.py"), "--rtt", "1", "--up", "1", "--json"], "define `sample`"),
 }
 

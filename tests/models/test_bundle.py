@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,10 +128,10 @@ def test_nothing_else_is_overwritten(model: Model, folder: Path, tmp_path: Path)
 def test_what_fails_leaves_nothing(model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(folder)
 
-    def full(self: Path, data: bytes) -> int:
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         save_bundle(model, folder, cuts=[2])
     assert contents(folder) == before

@@ -64,7 +64,7 @@ def test_saved_model_folder(tmp_path: Path) -> None:
 
 
 def test_any_other_folder(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match=r"is a folder: give a \.tflite file"):
+    with pytest.raises(UnsupportedModel, match=r"is a folder, and no regular file: give a \.tflite file"):
         load_model(tmp_path)
 
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import itertools
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -209,7 +210,7 @@ def load_target(text: str, *, signature: str | None = None, sink: Any = None, ru
     ModelError
         The model is broken, or can't be read.
     """
-    if Path(text).is_file() and not text.endswith(".py"):
+    if os.path.lexists(text) and not Path(text).is_dir() and not text.endswith(".py"):
         model = load_model_file(text, signature=signature, sink=sink, runtime=runtime)
         return Target(text, model.name, model)
     if Path(text, "manifest.json").is_file() or (Path(text).is_dir() and "/" in text):

@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import zlib
 from pathlib import Path
+from typing import Any, Final
 
+import msgspec
+
+from splitiot._files import read_json, write_atomically
 from splitiot.errors import ProfileError
 from splitiot.pipeline import Pipeline, RuntimeInfo
-from splitiot.topology import TierProfile
+from splitiot.topology import MOST_BYTES, TierProfile
 
 __all__ = ["ProfileCache"]
+
+_CHECKSUM: Final = "crc32"  # a digit that a memory card lost would be another profile
 
 
 class ProfileCache:
@@ -30,11 +37,14 @@ class ProfileCache:
     def load(self, pipeline: Pipeline, info: RuntimeInfo) -> TierProfile | None:
         """Return the profile of this pipeline on this runtime, None where there is no sound one."""
         path = self._file(pipeline, info)
-        if path is None or not path.is_file():
+        if path is None:
             return None
         try:
-            found = TierProfile.load(path)
-        except (ProfileError, OSError):
+            data = read_json(path, kind=dict[str, Any], most_bytes=MOST_BYTES, what="a profile", error=ProfileError)
+            if data.pop(_CHECKSUM, None) != _checksum(data):
+                return None
+            found = TierProfile.from_dict(data)
+        except (ProfileError, OSError, UnicodeEncodeError):
             return None
         return found if found.digest == pipeline.digest and found.n == pipeline.n else None
 
@@ -44,7 +54,8 @@ class ProfileCache:
         if path is not None:
             with contextlib.suppress(OSError):  # a read-only home: measured again next time
                 path.parent.mkdir(parents=True, exist_ok=True)
-                profile.save(path)
+                data = profile.to_dict()
+                write_atomically(path, msgspec.json.encode({**data, _CHECKSUM: _checksum(data)}))
 
     def _file(self, pipeline: Pipeline, info: RuntimeInfo) -> Path | None:
         if self._where is False:
@@ -62,3 +73,7 @@ class ProfileCache:
             sink += f"-parts-{hashlib.sha256(repr(pipeline.parts).encode()).hexdigest()[:8]}"
         name = f"{pipeline.digest[:32]}{sink}-{info.name}-{info.version}-{info.kernels}-{info.machine}.json"
         return folder / name
+
+
+def _checksum(data: dict[str, Any]) -> int:
+    return zlib.crc32(msgspec.json.encode(data))

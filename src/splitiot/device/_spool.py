@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from splitiot._files import read_bounded, sync_folder, write_new
 from splitiot._log import logger
 
 __all__ = ["Disk", "Files", "Spool"]
+
+_MOST_BYTES: Final = 1 << 22  # some hundred observations have less than a hundredth of that
 
 
 class Files(Protocol):
@@ -33,25 +35,17 @@ class Disk:
 
     def read(self, name: str) -> bytes:
         """Return what a file holds."""
-        return (self._folder / name).read_bytes()
+        return read_bounded(self._folder / name, most_bytes=_MOST_BYTES, what="a spool", error=OSError)
 
     def write(self, name: str, data: bytes) -> None:
         """Write and sync; makes the folder if need be."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with open(self._folder / name, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new(self._folder / name, data)
 
     def rename(self, old: str, new: str) -> None:
         """Rename, and sync the folder where that is possible."""
         os.replace(self._folder / old, self._folder / new)
-        with contextlib.suppress(OSError):  # not every system can sync a folder
-            handle = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        sync_folder(self._folder)
 
 
 class Spool:

@@ -10,8 +10,10 @@ from typing import Final
 
 import msgspec
 
+from splitiot._files import read_json, write_new
 from splitiot.errors import MalformedModel
 from splitiot.models.tflite.graph import DTYPES
+from splitiot.models.tflite.reader import LARGEST_BYTES
 from splitiot.pipeline import NOTHING, UNTYPED, Boundary, Sink, TensorSpec
 
 __all__ = ["MANIFEST", "Cut", "File", "Manifest", "boundary_of", "read_manifest", "tensors_of", "write_manifest"]
@@ -20,8 +22,7 @@ MANIFEST: Final = "manifest.json"
 
 _FORMAT: Final = 2  # 1 did not say at which cuts the default kernels are not exact
 _KIND: Final = "splitiot bundle"
-_MOST_BYTES: Final = 64 * 2**20  # of the manifest
-_LARGEST_BYTES: Final = 2**31 - 1  # of one part: a flatbuffer has no more
+_MOST_BYTES: Final = 16 * 2**20  # of the manifest
 _MOST_STEPS: Final = 1_000_000
 _RANK: Final = 8
 _FILE = re.compile(r"(?:head|tail)-\d{1,7}\.tflite|whole\.tflite")
@@ -125,7 +126,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     except UnicodeEncodeError as error:
         raise MalformedModel(f"a name in the model is not UTF-8, so it can't stand in {MANIFEST}: {error}") from error
-    path.write_bytes(text + b"\n")
+    write_new(path, text + b"\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -137,16 +138,15 @@ def read_manifest(folder: Path) -> Manifest:
         It is not there, broken, of another version, or says what can't be.
     """
     path = folder / MANIFEST
+    no_bundle = f"{folder} is no bundle: it has no {MANIFEST}. Make one with splitiot split MODEL --all --out DIR"
+    if folder.exists() and not folder.is_dir():
+        raise MalformedModel(no_bundle)
     try:
-        if (size := path.stat().st_size) > _MOST_BYTES:
-            raise MalformedModel(f"{path} has {size} bytes: that is no manifest of a bundle")
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MalformedModel(
-            f"{folder} is no bundle: it has no {MANIFEST}. Make one with splitiot split MODEL --all --out DIR"
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedModel(f"{path} is broken: {error}") from error
+        manifest = read_json(
+            path, kind=Manifest, most_bytes=_MOST_BYTES, what="a bundle's manifest", error=MalformedModel
+        )
+    except FileNotFoundError as error:
+        raise MalformedModel(no_bundle) from error
     if manifest.kind != _KIND or manifest.format != _FORMAT:
         raise MalformedModel(
             f"{path} is a {manifest.kind!r} of format {manifest.format}, this version reads a {_KIND!r} of format "
@@ -196,7 +196,7 @@ def _wrong_part(m: Manifest, part: File) -> str | None:
     known = {0, m.n, *(c.cut for c in m.cuts)}
     if part.start not in known or part.stop not in known:
         return "one of its ends is no cut"
-    if not 0 < part.bytes <= _LARGEST_BYTES:
+    if not 0 < part.bytes <= LARGEST_BYTES:
         return f"a file of {part.bytes} bytes"
     return None if _HEX.fullmatch(part.sha256) else "its SHA-256 is not 64 hexadecimal digits"
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from splitiot._files import read_bounded, write_new
 from splitiot.errors import CutError, MalformedModel, NotCuttable
 from splitiot.models._manifest import (
     MANIFEST,
@@ -151,8 +152,9 @@ class Bundle(Named):
         self.parts = tuple(ends for ends in sorted(self._files) if self._fused.keys().isdisjoint(ends))
         self._crossing = {c.cut: c for c in manifest.cuts if c.cut not in self._fused}
         self.cuts = tuple(cut for cut in self._crossing if cut == 0 or (0, cut) in self._files)
+        legal = frozenset(self.cuts)
         self.refused = {
-            cut: illegal.get(cut, "no head in this bundle") for cut in range(manifest.n + 1) if cut not in self.cuts
+            cut: illegal.get(cut, "no head in this bundle") for cut in range(manifest.n + 1) if cut not in legal
         }
         self._boundaries: dict[int, Boundary] = {}
         self._returns: dict[int, Boundary] = {}
@@ -261,13 +263,14 @@ class _Nothing(Part):
 
 def _contents(path: Path, entry: File) -> bytes:
     """Read a part's file, once its size fits; its SHA-256 must."""
+    what = "the part that was written, copied again"
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size == entry.bytes else b""
-    except OSError as error:
-        raise MalformedModel(f"{path} can't be read: {error.strerror or error}. Copy it again") from error
-    if size != entry.bytes or sha256(data) != entry.sha256:
-        found = f"has {size} bytes, not {entry.bytes}" if size != entry.bytes else "has another SHA-256 than it should"
+        data = read_bounded(path, most_bytes=entry.bytes, what=what, error=MalformedModel)
+    except FileNotFoundError as error:
+        raise MalformedModel(f"{path} is there no more. Copy it again") from error
+    if len(data) != entry.bytes or sha256(data) != entry.sha256:
+        lacking = len(data) != entry.bytes
+        found = f"has {len(data)} bytes, not {entry.bytes}" if lacking else "has another SHA-256 than it should"
         raise MalformedModel(f"{path} {found}: it was changed, or not copied whole. Copy it again")
     return data
 
@@ -276,7 +279,7 @@ def _write(part: ModelPart, folder: Path) -> File:
     start, stop = part.start, part.stop
     name = f"tail-{start}" if start else "whole" if stop == part.n else f"head-{stop}"
     data = part.to_bytes()
-    (folder / f"{name}.tflite").write_bytes(data)
+    write_new(folder / f"{name}.tflite", data)
     inputs, outputs = tensors_of(part.inputs), tensors_of(part.outputs)
     return File(f"{name}.tflite", start, stop, len(data), sha256(data), inputs or (), outputs or ())
 

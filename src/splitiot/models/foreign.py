@@ -37,18 +37,15 @@ _COMPILED = {
 
 
 def refuse_folder(path: Path) -> None:
-    """Raise for a folder, whatever is in it.
+    """Raise for a folder that is a network of another format.
 
     Raises
     ------
     UnsupportedModel
         It is a SavedModel.
-    IsADirectoryError
-        It is any other folder.
     """
     if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
         raise UnsupportedModel(f"{path.name} is {_SAVED_MODEL}")
-    raise IsADirectoryError(f"{path} is a folder: give a .tflite file")
 
 
 def refuse_file(data: bytes, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from splitiot._cached import cached_property
 from splitiot._expect import described
+from splitiot._files import read_bounded
 from splitiot.errors import CutError, NotCuttable, UnsupportedModel
 from splitiot.models._named import Named
 from splitiot.models.part import ModelPart
@@ -17,7 +18,7 @@ from splitiot.models.tflite.anatomy import Anatomy
 from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import Network, decode
 from splitiot.models.tflite.indices import index_limits
-from splitiot.models.tflite.reader import IDENTIFIER, read_model
+from splitiot.models.tflite.reader import IDENTIFIER, LARGEST_BYTES, read_model
 from splitiot.models.tflite.validate import validate
 from splitiot.pipeline import (
     NOTHING,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from splitiot.models.verify import VerifyReport
 
 __all__ = ["Model", "load_model"]
-
-_LARGEST_BYTES = 2**31 - 1
 
 
 def load_model(
@@ -79,11 +78,11 @@ def load_model(
         The file is broken.
     UnsupportedModel
         The file uses something that this version does not know, has no such signature or input, is of another format,
-        or did not survive the probe. The message says what to do.
+        or did not survive the probe; or what is no file, is larger than 2 GB, or can't be read. The message says what
+        to do.
     MissingDependencyError
         `probe` or `resize_input` was asked for, and there is no interpreter.
-    OSError
-        It can't be read.
+    FileNotFoundError
     """
     if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
         raise TypeError(
@@ -98,9 +97,8 @@ def load_model(
             from splitiot.models import foreign
 
             foreign.refuse_folder(path)
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise UnsupportedModel(f"{path.name} has {path.stat().st_size} bytes: more than 2 GB can't be cut")
-        data, file, name = path.read_bytes(), path.name, path.stem
+        data = read_bounded(path, most_bytes=LARGEST_BYTES, what="a .tflite file", error=UnsupportedModel)
+        file, name = path.name, path.stem
     if data[4:8] != IDENTIFIER:
         from splitiot.models import foreign
 

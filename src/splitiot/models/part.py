@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from splitiot._files import read_bounded, write_atomically
 from splitiot.errors import CutError, MalformedModel, NotCuttable
 from splitiot.models.tflite.anatomy import Anatomy
 from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import decode
-from splitiot.models.tflite.reader import read_model
+from splitiot.models.tflite.reader import LARGEST_BYTES, read_model
 from splitiot.models.tflite.slice import METADATA
 from splitiot.models.tflite.validate import validate
 from splitiot.models.tflite.writer import write_model
@@ -119,9 +120,13 @@ class ModelPart(Part):
         Raises
         ------
         MalformedModel
-            The file is broken, no part, or does not fit its own description.
+            The file is broken, no part, does not fit its own description, or can't be read.
+        FileNotFoundError
         """
-        data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else Path(source).read_bytes()
+        if isinstance(source, bytes | bytearray | memoryview):
+            data = bytes(source)
+        else:
+            data = read_bounded(source, most_bytes=LARGEST_BYTES, what="a part of a model", error=MalformedModel)
         network = decode(read_model(data))
         validate(network)
         for entry in network.table["metadata"] or ():
@@ -164,19 +169,8 @@ class ModelPart(Part):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the part to a file: all of it, or nothing."""
-        import tempfile  # costs as much as this whole module
-
         path = Path(path)
-        data = self.to_bytes()
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomically(path, self.to_bytes())
         return path
 
     def open(self, runtime: Runtime | None = None) -> Executable:
@@ -205,9 +199,3 @@ class ModelPart(Part):
 def _listed(boundary: Boundary) -> list[_Tensor]:
     tensors: tuple[TensorSpec, ...] = boundary.tensors or ()
     return [(t.name, t.dtype, t.shape) for t in tensors]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

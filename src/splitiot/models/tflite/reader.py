@@ -27,10 +27,10 @@ from splitiot.models.tflite.table import (
     table_type,
 )
 
-__all__ = ["IDENTIFIER", "read_model"]
+__all__ = ["IDENTIFIER", "LARGEST_BYTES", "read_model"]
 
 IDENTIFIER = b"TFL3"
-_LARGEST_BYTES = 2**31 - 1
+LARGEST_BYTES = 2**31 - 1
 """Offsets in a flatbuffer are 32 bits; interpreters read no longer ones."""
 _SLACK_BYTES = 1 << 16
 _U32 = struct.Struct("<I")
@@ -55,7 +55,7 @@ def read_model(data: bytes | memoryview) -> Table:
     UnsupportedModel
         A field, an option or a size that this version does not know.
     """
-    if len(data) > _LARGEST_BYTES:
+    if len(data) > LARGEST_BYTES:
         raise UnsupportedModel(f"the file has {len(data)} bytes: more than 2 GB can't be cut")
     if len(data) < 8 or bytes(data[4:8]) != IDENTIFIER:
         found = bytes(data[4:8])
