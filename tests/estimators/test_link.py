@@ -495,3 +495,15 @@ def test_a_slow_small_frame_lowers_a_bound_only_if_another_one_confirms_it() -> 
     assert stored["waits"]
     world.exchange(link, 2000)
     assert world.estimator.get().up_bytes_per_s < before
+
+
+def test_a_padded_probe_that_is_clearly_faster_overrules_a_large_frame_of_a_bad_moment() -> None:
+    """2 MB told 18 MB/s while the link was slow; then 64 kB, which would take 3.5 ms, came back after less than one."""
+    good, bad = Link(0.0006, 2.7e8, 2.7e8), Link(0.0006, 1.8e7, 1.8e7)
+    world = Lan(LinkEstimator(PRIOR), jitter=0.0)
+    world.probe(bad, 30)
+    world.exchange(bad, 2_000_000)
+    assert world.estimator.get().up_bytes_per_s == pytest.approx(1.8e7, rel=0.2)
+    world.probe(good, 30)
+    world.probe(good, 65_536)
+    assert world.estimator.get().up_bytes_per_s > 1e8

@@ -239,7 +239,7 @@ class LinkEstimator:
                 del self._rates[:-2], self._crossed[:-2]
             self._settle_rate()
             return
-        self._overrule(size, over_s)
+        self._overrule(size, over_s, probe)
         if not self._told and least > self._rate:
             self._raise(min(max(rate for _, _, rate in self._crossed), _FASTEST))
         if not probe:
@@ -265,11 +265,12 @@ class LinkEstimator:
             for when, other, faster in self._crossed
         )
 
-    def _overrule(self, size: float, over_s: float) -> None:
+    def _overrule(self, size: float, over_s: float, probe: bool) -> None:
         """A frame went so fast that its bytes are hidden: then what told of less was a hiccup, or is over."""
         if over_s < self._hidden_s:  # those that were as small can't have told of their bytes
             self._rates[:] = [sample for sample in self._rates if sample[2] > size]
-        if self._told and size / (max(over_s, 0.0) + self._hidden_s) > self._rate * _CLEARLY:
+        noise_s = min(self._hidden_s, self._rtt_s) if probe else self._hidden_s  # a probe has no time of a request
+        if self._told and size / (max(over_s, 0.0) + noise_s) > self._rate * _CLEARLY:
             self._rates.clear()
 
     def _explain(self) -> None:
