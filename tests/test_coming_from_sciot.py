@@ -41,8 +41,9 @@ def test_every_expression_of_the_tables_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.S | re.M)
     first, rest = blocks[0], blocks[1:]
     lines = [first, *rest, "device = si.Device(pipeline, transport, profile=profile, cache=False)"]
+    own = "transport = si.InMemory(lambda frame: service.handle(frame, peer='device_01'))"  # each device has its own
     for code in found:
-        lines += [f"made = {code}", "getattr(made, 'close', int)()"]
+        lines += [own, f"made = {code}", "getattr(made, 'close', int)()"]
     lines += ["device.close()", "print('all of it')"]
     (tmp_path / "page.py").write_text("\n".join(lines))
     ran = python("page.py", cwd=tmp_path)
