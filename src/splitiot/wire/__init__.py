@@ -16,7 +16,7 @@ ignore what they do not know, and take the default of what is missing. Only dura
 
 from __future__ import annotations
 
-from splitiot.wire._frame import MAGIC, VERSION, decode, encode, no_frame
+from splitiot.wire._frame import MAGIC, VERSION, decode, encode, no_frame, told_bytes
 from splitiot.wire._messages import (
     BOOT_BYTES,
     KINDS,
@@ -66,5 +66,6 @@ __all__ = [
     "finite",
     "no_frame",
     "pack",
+    "told_bytes",
     "unpack",
 ]

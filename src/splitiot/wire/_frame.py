@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Request
 
-__all__ = ["MAGIC", "VERSION", "decode", "encode", "no_frame"]
+__all__ = ["MAGIC", "VERSION", "decode", "encode", "no_frame", "told_bytes"]
 
 VERSION: Final = 2
 
@@ -76,6 +76,20 @@ def no_frame(data: bytes | bytearray | memoryview, said: str = "") -> str:
     kind += f" ({said})" if said else ""
     shown = repr(text) if text.isascii() and text.isprintable() else repr(start[: _PREFIX.size])
     return f"no splitiot frame but {kind}" + (f", which begins {shown}" if start else "")
+
+
+def told_bytes(start: bytes) -> int | None:
+    """Return how many bytes a frame has that begins so; None where it is none of this version.
+
+    Parameters
+    ----------
+    start : bytes
+        The first 16 do.
+    """
+    if len(start) < _PREFIX.size:
+        return None
+    magic, version, _, length, body, _ = _PREFIX.unpack_from(start)
+    return _PREFIX.size + length + -length % 16 + body if (magic, version) == (MAGIC, VERSION) else None
 
 
 def decode(

@@ -1,18 +1,22 @@
-"""The device's side of HTTP, on the client of the standard library."""
+"""The device's side of HTTP, on sockets of the standard library."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import socket
 import ssl
 import threading
-from urllib.parse import urlsplit
+import time
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urljoin, urlsplit
 
 from splitiot import _fork, wire
 from splitiot.adapters.http._address import FRAME_TYPE, PATH, is_loopback
+from splitiot.adapters.http._connection import BadAnswer, Body, Connection, Cut, Head, left_s
+from splitiot.adapters.http._lookup import Lookup
 from splitiot.errors import AuthenticationError, FrameTooLarge, TransportError, TransportTimeout
 from splitiot.transports import RoundTrip
 
@@ -26,7 +30,16 @@ _SECRET = 6  # a shorter token is part of many words, and no secret
 _SECRETS = re.compile(r"(//)[^/?#]*@|[?#].*")
 
 # how a connection ends that was kept, and that the edge has closed meanwhile
-_STALE = (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_STALE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+_MAX_REDIRECTS: Final = 3
+_MAX_DETAIL_BYTES: Final = 200
+_MAX_IGNORED_BYTES: Final = 4096  # of a redirect's body; where there are more, a new connection costs less
+_PATH = re.compile(r"/[!-~]{0,2000}")
+_MAX_WORDS: Final = 300
+_PREFIX_BYTES: Final = 16  # of a frame: they tell its length
+_MAX_STRANGE_BYTES: Final = 64 * 2**10  # of a frame of another version, whose length nobody here can read
+_LARGE_BYTES: Final = 2**20
 
 
 class HttpTransport(RoundTrip):
@@ -39,13 +52,20 @@ class HttpTransport(RoundTrip):
     token : str, optional
         The device's credential.
     timeout_s : float
-        The longest an exchange may take.
+        The longest an exchange may take, from connecting to the last byte of the answer.
     workers : int
         How many exchanges may be under way at once.
     ssl_context : ssl.SSLContext, optional
         The system's trust unless given.
     allow_plaintext : bool
         Permit ``http://`` to other machines: everybody on the way reads and changes what crosses.
+    max_frame_bytes : int
+        The largest answer that is taken. No more is read, and of several large ones one after another.
+
+    Notes
+    -----
+    Redirects (307 and 308) are followed on the same host and port only, and where a framework wants a slash behind the
+    path. The new path is remembered once an edge has answered there. The token goes nowhere else.
 
     Raises
     ------
@@ -74,44 +94,53 @@ class HttpTransport(RoundTrip):
         self._context = None
         if encrypted:
             self._context = ssl_context or ssl.create_default_context()
-        self._headers = {"Content-Type": FRAME_TYPE}
+        name = self._host.encode("idna").decode() if not self._host.isascii() else self._host
+        name = f"[{name}]" if ":" in name else name
+        self._where = f"{name}:{self._port}"
+        host = name if self._port == (443 if encrypted else 80) else self._where
+        self._fields = f"Host: {host}\r\nAccept-Encoding: identity\r\nContent-Type: {FRAME_TYPE}\r\n"
         self._token = token
         if token is not None:
             _check_token(token)
-            self._headers["Authorization"] = f"Bearer {token}"
+            self._fields += f"Authorization: Bearer {token}\r\n"
         self._max_frame_bytes = max_frame_bytes
+        self._given_path = self._path
+        self._scheme = "https" if encrypted else "http"
+        self._lookup = Lookup()
         # the one used last is taken first: measurements should not meet a connection that must be set up
-        self._idle: list[http.client.HTTPConnection] = []
-        self._at_work: set[http.client.HTTPConnection] = set()
-        self._idle_lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._at_work: set[Connection] = set()
+        self._idle_lock, self._large = threading.Lock(), threading.Lock()
         _fork.in_child(self._let_go)
 
     def __repr__(self) -> str:
-        scheme, host = "http" if self._context is None else "https", self._host
-        return f"HttpTransport('{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}{self._path}')"
+        return f"HttpTransport('{self._scheme}://{self._where}{self._path}')"
 
     def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
-        with self._idle_lock:
-            kept = self._idle.pop() if self._idle else None
+        until_s = time.monotonic() + timeout_s
+        path, seen = self._path, [self._path]
         try:
-            if kept is not None:
-                try:
-                    return self._post(kept, request, timeout_s)
-                except _STALE:  # once more: the same id is executed once
-                    if self._closed:
-                        raise
-            return self._post(self._connect(timeout_s), request, timeout_s)
+            while True:
+                answer = self._asked(path, request, until_s)
+                if isinstance(answer, bytes):
+                    self._path = path
+                    return answer
+                path = answer.path
+                if path in seen or len(seen) > _MAX_REDIRECTS:
+                    words = f"{self._where} redirects from one path to another, without end: {' -> '.join(seen)}"
+                    raise TransportError(words, heals=False, remedy=_no_edge(self._path))
+                seen.append(path)
         except TimeoutError as error:
-            raise TransportTimeout(f"no answer from {self._host}:{self._port} in {timeout_s} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            words = self._masked(f"{self._host}:{self._port}: {error!r}")
+            raise TransportTimeout(f"no answer from {self._where} in {timeout_s} s") from error
+        except (OSError, BadAnswer) as error:
+            words = self._masked(f"{self._where}: {error!r}")
             remedy = _remedy(error)
             raise TransportError(words, heals=not remedy, remedy=remedy) from error
 
     def close(self) -> None:
         with self._idle_lock:
             self._closed = True
-            at_work = [connection.sock for connection in self._at_work if connection.sock is not None]
+            at_work = [connection.socket for connection in self._at_work if connection.socket is not None]
         for sock in at_work:  # ends exchanges that hang
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -131,73 +160,135 @@ class HttpTransport(RoundTrip):
 
     def _let_go(self) -> None:
         """Close this process's copies of its parent's connections: only descriptors, nothing is said on them."""
+        _fork.leave(*self._at_work)  # threads that are not here hold their locks
         for connection in (*self._idle, *self._at_work):
             with contextlib.suppress(AttributeError, OSError):  # it has no socket, or a closed one
-                os.close(connection.sock.detach())
-        self._idle, self._at_work, self._idle_lock = [], set(), threading.Lock()
+                os.close(connection.socket.detach())  # type: ignore[union-attr]
+        self._idle, self._at_work = [], set()
+        self._idle_lock, self._large = threading.Lock(), threading.Lock()
 
-    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
-        if self._context is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._context)
+    def _asked(self, path: str, request: bytes, until_s: float) -> bytes | _Elsewhere:
+        kept = self._kept()
+        if kept is not None:
+            try:
+                return self._post(kept, path, request, until_s)
+            except _STALE:  # once more: the same id is executed once
+                if self._closed:
+                    raise
+        return self._post(Connection(self._host, self._port, self._context, self._lookup), path, request, until_s)
 
-    def _post(self, connection: http.client.HTTPConnection, request: bytes, timeout_s: float) -> bytes:
+    def _kept(self) -> Connection | None:
+        """Take a connection that is there and can be used."""
+        while True:
+            with self._idle_lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.quiet:
+                return connection
+            connection.close()
+
+    def _post(self, connection: Connection, path: str, request: bytes, until_s: float) -> bytes | _Elsewhere:
         """Exchange on one connection, and keep it if all went well."""
         with self._idle_lock:
             self._at_work.add(connection)
-        body = None
+        keep = False
         try:
-            if connection.sock is None:
-                connection.connect()
-            else:
-                connection.sock.settimeout(timeout_s)
+            if connection.socket is None:
+                connection.open(until_s)
             self.sending()
-            body = self._answer(connection, request)
+            start = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Length: {len(request)}\r\n\r\n"
+            # who refuses a request while it is still being sent says why, and closes: that can be read yet
+            with contextlib.suppress(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                connection.send(start.encode("latin-1"), request, until_s)
+            head = connection.head()
+            body = connection.body(head)
+            answer = self._read(path, head, body, until_s)
+            keep = connection.reusable(head, body)
         finally:
             with self._idle_lock:
                 self._at_work.discard(connection)
-                keep = body is not None and not self._closed
+                keep = keep and not self._closed
                 if keep:
                     self._idle.append(connection)
             if not keep:
                 connection.close()
-        return body
+        return answer
 
-    def _answer(self, connection: http.client.HTTPConnection, request: bytes) -> bytes:
-        try:
-            connection.request("POST", self._path, request, self._headers)
-        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            if connection.sock is None:  # nobody is there
-                raise
-            # who refuses a request while it is still being sent says why, and closes: that can be read yet
-        response = connection.getresponse()
-        status = response.status
-        if status in (307, 308):
-            there = urlsplit(response.getheader("Location", "")).path
-            response.read()
-            if there == self._path + "/":  # it is mounted, and frameworks want the slash
-                self._path = there
-                return self._answer(connection, request)
-        length = response.length
-        where = f"{self._host}:{self._port}"
+    def _read(self, path: str, head: Head, body: Body, until_s: float) -> bytes | _Elsewhere:
+        status = head.status
         if status == 200:
-            kind = response.getheader("Content-Type", "")
-            start = b"" if kind == FRAME_TYPE else response.read(len(wire.MAGIC))
-            if start != (b"" if kind == FRAME_TYPE else wire.MAGIC):
-                words = wire.no_frame(start + response.read(200), kind or "of no type")
-                raise TransportError(self._masked(f"{where} answered {words}"), heals=False, remedy=_PORTAL)
-            if length is not None and length <= self._max_frame_bytes:
-                return start + response.read() if start else response.read()
-        detail = response.read(200).decode("utf-8", "replace") if status != 200 else f"{length} bytes"
-        words = self._masked(f"{where} answered {status} {response.reason}: {detail}")
+            return self._frame(head, body, until_s)
+        if status in (307, 308):
+            there = self._redirected(path, head.fields.get("location", ""))
+            if there is not None:
+                body.read(_MAX_IGNORED_BYTES)
+                return _Elsewhere(there)
+        self._path = self._given_path
+        try:
+            detail = body.read(_MAX_DETAIL_BYTES)
+        except (OSError, BadAnswer):  # the status says enough
+            detail = b""
+        said = f"{status} {_line(head.reason)}: {_line(detail.decode('utf-8', 'replace'))}"
+        words = self._masked(f"{self._where} answered {said}")
         if status in (401, 403):
             raise AuthenticationError(words)
         if status == 413:
             raise FrameTooLarge(words)
-        if (200 < status < 500 and status not in _PASSING) or status in _LASTING:
-            remedy = f"see that an edge is served at the path {self._path} of this address"
-            raise TransportError(words, heals=False, remedy=remedy)
+        if (status < 500 and status not in _PASSING) or status in _LASTING:
+            raise TransportError(words, heals=False, remedy=_no_edge(path))
         raise TransportError(words)
+
+    def _frame(self, head: Head, body: Body, until_s: float) -> bytes:
+        kind, length, start = head.fields.get("content-type", ""), head.length, b""
+        if kind != FRAME_TYPE or length is None:
+            start = body.read(_PREFIX_BYTES)
+            if not start.startswith(wire.MAGIC):
+                words = wire.no_frame(start + body.read(_MAX_DETAIL_BYTES), _line(kind) or "of no type")
+                raise TransportError(self._masked(f"{self._where} answered {words}"), heals=False, remedy=_PORTAL)
+        if length is None:
+            length = wire.told_bytes(start)  # the frame tells it, where HTTP does not
+            if length is None and body.ended:
+                raise Cut("it ended within its frame")
+            if length is None:
+                return start + body.read(_MAX_STRANGE_BYTES)
+        if length > self._max_frame_bytes:
+            most = f"{self._max_frame_bytes} are taken (max_frame_bytes=)"
+            raise TransportError(f"{self._where} answered {length} bytes, where at most {most}")
+        with self._turn(length, until_s):
+            # where a body has no length, its end must be seen: what is cut off, or goes on, is no answer
+            rest = body.read(length - len(start) + (head.length is None))
+        if not body.ended or len(start) + len(rest) < length:
+            raise Cut(f"a frame of {length} bytes is not what came")
+        return start + rest if start else rest
+
+    @contextlib.contextmanager
+    def _turn(self, nbytes: int, until_s: float) -> Iterator[None]:
+        """Let large answers be read one after another: else each worker would hold one."""
+        if nbytes <= _LARGE_BYTES:
+            yield
+            return
+        if not self._large.acquire(timeout=left_s(until_s)):
+            raise TimeoutError("other large answers took all the time")
+        try:
+            yield
+        finally:
+            self._large.release()
+
+    def _redirected(self, path: str, location: str) -> str | None:
+        """Return the path on this host to which a redirect leads; None where it leads elsewhere."""
+        here = f"{self._scheme}://{self._where}"
+        try:
+            there = urlsplit(urljoin(here + path, location))
+            port = there.port or (443 if there.scheme == "https" else 80)
+        except ValueError:
+            return None
+        # it is mounted, and frameworks want the slash. What stands before it may have taken the start of the path away,
+        # and may name the host as they know it
+        if there.path.strip("/") and not path.endswith("/") and f"{path}/".endswith(there.path):
+            return f"{path}/"
+        same = (there.scheme, there.hostname, port) == (self._scheme, self._host, self._port)
+        return there.path if same and not there.query and _PATH.fullmatch(there.path) else None
 
     def _masked(self, words: str) -> str:
         """Take the token out: some servers show what they were sent."""
@@ -206,6 +297,23 @@ class HttpTransport(RoundTrip):
             return words
         words = words.replace(f"Bearer {token}", "Bearer ***")
         return words.replace(token, "***") if len(token) >= _SECRET else words
+
+
+class _Elsewhere:
+    """Not here, but at another path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+def _no_edge(path: str) -> str:
+    return f"see that an edge is served at the path {path} of this address"
+
+
+def _line(words: str) -> str:
+    """Return a server's words as a line that a terminal can show."""
+    words = " ".join(words[:_MAX_WORDS].split())
+    return words if words.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
 
 
 def _address(url: str) -> tuple[str, int, str, bool]:
@@ -258,6 +366,6 @@ def _remedy(error: Exception) -> str:
         return "trust the edge's certificate: ssl_context=, with a name that it is made out to"
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
         return "use http:// if the edge does not encrypt, or its other port"
-    if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
+    if isinstance(error, BadAnswer):
         return "see that an edge is served at this address: what is there speaks something else"
     return ""
