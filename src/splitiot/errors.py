@@ -32,6 +32,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from splitiot._escape import escaped
+
 __all__ = [
     "AuthenticationError",
     "CutError",
@@ -68,7 +70,14 @@ def with_notes(words: str, error: BaseException) -> str:
 
 
 class SplitiotError(Exception):
-    """The root of all errors that splitiot raises on purpose."""
+    """The root of all errors that splitiot raises on purpose.
+
+    What it says may have come from an edge or a file: control characters in it are escaped where it is shown. `args`
+    has them as they were.
+    """
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class ModelError(SplitiotError):

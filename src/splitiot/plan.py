@@ -9,6 +9,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from splitiot._escape import escaped
 from splitiot.cost import Costs, Objective, name_of
 from splitiot.errors import Dropped, SplitiotError
 from splitiot.observation import Observation
@@ -201,7 +202,7 @@ class Plan:
 
     def explain(self) -> str:
         """Say in a few lines what was chosen, what it should cost, and what would change the answer."""
-        return "\n".join(_explain(self))
+        return escaped("\n".join(_explain(self)))
 
     def _repr_html_(self) -> str:
         from splitiot._html import plan_html

@@ -60,6 +60,7 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
         "splitiot.cli",
         "splitiot.cli._out",
         "splitiot.cli._signals",
+        "splitiot._escape",
         "splitiot.errors",
     }
 

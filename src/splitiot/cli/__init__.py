@@ -14,9 +14,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import splitiot
+from splitiot._escape import escaped
 from splitiot.cli._out import Console, Failed, Unusable, exit_code, write_what_can_be_written
 from splitiot.cli._signals import Terminated, terminable
 
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     splitiot 0.1.0
     0
     """
+    if argv is None:  # the process is ours
+        sys.excepthook = _show_traceback
     words = list(sys.argv[1:] if argv is None else argv)
     write_what_can_be_written()
     chosen = next((word for word in words if not word.startswith("-")), "")
@@ -93,6 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         console.error(str(error) or type(error).__name__)
         return exit_code(error)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an exception as Python does, but for what its words would do to the terminal."""
+    import traceback
+
+    sys.stderr.write(escaped("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _parser(chosen: str, module: Any) -> argparse.ArgumentParser:

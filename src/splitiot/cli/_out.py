@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from splitiot._escape import escaped, escaped_json
 from splitiot.errors import (
     CutError,
     Infeasible,
@@ -126,19 +127,19 @@ class Console:
         """Write text or what rich can render to stdout; nothing with `json`."""
         if not self.json:
             for thing in things or ("",):
-                self.out.print(thing, style=style)
+                self.out.print(_harmless(thing), style=style)
 
     def data(self, document: Any, *, line: bool = False) -> None:
         """Write one JSON document to stdout, on one line if wanted; numbers that are not finite become null."""
         import msgspec
 
         text = msgspec.json.encode(document)
-        sys.stdout.write((text if line else msgspec.json.format(text)).decode() + "\n")
+        sys.stdout.write(escaped_json((text if line else msgspec.json.format(text)).decode()) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Say something on stderr."""
-        sys.stderr.write(f"{_one_line(text)}\n")
+        sys.stderr.write(f"{_one_line(escaped(text))}\n")
         sys.stderr.flush()
 
     def warn(self, text: str) -> None:
@@ -171,7 +172,8 @@ class Console:
         from rich.table import Table
         from rich.text import Text
 
-        texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+        columns = {escaped(heading): how for heading, how in columns.items()}
+        texts = [[_harmless(cell if isinstance(cell, Text) else Text(cell)) for cell in row] for row in rows]
         wanted = [
             max([len(heading), *(len(line) for row in texts for line in row[index].plain.split("\n"))])
             for index, heading in enumerate(columns)
@@ -220,7 +222,7 @@ class Console:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.err, transient=True) as bar:
-            task = bar.add_task(words, total=total or 100)
+            task = bar.add_task(escaped(words), total=total or 100)
             yield lambda share: bar.update(task, completed=share * (total or 100))
 
     @contextlib.contextmanager
@@ -231,7 +233,7 @@ class Console:
             return
         from rich.text import Text
 
-        with self.err.status(Text(words)):
+        with self.err.status(Text(escaped(words))):
             yield
 
     @contextlib.contextmanager
@@ -331,6 +333,16 @@ def rate(bytes_per_s: float) -> str:
     '1 Mbit/s'
     """
     return f"{bytes_per_s / 125e3:.4g} Mbit/s"
+
+
+def _harmless(thing: Any) -> Any:
+    """Escape what a text says; other things that rich renders have done that for their parts."""
+    if isinstance(thing, str):
+        return escaped(thing)
+    plain = getattr(thing, "plain", None)  # rich's Text
+    if plain is None or (words := escaped(plain)) == plain:
+        return thing
+    return type(thing)(words, style=thing.style)
 
 
 def _one_line(text: str) -> str:

@@ -393,4 +393,4 @@ def _line(row: list[str]) -> str:
     """Return cells as one aligned line of a log."""
     widths = (7, 4, 12, 8, 8, 8, 9)
     right = "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False))
-    return f"{right}  {row[7]:<8}  {row[8]:<5}  {row[9]}".rstrip()
+    return f"{right}  {row[7]:<8}  {row[8]:<5}  {' '.join(row[9].split())}".rstrip()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import asdict, frozen
 
+from splitiot._escape import escaped
 from splitiot.errors import MissingDependencyError, ModelError
 from splitiot.models._check import WHOLE, Arrays, Checker, pack_request
 from splitiot.models._child import CODE, Messages, start_child
@@ -112,7 +113,7 @@ class VerifyReport:
         rows += [table[cut] for cut in sorted(table)]
         exact = sum(line.ok for line in self.lines)
         rows.append(f"{exact} of {len(self.lines)} cuts exact: {'ok' if self.ok else 'NOT OK'}")
-        return "\n".join(rows)
+        return escaped("\n".join(rows))
 
 
 def verify_model(

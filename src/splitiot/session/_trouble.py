@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from splitiot._escape import escaped
 from splitiot.errors import RemoteError, RemoteProtocolError, TransportError
 
 __all__ = ["Trouble", "trouble_of"]
@@ -42,7 +43,7 @@ class Trouble(msgspec.Struct, frozen=True):
     heals: bool = True
 
     def __str__(self) -> str:
-        return f"{self.reason} ({self.remedy})" if self.remedy else self.reason
+        return escaped(f"{self.reason} ({self.remedy})" if self.remedy else self.reason)
 
 
 def trouble_of(error: Exception, since_s: float) -> Trouble:
