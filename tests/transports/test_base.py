@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +19,8 @@ WAIT_S = 20.0
 class Held(RoundTrip):
     """Each exchange waits until it is let go."""
 
-    def __init__(self, *, workers: int = 2, answer: Callable[[bytes], Any] = bytes.upper) -> None:
-        super().__init__(workers=workers)
+    def __init__(self, *, workers: int = 2, answer: Callable[[bytes], Any] = bytes.upper, **more: int) -> None:
+        super().__init__(workers=workers, **more)
         self.answer = answer
         self.begun = threading.Semaphore(0)
         self.go = threading.Semaphore(0)
@@ -162,3 +163,51 @@ def test_closing_what_was_never_used() -> None:
 def test_no_workers_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Held(workers=0)
+
+
+def test_what_waits_is_bounded_by_number() -> None:
+    """It was not: an edge that hangs made a device hold all the frames that it had sent."""
+    transport = Held(max_waiting=4)
+    for frame in (b"a", b"b", b"c", b"d"):
+        transport.send(frame, timeout_s=WAIT_S)
+    transport.wait_for(2)
+    for _ in range(3):  # at once, and again and again
+        with pytest.raises(TransportError, match="4 frames with 4 bytes wait already") as caught:
+            transport.send(b"e", timeout_s=WAIT_S)
+        assert (caught.value.frame, caught.value.heals) == (b"e", True)
+    transport.let(4)
+    transport.wait_for(2)
+    for number in range(4):  # answers that nobody has read count too
+        if number == 0:
+            with pytest.raises(TransportError, match="wait already"):
+                transport.send(b"e", timeout_s=WAIT_S)
+        assert transport.receive(timeout_s=WAIT_S) is not None
+    transport.let(1)
+    transport.send(b"e", timeout_s=WAIT_S)
+    assert transport.receive(timeout_s=WAIT_S) == b"E"
+    assert transport._held_bytes == 0
+    transport.close()
+
+
+def test_what_waits_is_bounded_by_bytes() -> None:
+    def answer(request: bytes) -> bytes:
+        if request == b"fail":
+            raise OSError("no")
+        return request * 2
+
+    transport = Held(answer=answer, max_waiting_bytes=1000)
+    transport.send(bytes(5000), timeout_s=WAIT_S)  # alone it may be as large as it likes
+    with pytest.raises(TransportError, match="1 frames with 5000 bytes wait already"):
+        transport.send(b"x", timeout_s=WAIT_S)
+    transport.let(1)
+    assert transport.receive(timeout_s=WAIT_S) == bytes(10000)
+    for frame in (bytes(300), b"fail", bytes(300)):
+        transport.send(frame, timeout_s=WAIT_S)
+    with pytest.raises(TransportError, match="3 frames with 604 bytes wait already"):
+        transport.send(bytes(397), timeout_s=WAIT_S)
+    transport.let(3)
+    for _ in range(3):
+        with contextlib.suppress(TransportError):
+            transport.receive(timeout_s=WAIT_S)
+    assert transport._held_bytes == 0
+    transport.close()

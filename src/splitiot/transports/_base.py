@@ -97,6 +97,9 @@ class RoundTrip(Transport):
     timeout_s : float
         The longest an exchange may take. A request whose deadline passes earlier ends then; its late answer still
         teaches. A frame that no worker took in the time that `send` was given is not carried any more.
+    max_waiting, max_waiting_bytes : int
+        How many frames, and bytes of them, may be here: those that wait for a worker or for their answer, and answers
+        that nobody has read. `send` refuses what would be more, at once. A frame that is alone is never too large.
 
     Notes
     -----
@@ -118,10 +121,19 @@ class RoundTrip(Transport):
     lossy = False
     punctual = True
 
-    def __init__(self, *, workers: int = 8, timeout_s: float = 10.0) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, got {workers}")
+    def __init__(
+        self,
+        *,
+        workers: int = 8,
+        timeout_s: float = 10.0,
+        max_waiting: int = 256,
+        max_waiting_bytes: int = 128 * 2**20,
+    ) -> None:
+        for name, number in (("workers", workers), ("max_waiting", max_waiting)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}")
         self._workers, self._timeout_s = workers, timeout_s
+        self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
         self._own = threading.local()  # of each worker: when its request went on its way
         self._closed = False
         self._new_queues()
@@ -134,7 +146,7 @@ class RoundTrip(Transport):
         self._replies: queue.SimpleQueue[tuple[bytes | TransportError, float, float]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._under_way = 0
+        self._under_way = self._held_bytes = 0
 
     @abc.abstractmethod
     def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
@@ -158,7 +170,14 @@ class RoundTrip(Transport):
         with self._lock:
             if self._closed:
                 raise TransportError("the transport is closed", frame=frame)
+            waiting = self._under_way + self._replies.qsize()
+            if waiting and (
+                waiting >= self._max_waiting or self._held_bytes + len(frame) > self._max_waiting_bytes
+            ):
+                words = f"{waiting} frames with {self._held_bytes} bytes wait already, and no more may"
+                raise TransportError(words, frame=frame)
             self._under_way += 1
+            self._held_bytes += len(frame)
             if self._under_way > len(self._threads) and len(self._threads) < self._workers:
                 thread = threading.Thread(
                     target=_work, args=(weakref.ref(self), self._requests), name=f"{type(self).__name__}", daemon=True
@@ -177,6 +196,8 @@ class RoundTrip(Transport):
         self.waited_s = time.monotonic() - came_s
         if isinstance(reply, TransportError):
             raise reply
+        with self._lock:
+            self._held_bytes -= len(reply)
         return reply
 
     def close(self) -> None:
@@ -208,7 +229,10 @@ class RoundTrip(Transport):
         came_s = time.monotonic()
         with self._lock:
             self._under_way -= 1
-        self._replies.put((reply, came_s, self._own.sent_s - given_s))
+            self._held_bytes -= len(frame)
+            if not isinstance(reply, TransportError):
+                self._held_bytes += len(reply)
+            self._replies.put((reply, came_s, self._own.sent_s - given_s))
 
     def _exchanged(self, frame: bytes, until_s: float) -> bytes | TransportError:
         if time.monotonic() > until_s:
