@@ -27,7 +27,7 @@ class Served:
                 started.set()
 
         more: dict[str, Any] = {"log_config": None, "access_log": False, "ws": "none", "lifespan": "off"}
-        self._server = Server(uvicorn.Config(counting, port=0, **more, **options))
+        self._server = Server(uvicorn.Config(counting, **({"port": 0} | more | options)))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
         assert started.wait(WAIT_S)

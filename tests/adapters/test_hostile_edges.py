@@ -311,6 +311,7 @@ class Redirects:
         ("/site/edge", "http://127.0.0.1:PORT/edge/", "/site/edge/"),
         ("/site/edge", "http://inside:8000/edge/", "/site/edge/"),  # and the host's name
         ("/edge", "https://127.0.0.1/edge/", "/edge/"),  # or the encryption
+        ("/site", "/edge/", "/site/"),  # or has another path for it
         ("/edge", "/v2/edge", "/v2/edge"),
         ("/edge", "http://127.0.0.1:PORT/v2/edge", "/v2/edge"),
     ],

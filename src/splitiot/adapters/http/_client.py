@@ -283,9 +283,9 @@ class HttpTransport(RoundTrip):
             port = there.port or (443 if there.scheme == "https" else 80)
         except ValueError:
             return None
-        # it is mounted, and frameworks want the slash. What stands before it may have taken the start of the path away,
-        # and may name the host as they know it
-        if there.path.strip("/") and not path.endswith("/") and f"{path}/".endswith(there.path):
+        # it is mounted, and frameworks want the slash. What stands before it may have changed the start of the path,
+        # and know the host by another name
+        if there.path.strip("/") and there.path.endswith("/") and not path.endswith("/"):
             return f"{path}/"
         same = (there.scheme, there.hostname, port) == (self._scheme, self._host, self._port)
         return there.path if same and not there.query and _PATH.fullmatch(there.path) else None
