@@ -311,9 +311,8 @@ def _no_edge(path: str) -> str:
 
 
 def _line(words: str) -> str:
-    """Return a server's words as a line that a terminal can show."""
-    words = " ".join(words[:_MAX_WORDS].split())
-    return words if words.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    """Return a server's words as one line, of bounded length."""
+    return " ".join(words[:_MAX_WORDS].split())
 
 
 def _address(url: str) -> tuple[str, int, str, bool]:
