@@ -89,6 +89,7 @@ def _binary(code: str, form: str) -> Unit:
             "channels": lambda: net.constant(net.random.normal(0, 1, channels)),
             "two": lambda: net.constant(2.0),
             "zero": lambda: net.constant(0.0),
+            "below zero": lambda: net.constant(-0.5),
             "itself, RELU6": lambda: x,
         }[form]()
         activation = {"fused_activation_function": _RELU6} if form.endswith("RELU6") else {}
@@ -331,7 +332,7 @@ FLOATS: tuple[Unit, ...] = (
     *(_binary(code, form) for code in ("ADD", "MUL", "MAXIMUM") for form in ("scalar", "channels")),
     *(_binary(code, "itself") for code in ("ADD", "SUB", "MUL", "DIV", "SQUARED_DIFFERENCE")),
     _binary("MAXIMUM", "zero"), _binary("MINIMUM", "zero"), _binary("MUL", "itself, RELU6"),
-    _binary("POW", "two"), _binary("MINIMUM", "scalar"),
+    _binary("POW", "two"), _binary("MINIMUM", "scalar"), _binary("MINIMUM", "below zero"),
     *(_reduction(code, axes, keep) for code in ("SUM", "MEAN") for axes, keep in (([1, 2], False), ([3], True))),
     *(_reduction(code, [3], True) for code in ("REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD")),
     _float("CONV_2D", _conv), _float("CONV_2D valid", _conv_valid), _float("CONV_2D pointwise", _pointwise),

@@ -152,6 +152,18 @@ def limits_before(net: Net) -> int:
     return total(net, _MUL(net, unlimited(net, x), x))
 
 
+def limited(first: str, limit: float, *then: str) -> Callable[[Net], int]:
+    """Limits: the first one by a number, the others by 0, or as they are called."""
+
+    def make(net: Net) -> int:
+        x = net.op(first, [net.input(_SHAPE), net.constant(limit)], _SHAPE)
+        for code in then:
+            x = net.unary(code, x) if code.startswith("RELU") else net.op(code, [x, net.constant(0.0)], _SHAPE)
+        return x
+
+    return make
+
+
 def same_shape_again(net: Net) -> int:
     x = reshape(net, net.input((37 * 129,)), *_SHAPE)
     return total(net, reshape(net, net.unary("SQUARE", net.unary("TANH", x)), *_SHAPE))
@@ -248,6 +260,13 @@ PATTERNS: dict[Callable[[Net], Any], tuple[int, ...]] = {
     lambda net: _MAXIMUM(net, pooled(net), net.constant(1.0)): (),
     lambda net: net.unary("RELU", net.unary("RELU_N1_TO_1", pooled(net))): (1, 2),
     pooled_result: (),
+    limited("MAXIMUM", 0.5, "MINIMUM"): (1,),
+    limited("MAXIMUM", -0.5, "MINIMUM"): (),
+    limited("MINIMUM", -0.5, "MAXIMUM"): (1,),
+    limited("MINIMUM", -0.5, "RELU"): (1,),
+    limited("MINIMUM", 0.5, "RELU6"): (),
+    limited("MINIMUM", -0.5, "RELU_N1_TO_1", "RELU6"): (1, 2),
+    limited("MAXIMUM", 0.5, "RELU6", "MINIMUM"): (1, 2),
 }
 
 

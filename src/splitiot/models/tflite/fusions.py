@@ -28,6 +28,8 @@ FUSED: Final = frozenset(
         *((one, other) for one in ("MUL", "SQUARE") for other in ("SUM", "MEAN")),
         ("DEQUANTIZE", "BATCH_MATMUL"),
         *(("MAX_POOL_2D", other) for other in ("RELU", "RELU6", "MAXIMUM", "MINIMUM")),
+        *(("MINIMUM", other) for other in ("RELU", "RELU6", "MAXIMUM")),
+        ("MAXIMUM", "MINIMUM"),
     }
 )
 """Pairs of operators, the second working on the first's result, that run as one under some conditions.
@@ -38,6 +40,8 @@ FUSED: Final = frozenset(
   second matrix: it multiplies by the integers.
 - MAX_POOL_2D of floats, of which the only reader is a RELU or RELU6, or a MAXIMUM or MINIMUM with 0: the pooling clamps
   its result itself, and zeros get another sign.
+- Limits of floats that leave only 0: a MINIMUM with a number below 0 and a RELU, RELU6 or MAXIMUM with 0 behind it, or
+  a MAXIMUM with one above 0 and a MINIMUM with 0. They become one clamp, and zeros get another sign.
 
 What changes nothing may lie between them: RESHAPE to the same shape, MAXIMUM with minus infinity, MINIMUM with
 infinity, BROADCAST_TO; before a BATCH_MATMUL the TRANSPOSE of the last two dimensions; behind a MAX_POOL_2D other
@@ -86,6 +90,9 @@ class _Search:
                 source = next((1 - i for i in zeros), source)
             if not kind or source >= len(step.inputs):
                 continue
+            crossed = self._crossed(step, step.inputs[source]) if kind == "limits" else None
+            if crossed is not None:
+                yield Fusion(crossed, last, (str(self.steps[crossed]), str(step)))
             index, first = self._root(step.inputs[source], last, kind)
             made_by = self.maker.get(index)
             if made_by is None:
@@ -111,6 +118,21 @@ class _Search:
         one, since_one = self._root(begin.inputs[0], first, "squares")
         other, since_other = self._root(begin.inputs[1], first, "squares")
         return min(since_one, since_other) if one == other else none
+
+    def _crossed(self, step: Operator, index: int) -> int | None:
+        """The earliest of the limits before one by 0 that leave nothing but 0 between them."""
+        found = None
+        while (made_by := self.maker.get(index)) is not None:
+            before = self.steps[made_by]
+            source = self._same(before, "limits")
+            if source is None:
+                return found
+            other = "MAXIMUM" if step.code == "MINIMUM" else "MINIMUM"
+            value = next((v for i in before.inputs if (v := _scalar(self.tensors[i])) is not None), 0.0)
+            if before.code == other and (value > 0 if other == "MAXIMUM" else value < 0):
+                found = made_by
+            index = source
+        return found
 
     def _pooled(self, begin: Operator, index: int) -> bool:
         """Whether a pooling clamps its result itself."""
