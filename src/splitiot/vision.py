@@ -11,6 +11,7 @@ numpy only; reading and drawing pictures needs Pillow (the extra ``vision``), lo
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from splitiot._files import read_bounded
 from splitiot.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ __all__ = [
 
 # Pillow's own limit of 89 Mpixel only warns; a 96 x 96 input has no use for more than this.
 _MAX_PIXELS = 89_000_000
+_MOST_BYTES = 1 << 28
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"})
 
 
@@ -56,6 +59,11 @@ class Detection:
     y: float
     score: float
     label: int | str
+
+
+def read_picture(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a picture's file; ValueError where it is no file, or too large."""
+    return read_bounded(path, most_bytes=_MOST_BYTES, what="a picture", error=ValueError)
 
 
 def load_picture(path: str | os.PathLike[str], *, width: int = 96, height: int = 96) -> Pixels:
@@ -87,15 +95,16 @@ def load_picture(path: str | os.PathLike[str], *, width: int = 96, height: int =
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ModuleNotFoundError as error:
         raise MissingDependencyError("Pillow", "vision") from error
+    data = read_picture(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             size = image.size
             if size[0] * size[1] > _MAX_PIXELS:
                 raise ValueError(f"{name!r}: {size} is over {_MAX_PIXELS} pixels: scale it down first")
             if image.mode not in _EIGHT_BIT_MODES:
                 raise ValueError(f"{name!r}: mode {image.mode!r} is not 8 bits a channel: convert it first")
             upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{name!r} is not a picture that can be read: {error}") from error
     shrink = min(upright.width / width, upright.height / height)
     wide, high = max(1, round(width * shrink)), max(1, round(height * shrink))

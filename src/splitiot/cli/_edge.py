@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitiot.cli._out import Failed, Unusable
@@ -86,13 +85,9 @@ def reaching(arguments: argparse.Namespace, url: str) -> Iterator[Transport]:
 def _token(arguments: argparse.Namespace) -> str | None:
     if arguments.token_file is None:
         return os.environ.get("SPLITIOT_TOKEN") or None
-    from splitiot.cli.serve import read_tokens
+    from splitiot.cli.serve import read_token_file, read_tokens
 
-    try:
-        words = Path(arguments.token_file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise Unusable(f"{arguments.token_file} can't be read: {why}") from error
+    words = read_token_file(arguments.token_file).split()
     if len(words) == 1:
         return words[0]
     tokens = list(read_tokens(arguments.token_file))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from attrs import frozen
 
+from splitiot.cli._arrays import read_arrays
 from splitiot.cli._out import Unusable
 from splitiot.cli._target import Target, model_inputs
 from splitiot.errors import MalformedModel, ModelError, ProfileError, StepError, UnsupportedModel
@@ -115,13 +117,12 @@ def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:
 
 
 def _read(path: str, target: Target) -> Any:
-    if not Path(path).is_file():
+    if not os.path.lexists(path):
         raise Unusable(f"there is no file {path}")
     value: Any
     try:
         if path.endswith((".npy", ".npz")):
-            loaded = np.load(path, allow_pickle=False)
-            value = loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            value = read_arrays(path)
         else:
             value = _picture(path, target)
         target.pipeline.bind(value)
@@ -149,7 +150,9 @@ def _picture(path: str, target: Target) -> Any:
 def _own_size(path: str) -> dict[str, int]:
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    from splitiot.vision import read_picture
+
+    with Image.open(io.BytesIO(read_picture(path))) as image:
         width, height = ImageOps.exif_transpose(image).size
     return {"width": width, "height": height}
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splitiot._files import read_bounded
 from splitiot.cli._beside import token_of_parent
 from splitiot.cli._out import Console, Failed, Unusable, milliseconds
 from splitiot.cli._policy import POLICY, load_policy
@@ -154,6 +155,17 @@ def _check_openness(arguments: argparse.Namespace) -> None:
         raise Unusable(f"{arguments.host} is open to other machines: give --token-file, or --allow-anonymous")
 
 
+_MOST_BYTES = 1 << 24  # of a file of tokens
+
+
+def read_token_file(path: str) -> str:
+    """Return what a file of tokens says; Unusable where it can't be read."""
+    try:
+        return read_bounded(path, most_bytes=_MOST_BYTES, what="a file with tokens", error=Unusable).decode()
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise Unusable(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def read_tokens(path: str) -> dict[str, str]:
     """Read who may connect: lines ``NAME TOKEN``, empty ones and those that begin with ``#`` aside.
 
@@ -167,10 +179,7 @@ def read_tokens(path: str) -> dict[str, str]:
     Unusable
         It can't be read, says something else, or says nothing.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
+    lines = read_token_file(path).splitlines()
     tokens: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         words = line.split()

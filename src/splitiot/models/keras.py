@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from splitiot._files import open_regular
 from splitiot.errors import MalformedModel, MissingDependencyError, UnsupportedModel
 from splitiot.models._convert import Quantize, Samples, convert, first_line, fixed_inputs, is_legacy
 from splitiot.pipeline import Runtime, Sink
@@ -137,6 +138,9 @@ def _need_tensorflow() -> None:
 # files --------------------------------------------------------------------------------------------------------
 
 
+_MOST_BYTES = 1 << 34  # Keras reads it in pieces
+
+
 def _load(path: Path) -> Any:
     import keras
 
@@ -145,7 +149,7 @@ def _load(path: Path) -> Any:
             f"{path.name} is a folder: convert a SavedModel with tf.lite.TFLiteConverter.from_saved_model, and "
             "give the result to splitiot.load_model"
         )
-    with path.open("rb") as file:  # raises OSError
+    with open_regular(path, most_bytes=_MOST_BYTES, what="a Keras file", error=UnsupportedModel) as file:
         start = file.read(8)
     if start[4:8] == b"TFL3":
         raise UnsupportedModel(f"{path.name} is a TFLite file: use splitiot.load_model")

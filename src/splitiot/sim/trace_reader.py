@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from splitiot._files import open_regular
 from splitiot.errors import ProfileError, TraceError
 from splitiot.sim import _trace_lines
 from splitiot.sim.trace import Event, Header, Trace
@@ -19,7 +20,9 @@ __all__ = ["load_trace"]
 MAX_LINE_BYTES: Final = 1 << 26
 
 
-def load_trace(path: str | os.PathLike[str], *, max_lines: int = 1_000_000) -> Trace:
+def load_trace(
+    path: str | os.PathLike[str], *, max_lines: int = 1_000_000, max_bytes: int = 1 << 30
+) -> Trace:
     """Read what a `TraceWriter` wrote: this file, and before it those that were rotated away in the same run.
 
     Parameters
@@ -27,12 +30,14 @@ def load_trace(path: str | os.PathLike[str], *, max_lines: int = 1_000_000) -> T
     path : path
     max_lines : int
         Where to stop with an error; a plan of 60 rows takes about 2 kB of memory.
+    max_bytes : int
+        Of all files together.
 
     Raises
     ------
     TraceError
         It is no trace, of another version, broken (but for lines that a crash tore, which are dropped and counted),
-        or longer than `max_lines`.
+        longer than `max_lines` or `max_bytes`, no regular file, or can't be read.
     FileNotFoundError
     """
     newest = Path(os.fspath(path))
@@ -40,13 +45,14 @@ def load_trace(path: str | os.PathLike[str], *, max_lines: int = 1_000_000) -> T
     header: Header | None = None
     parts: list[list[Event]] = []
     dropped = 0
-    left = max_lines
+    left, left_bytes = max_lines, max_bytes
     for file in files:  # the newest first: it says which run is meant
-        read = _File(file, left)
+        read = _File(file, left, left_bytes)
         if header is not None and read.header is not None and read.header.run != header.run:
             break
         dropped += read.dropped
         left -= len(read.events)
+        left_bytes -= read.size
         if read.header is not None:
             header = read.header
             parts.append(read.events)
@@ -58,11 +64,15 @@ def load_trace(path: str | os.PathLike[str], *, max_lines: int = 1_000_000) -> T
 class _File:
     """One file's contents."""
 
-    def __init__(self, path: Path, max_lines: int) -> None:
+    def __init__(self, path: Path, max_lines: int, max_bytes: int) -> None:
+        self.size = 0
         self.header: Header | None = None
         self.events: list[Event] = []
         self.dropped = 0
-        for number, line, last in _lines(path):
+        for number, line, last in _lines(path, max_bytes):
+            self.size += len(line)
+            if self.size > max_bytes:  # it grows
+                raise TraceError(f"{path} and what belongs to it has more bytes than load_trace(max_bytes=) allows")
             try:
                 self._take(line)
             except msgspec.DecodeError as error:
@@ -91,9 +101,9 @@ def _broken(path: Path, number: int, error: Exception) -> TraceError:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+def _lines(path: Path, max_bytes: int) -> Iterator[tuple[int, bytes, bool]]:
     """Give number, contents, and whether it is the last one, of each line."""
-    with path.open("rb") as file:
+    with open_regular(path, most_bytes=max_bytes, what="a trace", error=TraceError) as file:
         read: Callable[[], bytes] = lambda: file.readline(MAX_LINE_BYTES)  # noqa: E731  (one of two ways to read)
         line = read()
         for number in itertools.count(1):
