@@ -94,7 +94,7 @@ def test_pickled_arrays_are_refused(cli: Cli, tmp_path: Path) -> None:
     np.save(path := tmp_path / "in.npy", np.array([{}], dtype=object), allow_pickle=True)
     said = cli("run", CHAIN, "--edge", "none", "--input", path)
     assert said.code == 2
-    assert "allow_pickle" in said.err
+    assert "holds Python objects: save an array of numbers" in said.err
 
 
 def test_an_input_of_another_shape(cli: Cli, model: Path, tmp_path: Path) -> None:
