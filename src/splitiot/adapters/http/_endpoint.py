@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from splitiot.adapters.http._address import FRAME_TYPE, PATH
+from splitiot.adapters.http._budget import Budget, Share
+from splitiot.adapters.http._gate import CONNECTION, Connection
 from splitiot.errors import MissingDependencyError
+from splitiot.limits import Limits
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -20,62 +23,186 @@ if TYPE_CHECKING:
 __all__ = ["asgi", "lifespan"]
 
 
+_DRAIN_BYTES = 256 * 1024
+_DRAIN_S = 1.0
+
+
+class _Refused(Exception):
+    """A request that is answered without the service.
+
+    Parameters
+    ----------
+    status : int
+    words : str
+    """
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status, self.words = status, words
+
+
 class _Endpoint:
-    def __init__(self, service: EdgeService, tokens: Mapping[str, str] | None) -> None:
-        self._service = service
+    def __init__(self, service: EdgeService, tokens: Mapping[str, str] | None, limits: Limits) -> None:
+        self._service, self._limits = service, limits
+        self._budget = Budget(limits.max_body_bytes, limits.max_body_bytes_per_name)
         # looked up by hash, so that the time taken tells nothing about a token
         self._names = None if tokens is None else {_hash(token): name for token, name in tokens.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-        status, body = await self._answer(scope, receive)
-        kind = FRAME_TYPE if status == 200 else "text/plain; charset=utf-8"
-        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        if status == 405:
-            headers.append((b"allow", b"POST"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        body = _Body(receive)
+        connection: Connection | None = scope.get("state", {}).get(CONNECTION)
+        try:
+            reply, share = await self._answer(scope, body, connection)
+        except _Refused as refused:
+            status, words = refused.status, refused.words
+        else:
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": _headers(FRAME_TYPE, reply)})
+                await send({"type": "http.response.body", "body": reply})
+            finally:
+                if connection is None:
+                    share.release()
+                else:
+                    connection.answered(share)
+            return
+        await _refuse(status, words, scope, body, send)  # here, where no traceback keeps what was read
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
-        headers = dict(scope["headers"])
+    async def _answer(self, scope: Scope, body: _Body, connection: Connection | None) -> tuple[bytes, Share]:
         if scope["method"] != "POST":
-            return 405, b"post a splitiot frame here"
-        peer = self._peer(scope, headers)
-        if peer is None:
-            return 401, b"a valid bearer token is needed"
+            raise _Refused(405, "post a splitiot frame here")
+        peer = self._peer(scope)
+        if connection is not None and self._names is not None:
+            connection.prove()
+        told = dict(scope["headers"]).get(b"content-length", b"0")
         limit = self._service.max_frame_bytes
-        told = headers.get(b"content-length", b"0")
         if not told.isdigit() or len(told) > 15 or int(told) > limit:
-            return 413, f"at most {limit} bytes".encode()
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return 400, b"cut off"
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > limit:
-                return 413, f"at most {limit} bytes".encode()
-            more = message.get("more_body", False)
-        received_s = self._service.clock()
-        frame = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return 200, await self._service.handle_async(frame, peer=peer, received_s=received_s)
+            raise _Refused(413, f"at most {limit} bytes")
+        share = self._budget.share(peer)
+        client = (scope.get("client") or ("",))[0]
+        spoken_for = connection if connection is not None and connection.by_proxy else None
+        if spoken_for is not None and not spoken_for.gate.begin_request(client):
+            raise _Refused(503, "too many requests of this address at once")
+        try:
+            frame = await body.read(share, self._limits, limit)
+            received_s = self._service.clock()
+            reply = await self._service.handle_async(frame, peer=peer, received_s=received_s)
+        except BaseException:
+            share.release()
+            raise
+        finally:
+            if spoken_for is not None:
+                spoken_for.gate.end_request(client)
+        if connection is not None:
+            connection.prove()
+        share.swap(len(reply))
+        return reply, share
 
-    def _peer(self, scope: Scope, headers: Mapping[bytes, bytes]) -> str | None:
+    def _peer(self, scope: Scope) -> str:
+        told = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(told) > 1:  # one for a proxy and another one for us?
+            raise _Refused(400, "one Authorization header, not several")
         if self._names is None:
             client = scope.get("client")
             return f"anonymous@{client[0]}" if client else "anonymous"
-        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        return self._names.get(_hash(token)) if scheme.lower() == "bearer" else None
+        scheme, _, token = (told[0] if told else b"").decode("latin-1").partition(" ")
+        name = self._names.get(_hash(token)) if scheme.lower() == "bearer" else None
+        if name is None:
+            raise _Refused(401, "a valid bearer token is needed")
+        return name
+
+
+class _Body:
+    """The body of one request, as it comes."""
+
+    __slots__ = ("_receive", "complete")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.complete = False
+        """Nothing more will come: all is here, or the client has gone."""
+
+    async def next(self) -> bytes | None:
+        """Return what comes next, None if the client has gone."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self.complete = True
+            return None
+        self.complete = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+    async def read(self, share: Share, limits: Limits, max_bytes: int) -> bytes:
+        """Read all of it, as long as it comes fast enough and there is room."""
+        import asyncio
+
+        clock = asyncio.get_running_loop().time
+        begun_s = clock()
+        end_s = begun_s + limits.body_timeout_s
+        quantum = limits.min_bytes_per_s * limits.stall_s  # that much must come within each `stall_s`
+        chunks: list[bytes] = []
+        size, due = 0, quantum
+        try:
+            async with asyncio.timeout_at(min(end_s, begun_s + limits.stall_s)) as patience:
+                while not self.complete:
+                    chunk = await self.next()
+                    if chunk is None:
+                        raise _Refused(400, "cut off")
+                    size += len(chunk)
+                    if size > max_bytes:
+                        raise _Refused(413, f"at most {max_bytes} bytes")
+                    if not share.take(len(chunk)):
+                        raise _Refused(503, "too many bytes are held already: come again")
+                    chunks.append(chunk)
+                    if size >= due and not self.complete:
+                        due = size + quantum
+                        patience.reschedule(min(end_s, clock() + limits.stall_s))
+        except TimeoutError:
+            raise _Refused(408, f"the body came too slowly: {size} bytes in {clock() - begun_s:.0f} s") from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def drain(self) -> None:
+        """Take a little of what still comes: a client that is still sending would else miss the answer."""
+        import asyncio
+
+        size = 0
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                while not self.complete and size < _DRAIN_BYTES:
+                    size += len(await self.next() or b"")
+        except TimeoutError:
+            pass
+
+
+async def _refuse(status: int, words: str, scope: Scope, body: _Body, send: AsgiSend) -> None:
+    """Say why, and end the connection: what a client sends that was refused is not worth reading."""
+    content = words.encode()
+    headers = _headers("text/plain; charset=utf-8", content)
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == 405:
+        headers.append((b"allow", b"POST"))
+    told = {name for name, _ in scope["headers"]}
+    if not told & {b"content-length", b"transfer-encoding"}:
+        body.complete = True
+    if scope.get("http_version", "1.1").startswith("1"):  # later ones have no such header
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    await body.drain()
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _headers(kind: str, body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
 
 
 def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path: str = PATH) -> Starlette:
+def asgi(
+    service: EdgeService, *, tokens: Mapping[str, str] | None = None, path: str = PATH, limits: Limits | None = None
+) -> Starlette:
     """Make an ASGI application of a service, to be served alone or mounted in one of your own.
 
     Served alone it closes the service when the server shuts down. A mounted application is not told of that, since ASGI
@@ -89,6 +216,8 @@ def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path:
         used, and no identity. A device is then known by what it drew at its start, which only it knows.
     path : str
         Where frames are posted to; ``"/"`` if the mount says it already.
+    limits : Limits, optional
+        Of the bodies of requests; the usual ones unless given. Connections are counted by the server around it.
 
     Raises
     ------
@@ -107,7 +236,8 @@ def asgi(service: EdgeService, *, tokens: Mapping[str, str] | None = None, path:
         from starlette.routing import Route
     except ImportError as error:
         raise MissingDependencyError("starlette", "http") from error
-    return Starlette(routes=[Route(path, endpoint=_Endpoint(service, tokens))], lifespan=lifespan(service))
+    endpoint = _Endpoint(service, tokens, limits or Limits())
+    return Starlette(routes=[Route(path, endpoint=endpoint)], lifespan=lifespan(service))
 
 
 def lifespan(service: EdgeService) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from splitiot.adapters.http._address import is_loopback
 from splitiot.adapters.http._endpoint import asgi
+from splitiot.adapters.http._grace import Grace
+from splitiot.adapters.http._sparingly import sparingly
 from splitiot.errors import MissingDependencyError
+from splitiot.limits import Limits
 
 if TYPE_CHECKING:
     from splitiot.edge import EdgeService
@@ -27,9 +30,13 @@ def serve(
     allow_plaintext: bool = False,
     allow_anonymous: bool = False,
     proxies: Sequence[str] = (),
+    limits: Limits | None = None,
     ready: Callable[[int], None] | None = None,
 ) -> None:
     """Serve until interrupted.
+
+    It ends within ``limits.shutdown_s`` of SIGTERM or SIGINT: requests under way may finish, then connections are
+    closed. If the event loop itself hangs, the process ends by force.
 
     Parameters
     ----------
@@ -45,6 +52,8 @@ def serve(
     proxies : sequence of str
         The addresses or networks of reverse proxies that are trusted to say in ``X-Forwarded-For`` whose request it is.
         Of others that header says nothing.
+    limits : Limits, optional
+        Of connections and bodies; the usual ones unless given.
     ready : callable, optional
         Called with the port once connections are accepted.
 
@@ -72,19 +81,22 @@ def serve(
             raise ValueError(f"{host} is open to other machines: give tokens, or allow_anonymous=True")
     try:
         import uvicorn
+
+        from splitiot.adapters.http._server import FINISHING_S, EdgeServer
     except ImportError as error:
         raise MissingDependencyError("uvicorn", "http") from error
 
+    limits = limits or Limits()
     settings: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False, "ws": "none"}
-    settings |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies)}
+    settings |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies), "http": "h11"}
+    settings |= {"timeout_keep_alive": limits.idle_timeout_s}
+    settings |= {"timeout_graceful_shutdown": max(limits.shutdown_s - FINISHING_S, limits.shutdown_s / 2)}
     config = uvicorn.Config(
-        asgi(service, tokens=tokens), ssl_certfile=certfile, ssl_keyfile=keyfile, lifespan="off", **settings
+        asgi(service, tokens=tokens, limits=limits),
+        ssl_certfile=certfile,
+        ssl_keyfile=keyfile,
+        lifespan="off",
+        **settings,
     )
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets=sockets)
-            if ready is not None and self.started:
-                ready(self.servers[0].sockets[0].getsockname()[1])
-
-    Server(config).run()
+    with Grace(limits.shutdown_s) as grace, sparingly("uvicorn.error", "asyncio", "splitiot"):
+        EdgeServer(config, limits=limits, proxies=proxies, grace=grace, ready=ready).run()
