@@ -27,6 +27,7 @@ from splitiot.errors import (
     TransportError,
 )
 from splitiot.functions import task, tasks
+from splitiot.limits import Limits
 from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline, RuntimeInfo
 from splitiot.policies import Best, Context, Decision, Fixed, Policy
@@ -353,7 +354,7 @@ def test_a_payload_that_can_not_cross_is_an_outcome_wherever_the_cut_is(cut: int
 
 def test_a_payload_that_is_too_large_for_the_edge_is_finished_here() -> None:
     pipeline = tasks([task(lambda x: bytes(10_000), name="grow"), task(len, name="count")])
-    service = EdgeService([pipeline], max_frame_bytes=6000)
+    service = EdgeService([pipeline], limits=Limits(max_frame_bytes=6000))
     with made(service, pipeline, 1) as device:
         outcome = device.run(5)
     assert (outcome.value, outcome.source) == (10_000, "fallback")
@@ -706,14 +707,15 @@ def test_after_a_failure_a_stateful_pipeline_is_right_or_fails(what: str) -> Non
         elif what == "interrupted":
             b.fate = lambda frame: _raise(KeyboardInterrupt())
         else:
-            b.service._session._max_in_flight = 0
+            b.service._session._load.add("others", 2**40)
         try:
             outcome = device.run(2, deadline_s=0.3)
             assert not outcome.ok
         except KeyboardInterrupt:
             assert what == "interrupted"
         inputs.append(2)
-        b.service._session._max_in_flight = 32
+        if what not in ("lost", "failed", "interrupted"):
+            b.service._session._load.remove("others", 2**40)
         b.fate = b.answer
         for x in (3, 4, 5):
             b.clock.now_s += 10

@@ -16,6 +16,7 @@ from splitiot import wire
 from splitiot.edge import EdgeService
 from splitiot.errors import LocalProtocolError
 from splitiot.functions import TaskPipeline, task, tasks
+from splitiot.limits import Limits
 from splitiot.models import load_model
 from splitiot.observation import Observation
 from splitiot.policies import Best
@@ -169,7 +170,7 @@ def test_a_duplicate_in_flight_is_run_once_and_answered_twice() -> None:
 
 
 def test_many_threads_at_once() -> None:
-    service = EdgeService([PIPELINE], max_in_flight=64)
+    service = EdgeService([PIPELINE], limits=Limits(max_in_flight=64))
     frames = [(f"device{k % 7}", k, request_of(PIPELINE, 1, k, sequence=k)) for k in range(300)]
     start = threading.Barrier(8)
 
@@ -190,7 +191,7 @@ def test_many_threads_at_once() -> None:
 
 def test_busy_in_threads() -> None:
     gate = Gate()
-    service = EdgeService([gate.pipeline()], max_in_flight=1)
+    service = EdgeService([gate.pipeline()], limits=Limits(max_in_flight=1))
     thread, got = in_thread(lambda: service.handle(request_of(gate.pipeline(), 0, 1), peer="a"))
     assert gate.entered.wait(WAIT_S)
     busy = read(service.handle(request_of(gate.pipeline(), 0, 1, sequence=2), peer="b"))
@@ -373,7 +374,7 @@ def test_a_restarted_edge_has_no_state() -> None:
 
 def test_the_state_of_devices_that_are_gone_is_freed() -> None:
     pipeline, clock = Remembering(), Clock()
-    service = EdgeService([pipeline], ttl_s=15.0, clock=clock)
+    service = EdgeService([pipeline], limits=Limits(ttl_s=15.0), clock=clock)
     for boot in map(boot_of, range(200)):
         clock.now_s += 1.0
         assert value_of(service.handle(request_of(pipeline, 0, 1, boot=boot, order=0), peer="a")) == 1

@@ -17,6 +17,7 @@ PAGES: dict[str, dict[str, Callable[[], bytes]]] = {
     "forks": {},
     "write-a-policy": {},
     "stays-local": {},
+    "limits": {},
     "processes": {},
     "streams": {},
     "tasks": {},

@@ -12,8 +12,9 @@ import splitiot as si
 from splitiot import wire
 from splitiot.adapters.http import HttpTransport, asgi
 from splitiot.edge import EdgeService
-from splitiot.errors import ProfileError, RemoteError, RemoteProtocolError, TransportError, TransportTimeout
+from splitiot.errors import Overloaded, ProfileError, RemoteError, RemoteProtocolError, TransportError, TransportTimeout
 from splitiot.functions import tasks
+from splitiot.limits import Limits
 from splitiot.link_probe import fetch_profile, measure_link, probe_link
 from splitiot.topology import TierProfile
 from splitiot.transports import InMemory, Transport
@@ -88,6 +89,26 @@ def test_both_ways_apart(handle: Any, rtt_s: float, up: float, down: float) -> N
     assert found.down_clear
     assert len(found.rtts_s) == 10
     assert found.rtt_min_s == min(found.rtts_s)
+
+
+def test_an_edge_that_is_asked_too_often_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Slow(bytes, rtt_s=0.001)
+    with EdgeService([PIPELINE], limits=Limits(probes_per_s=10, burst_s=1.0), clock=link.clock) as service:
+        link._answer = lambda frame: service.handle(frame, peer="me")
+        waited: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            link.now_s += seconds
+
+        monkeypatch.setattr("splitiot.link_probe.time.sleep", sleep)
+        found = probe_link(link, clock=link.clock)
+        assert found.link.rtt_s == pytest.approx(0.001, rel=0.2)
+        assert found.link.down_bytes_per_s == pytest.approx(4e6, rel=0.02)
+        assert 1.0 < sum(waited) < 6.0
+        monkeypatch.setattr("splitiot.link_probe.time.sleep", lambda seconds: None)
+        with pytest.raises(Overloaded, match="too much at once"):
+            probe_link(link, clock=link.clock, timeout_s=0.001)
 
 
 def test_scatter_of_the_round_trips(handle: Any) -> None:

@@ -13,6 +13,7 @@ from splitiot import InMemory
 from splitiot.device import Device
 from splitiot.edge import EdgeService
 from splitiot.errors import CutError, Overloaded, RemoteError, StateLost
+from splitiot.limits import Limits
 from splitiot.models import Model, load_model, open_interpreter
 from splitiot.models._random_input import random_payload
 from splitiot.policies import Fixed
@@ -99,7 +100,7 @@ def test_a_state_that_gave_way_is_a_typed_failure_until_reset(model: Model) -> N
         cut = 0
     inputs = sequence(model, 3, 4)
     wanted = [*whole(model, inputs)]
-    with EdgeService([model], max_owners=1) as service:
+    with EdgeService([model], limits=Limits(max_owners=1)) as service:
         first, second = (device_of(model, service, name, cut) for name in "ab")
         with first, second:
             assert plain(model, first.run(inputs[0]).unwrap()) == wanted[0]
@@ -153,8 +154,6 @@ def test_the_bound_on_owners() -> None:
     bound = model.bind(sequence(model, 6, 1)[0])
     with pytest.raises(ValueError, match="max_owners must be >= 1"):
         Runner(model, max_owners=0)
-    with pytest.raises(ValueError, match="max_owners must be >= 1"):
-        EdgeService([model], max_owners=0)
     with Runner(model, max_owners=2) as runner:
         for owner in "abac":  # b was used longest ago
             runner.run(0, model.n, bound, owner)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from splitiot import _fork, wire
 from splitiot._expect import expect
 from splitiot.errors import LocalProtocolError, StepError
+from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP, Pipeline, Runtime, Tier, expect_pipeline
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
-from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Quota, Run, Send
+from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Run, Send
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -62,18 +63,8 @@ class EdgeService:
         `handle_async` runs what takes less than this in the event loop, the rest in threads.
     workers : int
         How many threads.
-    max_owners : int
-        How many devices a stateful pipeline keeps a state for, each in an interpreter of its own. One more takes the
-        place of the one that was heard of longest ago, which gets a "state-lost" failure until it resets.
-    max_frame_bytes, max_in_flight : int
-        Larger frames are refused, more requests at once are answered with "busy".
-    max_peers : int
-        How many devices are known at once; each start of a device counts as one. None that was heard of within `ttl_s`
-        is dropped for another: one more is told "busy".
-    ttl_s : float
-        A device that was silent for longer is forgotten; what pipelines remember of it is lost, and told so.
-    quota : Quota, optional
-        What one name may ask for: `splitiot.session.Quota`.
+    limits : Limits, optional
+        How much is taken on, in all and for one name; the usual ones unless given.
     clock : callable
         Monotonic seconds.
 
@@ -103,12 +94,7 @@ class EdgeService:
         on_result: Callable[[str, Any], None] | None = None,
         inline_s: float = 0.002,
         workers: int = 2,
-        max_owners: int = 1024,
-        max_frame_bytes: int = wire.MAX_FRAME_BYTES,
-        max_in_flight: int = 32,
-        max_peers: int = 4096,
-        ttl_s: float = 3600.0,
-        quota: Quota | None = None,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         served = [pipelines] if isinstance(pipelines, Pipeline) else _each_a_pipeline(pipelines)
@@ -116,11 +102,10 @@ class EdgeService:
         self.clock = clock
         if workers < 1:
             raise ValueError(f"workers must be >= 1, got {workers}")
-        if max_owners < 1:
-            raise ValueError(f"max_owners must be >= 1, got {max_owners}")
+        limits = Limits() if limits is None else expect(limits, Limits, "limits", "Limits(max_in_flight=64), say")
         if policy is not None:
             expect(policy, Policy, "policy", "adaptive(), say")
-        self._runtime, self._max_owners = runtime, max_owners
+        self._runtime = runtime
         self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: where results are wanted changes parts
         if make_planner is not None and (policy is not None or link is not None):
             raise ValueError("make_planner says how to plan: leave policy and link out")
@@ -135,11 +120,7 @@ class EdgeService:
             served,
             runtimes={p.digest: p.runtime_info(runtime) for p in served},
             make_planner=make_planner,
-            max_frame_bytes=max_frame_bytes,
-            max_in_flight=max_in_flight,
-            max_peers=max_peers,
-            ttl_s=ttl_s,
-            quota=quota,
+            limits=limits,
         )
         self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
         self._seconds: dict[tuple[str, int], float] = {}
@@ -162,6 +143,11 @@ class EdgeService:
     def counters(self) -> EdgeCounters:
         """What was counted since the start."""
         return self._session.counters
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken on."""
+        return self._session.limits
 
     @property
     def max_frame_bytes(self) -> int:
@@ -280,7 +266,7 @@ class EdgeService:
                 if self._closed:
                     raise LocalProtocolError("this service was closed")
                 runner = self._runners[key] = Runner(
-                    pipeline, runtime=self._runtime, max_owners=self._max_owners, clock=self.clock
+                    pipeline, runtime=self._runtime, max_owners=self.limits.max_owners, clock=self.clock
                 )
             return runner
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from attrs import Factory, field, fields, frozen
@@ -12,9 +13,9 @@ __all__ = ["Limits"]
 _MIB = 2**20
 
 
-def _part(most: Any, share: float) -> Any:
+def _part(most: Any, share: float, rounded: Callable[[float], int] = math.floor) -> Any:
     """What one name may have of it; what is no number is found where all fields are checked."""
-    return max(1, int(most * share)) if isinstance(most, int) else most
+    return max(1, rounded(most * share)) if isinstance(most, int) else most
 
 
 @frozen(kw_only=True)
@@ -91,7 +92,9 @@ class Limits:
     max_frame_bytes: int = field(default=64 * _MIB)
     max_in_flight: int = field(default=32)
     max_bytes_in_flight: int = field(default=256 * _MIB)
-    max_in_flight_per_name: int = field(default=Factory(lambda limits: _part(limits.max_in_flight, 0.75), True))
+    max_in_flight_per_name: int = field(
+        default=Factory(lambda limits: _part(limits.max_in_flight, 0.75, math.ceil), True)
+    )
     max_bytes_in_flight_per_name: int = field(
         default=Factory(lambda limits: _part(limits.max_bytes_in_flight, 0.5), True)
     )

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from attrs import field, frozen
 
 from splitiot import wire
-from splitiot.errors import ProfileError, RemoteError, RemoteProtocolError, TransportTimeout
+from splitiot.errors import Overloaded, ProfileError, RemoteError, RemoteProtocolError, TransportTimeout
 from splitiot.estimators._base import median
 from splitiot.pipeline import Pipeline
 from splitiot.topology import Link, TierProfile
@@ -21,7 +21,7 @@ from splitiot.transports import Transport
 
 __all__ = ["LinkProbe", "fetch_profile", "measure_link", "probe_link"]
 
-_ECHO_BYTES: Final = 65536  # the most that an edge sends back
+_ECHO_BYTES: Final = 65536  # the most that an edge sends back; and never more than it was sent
 _UP_BYTES: Final = (4096, 4 * 2**20)  # the first size that is tried, and the last
 _TELLING: Final = 1.0  # the bytes of a probe shall take that share of the round trip, or 20 ms
 _TELLING_S: Final = 0.02
@@ -94,9 +94,10 @@ def probe_link(
 ) -> LinkProbe:
     """Measure round trip and bandwidths to an edge, up and down apart.
 
-    Three kinds of probes take turns: bare ones, ones that carry padding up, and ones that bring padding back. The
+    Kinds of probes take turns: bare ones, ones that carry padding up, and ones that bring the same padding back. The
     bandwidth is the padding over what it added to the median. Upwards the padding is doubled, from 4 kB to 4 MB,
-    until it takes as long as the round trip, or 20 ms; what comes down is 64 kB, the most that an edge gives.
+    until it takes as long as the round trip, or 20 ms. What comes down is as much, and at most 64 kB: an edge gives no
+    more, and no more than it was sent.
 
     Parameters
     ----------
@@ -117,6 +118,8 @@ def probe_link(
         The edge can't be reached; `TransportTimeout`: it does not answer in time.
     RemoteError, RemoteProtocolError
         It answers, but not to probes.
+    Overloaded
+        It has been busy for `timeout_s`.
     ValueError
         `count` is less than 1.
     """
@@ -129,24 +132,31 @@ def probe_link(
     up_bytes, most = _UP_BYTES
     while up_bytes < most and contact.probe(up_bytes) - first_s < max(_TELLING * first_s, _TELLING_S):
         up_bytes *= 2
-    contact.probe(0, _ECHO_BYTES)
+    down_bytes = min(up_bytes, _ECHO_BYTES)
+    contact.probe(down_bytes, down_bytes)
     bare: list[float] = []
     up: list[float] = []
-    down: list[float] = []
+    there: list[float] = []  # what comes back was sent before: that took so long
+    back: list[float] = []
     for done in range(count):
         bare.append(contact.probe())
         up.append(contact.probe(up_bytes))
-        down.append(contact.probe(0, _ECHO_BYTES))
+        there.append(up[-1] if down_bytes == up_bytes else contact.probe(down_bytes))
+        back.append(contact.probe(down_bytes, down_bytes))
         tell((done + 1) / count)
-    rtt_s = median(bare)
-    scatter_s = max(median([abs(s - rtt_s) for s in bare]), 1e-9)
-    up_s, down_s = median(up) - rtt_s, median(down) - rtt_s
+    up_s, up_scatter_s = median(up) - median(bare), _scatter(bare)
+    down_s, down_scatter_s = median(back) - median(there), max(_scatter(there), up_scatter_s)
     link = Link(
-        rtt_s=rtt_s,
-        up_bytes_per_s=min(up_bytes / max(up_s, scatter_s), _FASTEST),
-        down_bytes_per_s=min(_ECHO_BYTES / max(down_s, scatter_s), _FASTEST),
+        rtt_s=median(bare),
+        up_bytes_per_s=min(up_bytes / max(up_s, up_scatter_s), _FASTEST),
+        down_bytes_per_s=min(down_bytes / max(down_s, down_scatter_s), _FASTEST),
     )
-    return LinkProbe(link, bare, up_bytes, _ECHO_BYTES, up_s > scatter_s, down_s > scatter_s)
+    return LinkProbe(link, bare, up_bytes, down_bytes, up_s > up_scatter_s, down_s > down_scatter_s)
+
+
+def _scatter(seconds: list[float]) -> float:
+    middle = median(seconds)
+    return max(median([abs(s - middle) for s in seconds]), 1e-9)
 
 
 def fetch_profile(transport: Transport, pipeline: Pipeline, *, timeout_s: float = 10.0) -> TierProfile:
@@ -172,6 +182,8 @@ def fetch_profile(transport: Transport, pipeline: Pipeline, *, timeout_s: float 
         The edge can't be reached, or does not answer in time.
     RemoteError, RemoteProtocolError
         It answers something else.
+    Overloaded
+        It is asked for too much at once, or knows as many devices as it may.
 
     Examples
     --------
@@ -214,7 +226,17 @@ class _Contact:
         self._came_s = 0.0
 
     def probe(self, up_bytes: int = 0, down_bytes: int = 0) -> float:
-        """Return the seconds of one probe on the link."""
+        """Return the seconds of one probe on the link; one that the edge is too busy for is sent again."""
+        until_s = self._clock() + self._timeout_s
+        while True:
+            try:
+                return self._probe(up_bytes, down_bytes)
+            except Overloaded as busy:
+                if self._clock() + busy.retry_after_s > until_s:
+                    raise
+                time.sleep(busy.retry_after_s)
+
+    def _probe(self, up_bytes: int, down_bytes: int) -> float:
         self.sequence += 1
         message = wire.Probe(boot=self.boot, sequence=self.sequence, echo_bytes=down_bytes)
         frame = wire.encode(message, (bytes(up_bytes),) if up_bytes else ())
@@ -238,6 +260,9 @@ class _Contact:
                 raise RemoteError(f"the edge answered: {message.message}", code=message.code)
             if (message.boot, message.sequence) != (self.boot, self.sequence):
                 continue  # a late answer to somebody else
+            if isinstance(message, wire.Busy):
+                wait_s = max(0.0, message.retry_after_s)
+                raise Overloaded("the edge is asked for too much at once", retry_after_s=wait_s)
             if not isinstance(message, kind):
                 raise RemoteProtocolError(f"the edge answered with a {type(message).__name__}, not a {kind.__name__}")
             return message

@@ -25,6 +25,7 @@ from splitiot.device import Device
 from splitiot.edge import EdgeService
 from splitiot.errors import AuthenticationError, FrameTooLarge, TransportError, TransportTimeout
 from splitiot.functions import TaskPipeline, task, tasks
+from splitiot.limits import Limits
 from splitiot.policies import Fixed
 from tests.http_servers import TYPE, http_server
 from tests.session.support import Clock, add_one, boot_of, double, minus_three, numbers, profile_of, read, request_of
@@ -509,7 +510,7 @@ def test_a_device_with_a_wrong_token_begins_alone_and_says_why(served: Any, serv
 
 @needs_server
 def test_what_is_too_large_is_refused_before_it_is_read(served: Any) -> None:
-    with Named([PIPELINE], max_frame_bytes=1000) as service:
+    with Named([PIPELINE], limits=Limits(max_frame_bytes=1000)) as service:
         server = served(asgi(service, tokens={"t": "me"}))
         with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as raw:
             raw.sendall(

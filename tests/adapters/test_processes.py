@@ -24,6 +24,7 @@ from splitiot.device import Device
 from splitiot.edge import EdgeService
 from splitiot.errors import RemoteError
 from splitiot.functions import TaskPipeline
+from splitiot.limits import Limits
 from splitiot.plan import Outcome
 from splitiot.policies import Fixed
 from tests.adapters import several
@@ -191,7 +192,7 @@ def test_twenty_devices_at_once(served: Callable[..., Served], name: str, names:
     """Of one name, as behind one address without tokens, and of twenty."""
     pipeline, cut = several.REMEMBERING.get(name, (several.STATELESS, 1))
     tokens = None if names == 1 else {f"token-{k}": f"device {k}" for k in range(DEVICES)}
-    service = EdgeService([pipeline], max_in_flight=64)
+    service = EdgeService([pipeline], limits=Limits(max_in_flight=64))
     server = served(asgi(service, tokens=tokens))
     each = REQUESTS if names == 1 else 50
     wrong: list[Any] = []

@@ -9,6 +9,7 @@ import pytest
 from splitiot import wire
 from splitiot.errors import DeadlineExceeded, Dropped
 from splitiot.functions import TaskPipeline, task, tasks
+from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP
 from splitiot.session import Done, Observed, Run, RunLocal, Send
@@ -246,7 +247,7 @@ def test_the_edge_goes_on_only_with_a_state_that_it_holds() -> None:
 
 
 def test_an_edge_that_has_forgotten_a_device_does_not_begin_anew() -> None:
-    session = edge_session(PINNED, ttl_s=1.0)
+    session = edge_session(PINNED, limits=Limits(ttl_s=1.0))
     assert claimed(session, 1) is True
     assert claimed(session, 20, holder=EDGE_BOOT) == "state-lost"
     assert claimed(session, 21, epoch=1) is True

@@ -10,11 +10,12 @@ import pytest
 
 from splitiot import wire
 from splitiot.errors import DeadlineExceeded
+from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline
 from splitiot.planner import Planner
 from splitiot.policies import Best, Policy
-from splitiot.session import EdgeSession, Forget, Quota, Run, Send
+from splitiot.session import EdgeSession, Forget, Run, Send
 from splitiot.topology import TierProfile, Topology
 from tests.pipelines import SizedPipeline
 from tests.session.support import (
@@ -159,7 +160,7 @@ def test_what_only_an_edge_sends_is_refused() -> None:
 
 
 def test_frames_that_are_too_large_are_refused() -> None:
-    session = edge_session(PIPELINE, max_frame_bytes=500)
+    session = edge_session(PIPELINE, limits=Limits(max_frame_bytes=500))
     assert answered(session, hello_of(PIPELINE)).max_frame_bytes == 500
     answer = answered(session, request_of(PIPELINE, 1, bytes(500)))
     assert answer.code == "bad-frame"
@@ -318,7 +319,7 @@ def test_the_answers_of_one_are_not_pushed_out_by_many_of_another() -> None:
 
 def test_what_may_have_run_is_not_run_again_where_that_matters() -> None:
     """The answer is not remembered any more: results for the edge would be given twice, and a state moved twice."""
-    session = edge_session(PIPELINE, STATEFUL, max_answers=4)
+    session = edge_session(PIPELINE, STATEFUL, limits=Limits(max_answers=4))
     turned = PIPELINE.with_sink("edge")
     frames = [request_of(turned, 1, 21), request_of(STATEFUL, 1, 1, sequence=2, order=0)]
     for frame in frames:
@@ -387,7 +388,7 @@ def test_long_words_of_an_error_are_cut() -> None:
 
 
 def test_busy_says_when_to_come_back_and_runs_nothing() -> None:
-    session = edge_session(PIPELINE, max_in_flight=2)
+    session = edge_session(PIPELINE, limits=Limits(max_in_flight=2, max_in_flight_per_name=2))
     jobs = [only(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=k), "a", 0.0)).job for k in range(2)]
     answer = answered(session, request_of(PIPELINE, 1, 21, sequence=9), "b")
     assert isinstance(answer, wire.Busy)
@@ -398,7 +399,7 @@ def test_busy_says_when_to_come_back_and_runs_nothing() -> None:
 
 
 def test_probes_and_hellos_are_answered_while_busy() -> None:
-    session = edge_session(PIPELINE, max_in_flight=1)
+    session = edge_session(PIPELINE, limits=Limits(max_in_flight=1))
     session.receive(REQUEST, "a", 0.0)
     assert isinstance(answered(session, hello_of(PIPELINE), "b"), wire.Welcome)
     assert isinstance(answered(session, wire.encode(wire.Probe(boot=boot_of(1), sequence=1)), "b"), wire.Echo)
@@ -649,7 +650,7 @@ def test_planners_know_where_results_are_wanted() -> None:
 
 
 def test_answers_are_bounded_by_number_and_bytes() -> None:
-    session = edge_session(PIPELINE, max_answers=10, max_answers_bytes=5000)
+    session = edge_session(PIPELINE, limits=Limits(max_answers=10, max_answer_bytes=5000))
     for k in range(50):
         answered(session, request_of(PIPELINE, 1, 21, sequence=k))
     assert len(session._answers) == 10
@@ -663,7 +664,7 @@ def test_answers_are_bounded_by_number_and_bytes() -> None:
 
 
 def test_peers_are_bounded_and_one_more_is_told_busy() -> None:
-    session = edge_session(STATEFUL, max_peers=3, ttl_s=10.0)
+    session = edge_session(STATEFUL, limits=Limits(max_peers=3, ttl_s=10.0))
     kinds = []
     for k in range(5):
         kinds += [type(ordered(session, 1, 0, peer=f"peer{k}"))]
@@ -676,7 +677,7 @@ def test_peers_are_bounded_and_one_more_is_told_busy() -> None:
 
 
 def test_the_state_of_who_is_silent_for_long_is_dropped_and_told_as_lost() -> None:
-    session = edge_session(STATEFUL, ttl_s=10.0)
+    session = edge_session(STATEFUL, limits=Limits(ttl_s=10.0))
     for k in range(7):
         ordered(session, 1, 0, peer=f"peer{k}")
     forgotten = every(Forget, session.receive(hello_of(STATEFUL), "new", 10.1))
@@ -687,7 +688,7 @@ def test_the_state_of_who_is_silent_for_long_is_dropped_and_told_as_lost() -> No
 
 
 def test_a_probe_or_a_duplicate_is_heard_as_well() -> None:
-    session = edge_session(STATEFUL, ttl_s=10.0)
+    session = edge_session(STATEFUL, limits=Limits(ttl_s=10.0))
     ordered(session, 1, 0)
     ordered(session, 1, 0, peer="b")
     for k in range(1, 5):
@@ -697,7 +698,7 @@ def test_a_probe_or_a_duplicate_is_heard_as_well() -> None:
 
 
 def test_one_name_can_not_push_others_out() -> None:
-    session = edge_session(STATEFUL, max_peers=20, quota=Quota(boots=0.5))
+    session = edge_session(STATEFUL, limits=Limits(max_peers=20, max_peers_per_name=10))
     assert isinstance(ordered(session, 1, 0, peer="good"), wire.Reply)
     for boot in map(boot_of, range(1000)):
         answered(session, hello_of(STATEFUL, boot=boot), "many")
@@ -719,7 +720,7 @@ def test_devices_that_share_a_name_do_not_disturb_each_other() -> None:
 
 
 def test_the_state_of_a_run_at_work_is_dropped_when_it_ends() -> None:
-    session = edge_session(STATEFUL, ttl_s=1.0)
+    session = edge_session(STATEFUL, limits=Limits(ttl_s=1.0))
     job = only(Run, session.receive(request_of(STATEFUL, 1, 1, order=0), "a", 0.0)).job
     assert not every(Forget, session.receive(hello_of(STATEFUL), "b", 2.0))
     effects = session.complete(job, 1, 0.1)

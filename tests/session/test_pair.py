@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitiot.errors import DeadlineExceeded, EdgeUnavailable, Overloaded, RemoteError
+from splitiot.limits import Limits
 from splitiot.plan import Outcome
 from splitiot.session import DeviceSession
 from tests.session.support import (
@@ -231,7 +232,7 @@ def test_measurements_subtract_what_the_edge_took(edge_s: float) -> None:
 
 def test_small_tables_stay_small() -> None:
     device = DeviceSession(PIPELINE, boot=BOOT, runtime=RUNTIME, max_pending=2)
-    edge = edge_session(PIPELINE, max_answers=3, max_peers=2)
+    edge = edge_session(PIPELINE, limits=Limits(max_answers=3, max_peers=2))
     w = World(device, edge, PIPELINE, usual=(0.01, 0.012, 0.2))
     w.run(0.5)
     for number in range(100):

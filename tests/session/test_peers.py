@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from splitiot.session import Quota
+from splitiot.limits import Limits
 from splitiot.session._answers import Answer, Answers
 from splitiot.session._peers import Held, Owner, Peers
 from tests.session.support import boot_of
@@ -23,7 +23,7 @@ class PeersBesideTheirModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.peers = Peers(MOST, Quota(boots=0.5), TTL_S)
+        self.peers = Peers(Limits(max_peers=MOST, max_peers_per_name=MOST // 2, ttl_s=TTL_S))
         self.heard: dict[tuple[str, bytes], float] = {}
         self.holding: set[tuple[str, bytes]] = set()
         self.now_s = 0.0
@@ -68,7 +68,7 @@ class PeersBesideTheirModel(RuleBasedStateMachine):
         for name in "abc":
             for boot in map(boot_of, range(6)):
                 assert (self.peers.get(name, boot) is not None) == ((name, boot) in self.heard)
-        assert self.peers._buckets.keys() == {name for name, _ in self.heard}, "nothing is left of those who are gone"
+        assert self.peers._boots.keys() == {name for name, _ in self.heard}, "nothing is left of those who are gone"
 
 
 TestPeers = PeersBesideTheirModel.TestCase

@@ -6,7 +6,6 @@ from splitiot.session._arrival import Arrival
 from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
 from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner
 from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
-from splitiot.session._quota import Quota
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._trouble import Trouble
 
@@ -26,7 +25,6 @@ __all__ = [
     "Job",
     "MakePlanner",
     "Observed",
-    "Quota",
     "Run",
     "RunLocal",
     "Send",

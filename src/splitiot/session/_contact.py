@@ -208,10 +208,14 @@ class Contact:
         self._busy_until_s = now_s + (min(retry_after_s, CAP_S) if retry_after_s > 0 else 0.0)  # NaN is 0
 
     def put_off(self, sequence: int, retry_after_s: float, now_s: float) -> bool:
-        """The edge has no place for one more device; whether it was a hello that it said so to."""
+        """The edge is too busy for a hello or a probe; whether it was one of these that it said so to."""
+        if self._probe is not None and self._probe.sequence == sequence:
+            self._probe, self._crossed_s = None, now_s  # it answers: that says nothing against it
+            self._breaker.succeeded()
+            return True
         if self._hello is None or self._hello.sequence != sequence:
             return False
-        self.lost(sequence, now_s, Overloaded("it knows as many devices as it may, and has no place for one more"))
+        self.lost(sequence, now_s, Overloaded("it has no place for one more device now, or is greeted too often"))
         self._breaker.wait(now_s + (min(retry_after_s, _REFUSED_S) if retry_after_s > 0 else 0.0))
         return True
 

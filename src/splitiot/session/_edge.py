@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -20,11 +19,13 @@ from splitiot.errors import (
     StateLost,
     with_notes,
 )
+from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
 from splitiot.session._answers import Answer, Answers, Key
 from splitiot.session._effects import Forget, Job, Run, Send
+from splitiot.session._load import Load
 from splitiot.session._peers import Held, Owner, Peer, Peers
 from splitiot.session._quota import Quota
 from splitiot.topology import TierProfile
@@ -39,6 +40,7 @@ MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
 
 _WAITING: Final = 16  # duplicates that may wait for one job
 _OBSERVATIONS: Final = 64  # that are taken from one request
+_ECHO_BYTES: Final = 65536  # of padding that comes back at most
 _FULL_S: Final = 1.0  # until a device for which there is no place may ask again
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
@@ -49,6 +51,7 @@ class _Flight(msgspec.Struct, eq=False):
     request: wire.Request
     fingerprint: int
     waiting: list[Any]
+    nbytes: int
     digest: str
     remembers: bool
 
@@ -89,15 +92,11 @@ class EdgeSession:
         By digest: what each pipeline costs here.
     make_planner : callable, optional
         Plan for the devices: one planner, and so one state, for each device and pipeline.
-    max_frame_bytes, max_in_flight, max_peers, max_answers, max_answers_bytes : int
-        Bounds. More jobs in flight, and more peers (each boot of a device is one), are answered with Busy. Of the
-        remembered answers the oldest are dropped of the name that has most. A request with the id of a dropped answer
-        is executed again only where that changes nothing: what it runs remembers nothing, and the result is the
-        device's.
-    quota : Quota
-        What one device may ask for.
-    ttl_s : float
-        A device that was not heard of for longer is forgotten, with its state; none is before.
+    limits : Limits, optional
+        Bounds. Frames of any kind that come too often, more jobs or bytes in flight, and more peers (each boot of a
+        device is one) are answered with Busy. Of the remembered answers the oldest are dropped of the name that has
+        most. A request with the id of a dropped answer is executed again only where that changes nothing: what it runs
+        remembers nothing, and the result is the device's.
     """
 
     def __init__(
@@ -108,13 +107,7 @@ class EdgeSession:
         runtimes: Mapping[str, RuntimeInfo],
         profiles: Mapping[str, TierProfile] | None = None,
         make_planner: MakePlanner | None = None,
-        max_frame_bytes: int = wire.MAX_FRAME_BYTES,
-        max_in_flight: int = 32,
-        max_peers: int = 4096,
-        max_answers: int = 1024,
-        max_answers_bytes: int = 64 * 2**20,
-        quota: Quota | None = None,
-        ttl_s: float = 3600.0,
+        limits: Limits | None = None,
     ) -> None:
         self.pipelines: dict[str, Pipeline] = {}
         for pipeline in pipelines:
@@ -129,13 +122,17 @@ class EdgeSession:
         self.profiles = dict(profiles or {})
         self._runtimes = dict(runtimes)
         self._boot, self._make_planner = boot, make_planner
-        self._max_frame_bytes, self._max_in_flight = max_frame_bytes, max_in_flight
-        quota = quota or Quota()
-        self._peers = Peers(max_peers, quota, ttl_s)
-        self._each_in_flight = math.ceil(max_in_flight * quota.in_flight)
-        self._flying: dict[str, int] = {}  # by name
+        self.limits = limits = limits or Limits()
+        self._max_frame_bytes = min(
+            limits.max_frame_bytes, limits.max_bytes_in_flight, limits.max_bytes_in_flight_per_name
+        )
+        self._peers = Peers(limits)
+        self._requests = Quota(limits.requests_per_s, limits.burst_s, limits.max_peers)
+        self._hellos = Quota(limits.hellos_per_s, limits.burst_s, limits.max_peers)
+        self._probes = Quota(limits.probes_per_s, limits.burst_s, limits.max_peers)
+        self._load = Load(limits)
         self._flights: dict[Key, _Flight] = {}
-        self._answers = Answers(max_answers, max_answers_bytes)
+        self._answers = Answers(limits.max_answers, limits.max_answer_bytes)
         self._job_s = 0.01
         self.counters = EdgeCounters()
 
@@ -170,21 +167,15 @@ class EdgeSession:
         try:
             message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
         except RemoteProtocolError as error:
-            self.counters.bad_frames += 1
-            return [self._failure(peer, reply_to, wire.NOBODY, 0, ErrorCode.BAD_FRAME, str(error))]
+            return [self._unfit(peer, reply_to, wire.NOBODY, 0, str(error), now_s)]
         if isinstance(message, wire.Request):
-            return self._requested(message, buffers, peer, now_s, reply_to)
+            return self._requested(message, buffers, memoryview(frame).nbytes, peer, now_s, reply_to)
         if isinstance(message, wire.Hello):
             return self._greeted(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
-            self._peers.heard(peer, message.boot, now_s)
-            # the answer leaves at once: its residence is below what a clock reading here could tell
-            pad = (bytes(message.echo_bytes),) if 0 < message.echo_bytes <= 65536 else ()
-            echo = wire.Echo(boot=message.boot, sequence=message.sequence, edge_boot=self._boot)
-            return [Send(wire.encode(echo, pad), peer, reply_to)]
-        self.counters.bad_frames += 1
+            return [self._probed(message, sum(buffer.nbytes for buffer in buffers), peer, reply_to, now_s)]
         words = f"a device does not send a {type(message).__name__}"
-        return [self._failure(peer, reply_to, message.boot, message.sequence, ErrorCode.BAD_FRAME, words)]
+        return [self._unfit(peer, reply_to, message.boot, message.sequence, words, now_s)]
 
     def complete(
         self,
@@ -214,7 +205,7 @@ class EdgeSession:
         if flight is None:
             return []
         name, boot, sequence = job.key
-        self._landed(name)
+        self._load.remove(name, flight.nbytes)
         peer = self._peers.get(name, boot)
         effects: list[EdgeEffect] = []
         if peer is not None:
@@ -285,10 +276,29 @@ class EdgeSession:
         words = with_notes(f"{type(error).__name__}: {error}", error)
         return self._failure_frame(boot, sequence, code, words, times)
 
+    def _unfit(self, name: str, reply_to: Any, boot: bytes, sequence: int, words: str, now_s: float) -> Send:
+        """Something came that no device sends."""
+        self.counters.bad_frames += 1
+        if wait_s := self._requests.wait_s(name, now_s):
+            return self._busy(boot, sequence, name, reply_to, wait_s)
+        return self._failure(name, reply_to, boot, sequence, ErrorCode.BAD_FRAME, words)
+
+    def _probed(self, probe: wire.Probe, padding: int, name: str, reply_to: Any, now_s: float) -> Send:
+        if wait_s := self._probes.wait_s(name, now_s):
+            return self._busy(probe.boot, probe.sequence, name, reply_to, wait_s)
+        self._peers.heard(name, probe.boot, now_s)
+        # no more comes back than was sent: else who sends little in another's name could drown it
+        pad = max(0, min(probe.echo_bytes, padding, _ECHO_BYTES))
+        # the answer leaves at once: its residence is below what a clock reading here could tell
+        echo = wire.Echo(boot=probe.boot, sequence=probe.sequence, edge_boot=self._boot)
+        return Send(wire.encode(echo, (bytes(pad),) if pad else ()), name, reply_to)
+
     def _requested(
-        self, request: wire.Request, buffers: list[memoryview], name: str, now_s: float, reply_to: Any
+        self, request: wire.Request, buffers: list[memoryview], nbytes: int, name: str, now_s: float, reply_to: Any
     ) -> list[EdgeEffect]:
         self.counters.requests += 1
+        if wait_s := self._requests.wait_s(name, now_s):
+            return [self._busy(request.boot, request.sequence, name, reply_to, wait_s)]
         key = (name, request.boot, request.sequence)
         fingerprint = _fingerprint(request, buffers)
         known = self._answers.get(key) or self._flights.get(key)
@@ -306,28 +316,26 @@ class EdgeSession:
             if isinstance(known, Answer):
                 return [Send(known.frame, name, reply_to)]
             if len(known.waiting) >= _WAITING:
-                return [self._busy(request, name, reply_to)]
+                return [self._busy(request.boot, request.sequence, name, reply_to)]
             known.waiting.append(reply_to)
             return []
         peer, effects = self._peers.at(name, request.boot, now_s)
         if peer is None:
             return [*effects, self._full(request, name, reply_to)]
-        if wait_s := self._peers.wait_s(name, now_s):
-            return [*effects, self._busy(request, name, reply_to, wait_s)]
         self._learn(peer, request, now_s)
         digest = request.digest.hex()
         pipeline = self.pipelines.get(digest)
-        full = len(self._flights) >= self._max_in_flight or self._flying.get(name, 0) >= self._each_in_flight
+        full = not self._load.has_room(name, nbytes)
         if pipeline is not None and (full or self._runs(name, request.boot, digest, pipeline)):
-            return [*effects, self._busy(request, name, reply_to)]
+            return [*effects, self._busy(request.boot, request.sequence, name, reply_to)]
         try:
             job = self._job(request, buffers, key, peer, pipeline, now_s)
         except _Refused as refused:
             self.counters.failures += 1
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
             return [*effects, failure]
-        self._flights[key] = _Flight(request, fingerprint, [reply_to], digest, job.owner is not None)
-        self._flying[name] = self._flying.get(name, 0) + 1
+        self._flights[key] = _Flight(request, fingerprint, [reply_to], nbytes, digest, job.owner is not None)
+        self._load.add(name, nbytes)
         return [*effects, Run(job)]
 
     def _runs(self, name: str, boot: bytes, digest: str, pipeline: Pipeline | None) -> bool:
@@ -336,25 +344,16 @@ class EdgeSession:
             return False
         return any(key[:2] == (name, boot) and f.digest == digest and f.remembers for key, f in self._flights.items())
 
-    def _landed(self, name: str) -> None:
-        self._flying[name] -= 1
-        if not self._flying[name]:
-            del self._flying[name]
-
-    def _busy(self, request: wire.Request, name: str, reply_to: Any, wait_s: float = 0.0) -> Send:
+    def _busy(self, boot: bytes, sequence: int, name: str, reply_to: Any, wait_s: float = 0.0) -> Send:
         self.counters.busy += 1
         retry_s = max(0.005, wait_s or self._job_s * len(self._flights))
-        busy = wire.Busy(boot=request.boot, sequence=request.sequence, edge_boot=self._boot, retry_after_s=retry_s)
+        busy = wire.Busy(boot=boot, sequence=sequence, edge_boot=self._boot, retry_after_s=retry_s)
         return Send(wire.encode(busy), name, reply_to)
 
     def _full(self, message: wire.Request | wire.Hello, name: str, reply_to: Any) -> Send:
         """There is no place for one more device."""
-        self.counters.busy += 1
         self.counters.full += 1
-        busy = wire.Busy(
-            boot=message.boot, sequence=message.sequence, edge_boot=self._boot, retry_after_s=_FULL_S
-        )
-        return Send(wire.encode(busy), name, reply_to)
+        return self._busy(message.boot, message.sequence, name, reply_to, _FULL_S)
 
     def _runtime(self, digest: str) -> bytes:
         """The fingerprint of what a pipeline is run with."""
@@ -477,6 +476,9 @@ class EdgeSession:
         return turned
 
     def _greeted(self, hello: wire.Hello, name: str, reply_to: Any, now_s: float) -> list[EdgeEffect]:
+        profiles = [self.profiles[digest] for digest in _each(hello.want_profiles) if digest in self.profiles]
+        if wait_s := self._hellos.wait_s(name, now_s, 1 + len(profiles)):
+            return [self._busy(hello.boot, hello.sequence, name, reply_to, wait_s)]
         peer, effects = self._peers.at(name, hello.boot, now_s)
         if peer is None:
             return [*effects, self._full(hello, name, reply_to)]
@@ -484,7 +486,8 @@ class EdgeSession:
         ours: list[wire.PipelineHello] = []
         want: list[bytes] = []
         told = {str(data.get("digest")): data for data in hello.profiles}
-        for theirs in hello.pipelines:
+        asked = {theirs.digest: theirs for theirs in hello.pipelines}  # each is told of once, however often it is named
+        for theirs in asked.values():
             digest = theirs.digest.hex()
             pipeline = self.pipelines.get(digest)
             if pipeline is None:
@@ -514,17 +517,20 @@ class EdgeSession:
                     self.counters.bad_frames += 1
                     continue
                 peer.planners[digest] = planner
-        asked = [self.profiles.get(digest.hex()) for digest in hello.want_profiles]
         welcome = wire.Welcome(
             boot=hello.boot,
             sequence=hello.sequence,
             edge_boot=self._boot,
             pipelines=tuple(ours),
-            profiles=tuple(profile.to_dict() for profile in asked if profile is not None),
+            profiles=tuple(profile.to_dict() for profile in profiles),
             want_profiles=tuple(want),
             max_frame_bytes=self._max_frame_bytes,
         )
-        return [*effects, Send(wire.encode(welcome), name, reply_to)]
+        try:
+            return [*effects, Send(wire.encode(welcome), name, reply_to)]
+        except LocalProtocolError as error:
+            words = f"{len(ours)} pipelines and {len(profiles)} profiles do not fit in one answer: {error}"
+            return [*effects, self._failure(name, reply_to, hello.boot, hello.sequence, ErrorCode.FAILED, words)]
 
     def _learn(self, peer: Peer, request: wire.Request, now_s: float) -> None:
         planner = peer.planners.get(request.digest.hex())
@@ -576,7 +582,7 @@ class EdgeSession:
                 sequence=sequence,
                 edge_boot=self._boot,
                 code=code,
-                message=words[:1000],
+                message=words[:1000].encode("utf-8", "backslashreplace").decode(),  # an error may hold any text
                 times=times or EdgeTimes(),
             )
         )
@@ -589,6 +595,11 @@ class _Refused(Exception):
     def __init__(self, code: str, words: str) -> None:
         super().__init__(words)
         self.code = code
+
+
+def _each(digests: Iterable[bytes]) -> Iterable[str]:
+    """Each digest once, as this side writes it."""
+    return dict.fromkeys(digest.hex() for digest in digests)
 
 
 def _fingerprint(request: wire.Request, buffers: list[memoryview]) -> int:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from splitiot.limits import Limits
 from splitiot.planner import Planner
 from splitiot.session._effects import Forget
-from splitiot.session._quota import Bucket, Quota
 
 __all__ = ["Held", "Owner", "Peer", "Peers"]
 
@@ -56,17 +56,11 @@ class Peers:
 
     Parameters
     ----------
-    most : int
-    quota : Quota
-        Of each name.
-    ttl_s : float
-        What was not heard of for longer is dropped.
+    limits : Limits
     """
 
-    def __init__(self, most: int, quota: Quota, ttl_s: float) -> None:
-        self._most, self._quota, self._ttl_s = most, quota, ttl_s
-        self._each = max(1, int(most * quota.boots))
-        self._buckets: dict[str, Bucket] = {}  # of the names that have boots
+    def __init__(self, limits: Limits) -> None:
+        self._most, self._each, self._ttl_s = limits.max_peers, limits.max_peers_per_name, limits.ttl_s
         self._boots: dict[str, int] = {}  # how many
         self._peers: OrderedDict[tuple[str, bytes], Peer] = OrderedDict()  # the one heard of last behind
 
@@ -76,11 +70,6 @@ class Peers:
     def get(self, name: str, boot: bytes) -> Peer | None:
         """Return a peer if it is known."""
         return self._peers.get((name, boot))
-
-    def wait_s(self, name: str, now_s: float) -> float:
-        """Take a request from a name's quota and return 0, or return how long it must wait for one."""
-        bucket = self._buckets.get(name)
-        return 0.0 if bucket is None else bucket.take(now_s)
 
     def heard(self, name: str, boot: bytes, now_s: float) -> Peer | None:
         """Note that something came from a peer, if it is known."""
@@ -97,8 +86,6 @@ class Peers:
         if peer is None and len(self._peers) < self._most and self._boots.get(name, 0) < self._each:
             peer = self._peers[name, boot] = Peer(heard_s=now_s)
             self._boots[name] = self._boots.get(name, 0) + 1
-            if name not in self._buckets:
-                self._buckets[name] = Bucket(self._quota, now_s)
         return peer, dropped
 
     def _drop_silent(self, now_s: float) -> list[Forget]:
@@ -115,5 +102,5 @@ class Peers:
         peer = self._peers.pop((name, boot))
         self._boots[name] -= 1
         if not self._boots[name]:
-            del self._boots[name], self._buckets[name]
+            del self._boots[name]
         return [Forget(digest, Owner(name, boot)) for digest in peer.held if digest not in peer.running]

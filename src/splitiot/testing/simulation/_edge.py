@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from splitiot import wire
+from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
@@ -66,7 +67,7 @@ class EdgeMachine:
         workers: int,
         speed: float,
         plans: Policy | None,
-        limits: dict[str, Any],
+        limits: Limits,
     ) -> None:
         self._world, self._chance = world, chance
         self.works = {work.pipeline.digest: work for work in works}
@@ -97,10 +98,7 @@ class EdgeMachine:
             runtimes=dict.fromkeys(self.works, runtime),
             profiles={digest: work.served for digest, work in self.works.items()},
             make_planner=None if self._plans is None else self._planner,
-            max_in_flight=self.limits["max_in_flight"],
-            max_peers=self.limits["max_peers"],
-            max_answers=self.limits["max_answers"],
-            ttl_s=self.limits["ttl_s"],
+            limits=self.limits,
         )
         self.runners = {}
         self._queue.clear()
@@ -198,7 +196,7 @@ class EdgeMachine:
             runner = self.runners[key] = VirtualRunner(
                 pipeline,
                 lambda start, stop: self._pace(seconds[start:stop]),
-                max_owners=self.limits.get("max_owners", 1024),
+                max_owners=self.limits.max_owners,
             )
         return runner
 

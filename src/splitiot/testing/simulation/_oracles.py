@@ -11,6 +11,7 @@ from splitiot import wire
 from splitiot.errors import ProtocolError
 from splitiot.estimators import JointEstimator, TierEstimator
 from splitiot.estimators.link import LinkEstimator
+from splitiot.limits import Limits
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
 from splitiot.session import Forget, Job
@@ -47,13 +48,13 @@ class EdgeMemory:
     def __init__(self, world: World) -> None:
         self._world = world
         self._works: dict[str, Work] = {}
-        self.start(0, {})
+        self.start(0, Limits())
 
-    def start(self, flavour: int, limits: dict[str, Any]) -> None:
+    def start(self, flavour: int, limits: Limits) -> None:
         """Another edge, which knows nothing."""
         self.flavour = flavour
-        self._max_answers = limits.get("max_answers", 1024)
-        self._ttl_s = limits.get("ttl_s", 3600.0)
+        self._max_answers = limits.max_answers
+        self._ttl_s = limits.ttl_s
         self._heard_s: dict[Whose, float] = {}
         self._was_silent_s: dict[Whose, float] = {}  # before it was heard of last
         self._heard_expires_s: float | None = None

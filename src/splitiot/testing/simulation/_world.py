@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from splitiot.device._core import Core
 from splitiot.errors import TransportError
+from splitiot.limits import Limits
 from splitiot.plan import Plan
 from splitiot.policies import Fixed, Policy, adaptive
 from splitiot.testing.simulation._device import DeviceMachine, Role
@@ -126,16 +127,16 @@ class World:
         self.on_wire = [(fault, own) for fault, own in self._faults if fault.on_wire]
 
     def _cast(self, chance: Chance, policy: Policy) -> None:
-        limits = {"max_in_flight": 32, "max_peers": 64, "max_answers": 1024, "max_owners": 64, "ttl_s": 3600.0}
+        limits = Limits(max_peers=64, max_owners=64)
         for fault in self.faults:
             if isinstance(fault, ScarceEdge):
-                limits = {
-                    "max_in_flight": fault.in_flight,
-                    "max_peers": fault.peers,
-                    "max_answers": fault.answers,
-                    "max_owners": fault.owners,
-                    "ttl_s": fault.ttl_s,
-                }
+                limits = Limits(
+                    max_in_flight=fault.in_flight,
+                    max_peers=fault.peers,
+                    max_answers=fault.answers,
+                    max_owners=fault.owners,
+                    ttl_s=fault.ttl_s,
+                )
         plans = chance.hit(0.4)
         self.edge = EdgeMachine(
             self,
@@ -315,9 +316,9 @@ class World:
         limits = self.edge.limits
         if session is None:
             return
-        yield "jobs in flight", session.in_flight, limits["max_in_flight"]
-        yield "remembered answers", len(session._answers), limits["max_answers"]
-        yield "peers", len(session._peers), limits["max_peers"]
+        yield "jobs in flight", session.in_flight, limits.max_in_flight
+        yield "remembered answers", len(session._answers), limits.max_answers
+        yield "peers", len(session._peers), limits.max_peers
         yield "duplicates that wait", max((len(f.waiting) for f in session._flights.values()), default=0), 17
 
     def _look(self) -> None:

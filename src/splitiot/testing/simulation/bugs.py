@@ -26,6 +26,7 @@ from splitiot.session import _edge as edge
 from splitiot.session._answers import Answers
 from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact, _Trial
+from splitiot.session._load import Load
 from splitiot.session._peers import Peers
 from splitiot.session._states import Event
 
@@ -286,9 +287,9 @@ def _edge_trusts(old: Any) -> Any:
 
 
 def _runs_duplicates(old: Any) -> Any:
-    def requested(self: Any, request: Any, buffers: Any, name: str, *words: Any) -> Any:
+    def requested(self: Any, request: Any, buffers: Any, nbytes: int, name: str, *words: Any) -> Any:
         self._flights.pop((name, request.boot, request.sequence), None)
-        return old(self, request, buffers, name, *words)
+        return old(self, request, buffers, nbytes, name, *words)
 
     return requested
 
@@ -455,7 +456,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("inexact-will-do", "exact results are not insisted on", EdgeSession, "_requested", _inexact_will_do),
     _bug("one-step-short", "the tail begins one step too late", EdgeSession, "_job", _one_step_short),
     _bug("answers-unbounded", "all answers are kept", Answers, "add", _without_limit("_most")),
-    _bug("flights-unbounded", "the edge takes all", EdgeSession, "_requested", _without_limit("_max_in_flight")),
+    _bug("flights-unbounded", "the edge takes all", Load, "has_room", _always(True)),
     _bug("peers-unbounded", "all peers are kept", Peers, "at", _without_limit("_most")),
     _bug("peers-pushed", "a new device takes the place of another", Peers, "at", _pushes_out),
     _bug("holder-ignored", "a state that was lost begins anew", EdgeSession, "_claimed", _begins_anew),
