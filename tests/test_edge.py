@@ -44,6 +44,10 @@ def value_of(frame: bytes) -> Any:
     return wire.unpack(message, buffers)
 
 
+def halve(x: Any) -> Any:
+    return x
+
+
 class Gate:
     """A step that waits until it may go on, and counts."""
 
@@ -393,20 +397,80 @@ def handled(service: EdgeService, *frames: bytes) -> list[bytes]:
     return asyncio.run(main())
 
 
-def test_long_runs_leave_the_loop_and_short_ones_stay() -> None:
-    clock, threads = Clock(), []
+def test_a_function_that_was_quick_does_not_stop_the_others_once_it_is_not() -> None:
+    """Forty quick requests, then one that takes long: nobody can know that before."""
+    gate = Gate()
+    gate.open.set()
+    pipeline = gate.pipeline()
 
-    def note(seconds: float) -> Any:
-        threads.append(threading.current_thread() is threading.main_thread())
-        clock.now_s += seconds
-        return seconds
+    async def main(service: EdgeService) -> None:
+        for k in range(40):
+            assert value_of(await service.handle_async(request_of(pipeline, 0, k, sequence=k), peer="a")) == k + 1
+        gate.open.clear()
+        gate.entered.clear()
+        slow = asyncio.ensure_future(service.handle_async(request_of(pipeline, 0, 1, sequence=99), peer="a"))
+        while not gate.entered.is_set():
+            await asyncio.sleep(0)
+        probe = await service.handle_async(wire.encode(wire.Probe(boot=boot_of(1), sequence=1)), peer="b")
+        assert isinstance(read(probe), wire.Echo)
+        assert not slow.done()
+        gate.open.set()
+        assert value_of(await slow) == 2
 
-    pipeline = tasks([note])
-    with EdgeService([pipeline], clock=clock, inline_s=0.002) as service:
-        for k, seconds in enumerate([0.001, 0.001, 0.5, 0.5]):
-            (answer,) = handled(service, request_of(pipeline, 0, seconds, sequence=k))
-            assert value_of(answer) == seconds
-    assert threads == [False, True, True, False]  # not known, short, short until now, long
+    with EdgeService([pipeline], inline_s=10.0) as service:
+        asyncio.run(main(service))
+    assert all(name.startswith("splitiot-edge") for name in gate.threads)
+
+
+class Counting(EdgeService):
+    """Counts what it runs in threads."""
+
+    def __init__(self, *pipelines: Any, **more: Any) -> None:
+        super().__init__(pipelines, **more)
+        self.submitted = 0
+
+    def _submit(self, *words: Any) -> None:
+        self.submitted += 1
+        super()._submit(*words)
+
+    def takes(self, sequence: int) -> bool:
+        """Whether a request is run in a thread."""
+        before = self.submitted
+        (pipeline,) = self.pipelines
+        payload = pipeline.bind(pipeline.random_input())
+        (answer,) = handled(self, request_of(pipeline, 0, payload, sequence=sequence))
+        assert isinstance(read(answer), wire.Reply)
+        return self.submitted > before
+
+
+@pytest.mark.extra("litert")
+def test_a_network_that_was_always_quick_of_late_runs_in_the_loop() -> None:
+    clock = Clock()
+    with Counting(load_model(networks.chain()), clock=clock, inline_s=0.002) as service:
+        assert [service.takes(k) for k in range(4)] == [True, False, False, False]  # not known, then quick
+        (key,) = service._slowest_s
+        service._slowest_s[key] = 0.004  # one was slow: that counts for a while
+        assert [service.takes(k) for k in range(10, 16)] == [True, True, True, True, False, False]
+        (runner,) = service._runners.values()
+        runner._idle[0, runner.pipeline.n].clear()  # at work, or closed: to open one may take long
+        assert [service.takes(k) for k in range(20, 22)] == [True, False]
+
+
+@pytest.mark.extra("litert")
+def test_what_can_surprise_runs_in_threads() -> None:
+    clock = Clock()
+    model = load_model(networks.chain())
+    assert model.is_even_from(0)
+    results: list[Any] = []
+    with Counting(
+        load_model(networks.chain(), sink="edge"), clock=clock, on_result=lambda peer, value: results.append(value)
+    ) as service:
+        assert all(service.takes(k) for k in range(3))  # what is done with the result is somebody else's code
+    assert len(results) == 3
+    behind, before = model + tasks([halve]), tasks([halve]) + model
+    assert not behind.is_even_from(0)
+    assert not before.is_even_from(0)
+    assert before.is_even_from(1)
 
 
 def test_the_loop_goes_on_while_a_thread_computes() -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeService"]
 
+_FORGET = 0.8  # of the slowest run, with each that is quicker
 _DEFAULT_LINK = Link.from_mbit_per_s(10, rtt_s=0.02)
 
 
@@ -60,7 +61,9 @@ class EdgeService:
     on_result : callable, optional
         Takes (peer, value): results of pipelines with ``sink="edge"``.
     inline_s : float
-        `handle_async` runs what takes less than this in the event loop, the rest in threads.
+        `handle_async` runs in the event loop what takes less than this and can't surprise: a network's steps, whose
+        shapes are fixed, when the slowest of their last runs was that quick. All else, Python functions always, runs in
+        threads.
     workers : int
         How many threads.
     limits : Limits, optional
@@ -123,7 +126,7 @@ class EdgeService:
             limits=limits,
         )
         self._on_result, self._inline_s, self._workers = on_result, inline_s, workers
-        self._seconds: dict[tuple[str, int], float] = {}
+        self._slowest_s: dict[tuple[str, int], float] = {}
         self._closed = False
         self._boot({p.digest: p for p in profiles})
         _fork.in_child(self._forked)
@@ -220,7 +223,7 @@ class EdgeService:
         _fork.check()
         waiter = _AsyncWaiter(asyncio.get_running_loop())
         for job, decode_s in self._receive(frame, peer, received_s, waiter):
-            if self._seconds.get((job.digest, job.start), self._inline_s) < self._inline_s:
+            if self._is_quick(job):
                 self._run(job, decode_s)
             else:
                 self._submit(job, decode_s)
@@ -245,6 +248,17 @@ class EdgeService:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _is_quick(self, job: Job) -> bool:
+        """Whether nothing that this job does can hold up an event loop: no code of others, and nothing to be opened."""
+        if self._slowest_s.get((job.digest, job.start), self._inline_s) >= self._inline_s:
+            return False
+        if job.owner is not None or not job.pipeline.is_even_from(job.start):
+            return False
+        if job.pipeline.sink == "edge" and self._on_result is not None:
+            return False
+        runner = self._runners.get((job.digest, job.pipeline.sink))
+        return runner is not None and runner.is_open(job.start, job.stop)
 
     def _submit(self, job: Job, decode_s: float) -> None:
         """Run in a thread. Not awaited: when the caller is cancelled, others may still wait for the job."""
@@ -315,8 +329,8 @@ class EdgeService:
                         if self._on_result is not None:
                             self._on_result(job.key[0], job.pipeline.join(None, result))
                         result = wire.pack(None)
-                    key = (job.digest, job.start)
-                    self._seconds[key] = compute_s + 0.8 * (self._seconds.get(key, compute_s) - compute_s)
+                    key, took_s = (job.digest, job.start), clock() - began_s
+                    self._slowest_s[key] = max(took_s, _FORGET * self._slowest_s.get(key, 0.0))
             except Exception as error:  # whatever a task raises ends its request, not the service
                 result = error
                 state_kept = runner is not None and runner.keeps(job.owner, error)

@@ -317,6 +317,10 @@ class Runner:
                 idle.append(executable)
                 self._tidy(executable)
 
+    def is_open(self, start: int, stop: int) -> bool:
+        """Whether a run of a part that remembers nothing would find it open and idle at this moment."""
+        return not self._stateful and not self._solo and bool(self._idle.get((start, stop)))
+
     def reset(self, owner: Hashable = None) -> None:
         """Let an owner start again: with no state, and at any cut. Waits for its run at work."""
         with self._lock:

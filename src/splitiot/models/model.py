@@ -18,6 +18,7 @@ from splitiot.models.tflite.anatomy import Anatomy
 from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import Network, decode
 from splitiot.models.tflite.indices import index_limits
+from splitiot.models.tflite.operators import UNEVEN
 from splitiot.models.tflite.reader import IDENTIFIER, LARGEST_BYTES, read_model
 from splitiot.models.tflite.validate import validate
 from splitiot.pipeline import (
@@ -236,6 +237,21 @@ class Model(Named):
                 known = Boundary(tuple(map(self._anatomy.spec, tensors))) if tensors else NOTHING
             self._returns[cut] = known
         return known
+
+    def is_even_from(self, cut: int) -> bool:
+        return cut >= self._even_from
+
+    @cached_property
+    def _even_from(self) -> int:
+        """The first cut behind all steps that may work more for some values than for others."""
+        anatomy, first = self._anatomy, 0
+        shapes = anatomy.shapes
+        unsaid = {*shapes.varying, *shapes.unranked, *shapes.unknown}
+        for at, (step, state) in enumerate(zip(anatomy.steps, anatomy.states, strict=True), start=1):
+            uneven = step.code in UNEVEN or bool(step.custom) or state.remembers
+            if uneven or not unsaid.isdisjoint((*step.inputs, *step.outputs)):
+                first = at
+        return first
 
     def part(self, start: int, stop: int) -> ModelPart:
         """Steps [start, stop).

@@ -89,6 +89,11 @@ class Chain(Pipeline):
         every = [p.implementation or bytes(8 * p.n) for p in self.links]
         return b"".join(every) if any(map(any, every)) else b""
 
+    def is_even_from(self, cut: int) -> bool:
+        index, inner = self._locate(cut)
+        behind = self.links[index + 1 :]
+        return self.links[index].is_even_from(inner) and all(p.is_even_from(0) for p in behind)
+
     def boundary(self, cut: int) -> Boundary:
         index, inner = self._locate(cut)
         return self.links[index].boundary(inner)

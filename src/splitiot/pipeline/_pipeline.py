@@ -90,6 +90,10 @@ class Pipeline(abc.ABC):
         """Whether any of the steps [cut, n) remembers something between runs."""
         return self.stateful or any(keeps and stop > cut for (_, stop), keeps in self.solo.items())
 
+    def is_even_from(self, cut: int) -> bool:
+        """Whether the steps [cut, n) do the same work in each run: a network's only, between fixed shapes."""
+        return False
+
     def runs_on(self, tier: Tier, start: int, stop: int) -> bool:
         """Whether no step of [start, stop) is pinned to another tier."""
         return all(step.tier in (None, tier) for step in self.steps[start:stop])
