@@ -178,9 +178,10 @@ def test_only_one_placement() -> None:
 
 def test_a_plan_says_what_was_believed_when_it_was_made() -> None:
     from splitiot.observation import Observation
+    from splitiot.policies import LeastLatency
 
     pipeline, topology = fomo(1)
-    planner = Planner(pipeline, topology)
+    planner = Planner(pipeline, topology, LeastLatency())  # the default would look once more
     plan = planner.decide(0.0)
     text, then = plan.explain(), plan.latency_s
     for seconds in (9.0, 9.1):
