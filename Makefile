@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs torture fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs torture fuzz-frames fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -91,6 +91,9 @@ docs: $(STAMPS)/docs  ## Build the documentation into build/site
 
 torture: $(STAMPS)/wheel  ## Simulate 2,000 runs in which everything goes wrong (SEEDS=100 for a quick look)
 	$(BIN)/splitiot torture --seeds $(or $(SEEDS),2000) --first-seed $(or $(FIRST),0) --jobs $(or $(JOBS),$(shell nproc 2>/dev/null || echo 2))
+
+fuzz-frames: $(STAMPS)/wheel $(STAMPS)/test  ## Read frames that were changed at random, and what the dearest ones cost (FRAMES=10000000 takes 10 minutes)
+	$(BIN)/python tools/fuzz_frames.py --frames $(or $(FRAMES),200000) --seed $(or $(SEED),1)
 
 fusions: $(STAMPS)/wheel $(STAMPS)/test  ## Try all pairs of operators for cuts that change bits, and print them (5 minutes)
 	SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_FUSIONS=all \

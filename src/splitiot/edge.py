@@ -21,7 +21,7 @@ from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
-from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Run, Send
+from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Received, Run, Send
 from splitiot.topology import Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -136,10 +136,12 @@ class EdgeService:
         self._session = self._new_session(boot=boot, profiles=profiles)
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._reader: ThreadPoolExecutor | None = None
 
     def _forked(self) -> None:
         """Be another edge than the parent's, whose requests, answers and threads stay where they are."""
         _fork.leave(self._executor)
+        _fork.leave(self._reader)
         self._boot(self._session.profiles)
 
     @property
@@ -221,8 +223,12 @@ class EdgeService:
         import asyncio
 
         _fork.check()
-        waiter = _AsyncWaiter(asyncio.get_running_loop())
-        for job, decode_s in self._receive(frame, peer, received_s, waiter):
+        loop = asyncio.get_running_loop()
+        waiter, begun_s, session = _AsyncWaiter(loop), self.clock(), self._session
+        reader = None if session.reads_quickly(frame) else self._reader_thread()
+        received = session.read(frame) if reader is None else await loop.run_in_executor(reader, session.read, frame)
+        received_s = begun_s if received_s is None else received_s
+        for job, decode_s in self._handle(received, peer, begun_s, received_s, waiter):
             if self._is_quick(job):
                 self._run(job, decode_s)
             else:
@@ -235,9 +241,10 @@ class EdgeService:
         """End the threads and free the interpreters; waits for what runs. Requests that come later fail."""
         with self._lock:
             self._closed = True
-            executor, runners = self._executor, list(self._runners.values())
-        if executor is not None:
-            executor.shutdown(wait=True)
+            executors, runners = (self._reader, self._executor), list(self._runners.values())
+        for executor in executors:
+            if executor is not None:
+                executor.shutdown(wait=True)
         for runner in runners:
             runner.close()
 
@@ -259,6 +266,15 @@ class EdgeService:
             return False
         runner = self._runners.get((job.digest, job.pipeline.sink))
         return runner is not None and runner.is_open(job.start, job.stop)
+
+    def _reader_thread(self) -> ThreadPoolExecutor | None:
+        """Where large frames are read: not behind jobs, so that who must be told "busy" hears it at once."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._lock:
+            if self._reader is None and not self._closed:
+                self._reader = ThreadPoolExecutor(1, thread_name_prefix="splitiot-edge-read")
+            return None if self._closed else self._reader
 
     def _submit(self, job: Job, decode_s: float) -> None:
         """Run in a thread. Not awaited: when the caller is cancelled, others may still wait for the job."""
@@ -286,8 +302,14 @@ class EdgeService:
 
     def _receive(self, frame: bytes, peer: str, received_s: float | None, waiter: _Waiter) -> list[tuple[Job, float]]:
         begun_s = self.clock()
+        received_s = begun_s if received_s is None else received_s
+        return self._handle(self._session.read(frame), peer, begun_s, received_s, waiter)
+
+    def _handle(
+        self, received: Received, peer: str, begun_s: float, received_s: float, waiter: _Waiter
+    ) -> list[tuple[Job, float]]:
         with self._lock:
-            effects = self._session.receive(frame, peer, begun_s if received_s is None else received_s, waiter)
+            effects = self._session.handle(received, peer, received_s, waiter)
         jobs = [effect.job for effect in effects if isinstance(effect, Run)]
         self._deliver(effects)
         return [(job, self.clock() - begun_s) for job in jobs]

@@ -530,7 +530,7 @@ BROKEN = [
     {"digest": PIPELINE.digest, "format": 1, "heads_s": [0, 1], "tails_s": [1, 0]},  # of one step
     {"digest": PIPELINE.digest, "format": 1, "heads_s": [0, 1, 2, math.nan], "tails_s": [3, 2, 1, 0]},
     {"digest": PIPELINE.digest, "format": 1, "heads_s": ["a", 1, 2, 3], "tails_s": [3, 2, 1, 0]},
-    {"digest": PIPELINE.digest, "format": 1, "heads_s": {"x": 1}, "tails_s": None},
+    {"digest": PIPELINE.digest, "format": 1, "heads_s": 1, "tails_s": None},
 ]
 
 
@@ -539,6 +539,12 @@ def test_broken_profiles_make_no_planner(told: dict[str, Any]) -> None:
     session = planning(PIPELINE)
     assert isinstance(answered(session, hello_of(PIPELINE, told=told)), wire.Welcome)
     assert planned(session, "a", 1) is None
+
+
+def test_a_profile_of_other_types_is_no_frame() -> None:
+    answer = answered(planning(PIPELINE), hello_of(PIPELINE, told={"heads_s": {"x": [1]}}))
+    assert isinstance(answer, wire.Failure)
+    assert (answer.code, answer.boot) == ("bad-frame", wire.NOBODY)
 
 
 @pytest.mark.parametrize("parts", [((0, 99),), ((0, -1),), ((0, 2**63),), ()])
@@ -625,12 +631,12 @@ def test_garbage_of_one_device_changes_no_plan_and_no_answer_of_another() -> Non
     assert session.counters.dropped_observations >= 20
 
 
-def test_a_flood_of_observations_is_cut() -> None:
+def test_a_flood_of_observations_is_refused() -> None:
     session = planning(PIPELINE)
     answered(session, hello_of(PIPELINE, told=profile_of(PIPELINE, 0.1)))
-    flood = tuple(Observation(plan_id=k, cut=1, head_s=0.1) for k in range(5000))
-    assert isinstance(answered(session, request_of(PIPELINE, 1, 21, observations=flood)), wire.Reply)
-    assert session.counters.dropped_observations >= 4900
+    flood = tuple(Observation(plan_id=k, cut=1, head_s=0.1) for k in range(wire.MAX_OBSERVATIONS + 1))
+    assert answered(session, request_of(PIPELINE, 1, 21, observations=flood)).code == "bad-frame"
+    assert isinstance(answered(session, request_of(PIPELINE, 2, 21, observations=flood[1:])), wire.Reply)
 
 
 def test_planners_know_where_results_are_wanted() -> None:
@@ -730,8 +736,9 @@ def test_the_state_of_a_run_at_work_is_dropped_when_it_ends() -> None:
 
 def test_runtimes_and_planners_are_kept_for_served_pipelines_only() -> None:
     session = planning(PIPELINE)
-    unknown = tuple(wire.PipelineHello(digest=bytes([k]) * 32, n=1) for k in range(200))
-    answered(session, wire.encode(wire.Hello(boot=BOOT, sequence=1, pipelines=unknown)))
+    unknown = tuple(wire.PipelineHello(digest=bytes([k]) * 32, n=1) for k in range(wire.MAX_PIPELINES))
+    hello = wire.encode(wire.Hello(boot=BOOT, sequence=1, pipelines=unknown))
+    assert isinstance(answered(session, hello), wire.Welcome)
     peer = session._peers.get("a", BOOT)
     assert peer is not None
     assert peer.held == {}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from splitiot.pipeline import DTYPES
 
-__all__ = ["Codec", "array_bytes"]
+__all__ = ["MAX_DIMENSIONS", "Codec", "array_bytes"]
+
+MAX_DIMENSIONS: Final = 32
+"""Of an array that crosses: as many as every numpy knows."""
+
 
 class Codec(abc.ABC):
     """How one array of a payload is packed.
@@ -42,10 +46,12 @@ class Codec(abc.ABC):
 
 
 def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of an array's contents; ValueError for a type that can't cross or a negative length."""
+    """Bytes of an array's contents; ValueError for a type or a shape that can't cross."""
     known = DTYPES.get(dtype)
     if known is None:
         raise ValueError(f"arrays of type {dtype!r} can't cross; these can: {', '.join(sorted(DTYPES))}")
+    if len(shape) > MAX_DIMENSIONS:  # before they are multiplied: their product may have any number of digits
+        raise ValueError(f"an array of {len(shape)} dimensions can't cross: at most {MAX_DIMENSIONS}")
     size = known.itemsize
     for length in shape:
         if length < 0:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from splitiot.errors import LocalProtocolError
-from splitiot.wire import Packed, unpack
+from splitiot.wire import Packed, Tree, unpack
 
 __all__ = ["Garbled", "Kind", "Message", "Received", "frame", "receive", "send", "unpacked"]
 
@@ -31,7 +31,7 @@ class _Part(msgspec.Struct, frozen=True, array_like=True):
     """One payload: what `Packed` holds, without the buffers."""
 
     names: tuple[str, ...] | None
-    payload: Any
+    payload: Tree | None
     arrays: tuple[tuple[str, tuple[int, ...], int], ...]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splitiot.session._arrival import Arrival
 from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
-from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner
+from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner, Received
 from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._trouble import Trouble
@@ -25,6 +25,7 @@ __all__ = [
     "Job",
     "MakePlanner",
     "Observed",
+    "Received",
     "Run",
     "RunLocal",
     "Send",

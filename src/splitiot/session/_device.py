@@ -73,7 +73,6 @@ class _Pending(msgspec.Struct, eq=False):
     again_s: float = math.inf
     """When it is sent again: after a pause, or since the edge is silent."""
     attempts: int = 0
-    greeted: bool = False
     """The edge asked for a hello before."""
     error: SplitiotError | None = None
     """Why it is paused."""
@@ -515,9 +514,6 @@ class DeviceSession:
             self._contact.busy(message.retry_after_s, arrival.came_s)
             busy = Overloaded("the edge is busy", retry_after_s=message.retry_after_s)
             return effects + self._happened(pending, Event.BUSY, now_s, busy)
-        if isinstance(message, wire.SayHello):
-            lost = EdgeUnavailable("the edge does not know this device")
-            return effects + self._contact.again(now_s) + self._happened(pending, Event.UNKNOWN, now_s, lost)
         if message.code in (wire.ErrorCode.DROPPED, wire.ErrorCode.FAILED):
             self._ran(pending, message.edge_boot)
         if message.code == wire.ErrorCode.DROPPED:
@@ -634,8 +630,6 @@ class DeviceSession:
             return pending.can_finish
         if state is State.PAUSED:
             return self._budget.left and now_s < pending.deadline_s
-        if state is State.WAITING and event is Event.UNKNOWN:
-            return self._budget.left and not pending.greeted  # told a second time, it won't help
         return state is State.ENDED or self._budget.left
 
     def _pause_s(self, pending: _Pending, error: SplitiotError | None) -> float:
@@ -652,8 +646,7 @@ class DeviceSession:
         return (2 * expected_s + _SILENCE_S) * float(2**pending.attempts) * (1 + self._chance())
 
     def _send_again(self, pending: _Pending, event: Event, now_s: float) -> list[DeviceEffect]:
-        pending.greeted |= event is Event.UNKNOWN
-        if event is not Event.UNKNOWN and not self.edge_up(now_s):
+        if not self.edge_up(now_s):
             wait_s = self._pause_s(pending, None) if event is Event.AGAIN else self._patience_s(pending)
             pending.again_s = now_s + wait_s
             return []

@@ -31,7 +31,7 @@ from splitiot.session._quota import Quota
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
 
-__all__ = ["EdgeEffect", "EdgeSession", "MakePlanner"]
+__all__ = ["EdgeEffect", "EdgeSession", "MakePlanner", "Received"]
 
 EdgeEffect: TypeAlias = Send | Run | Forget
 
@@ -39,10 +39,34 @@ MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
 """Makes a device's planner from the pipeline, the device's profile and the edge's."""
 
 _WAITING: Final = 16  # duplicates that may wait for one job
-_OBSERVATIONS: Final = 64  # that are taken from one request
 _ECHO_BYTES: Final = 65536  # of padding that comes back at most
+_QUICK_BYTES: Final = 2**16
+_PROBE: Final = bytes([wire.KINDS.index(wire.Probe) + 1])
 _FULL_S: Final = 1.0  # until a device for which there is no place may ask again
 _ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class Received(msgspec.Struct, frozen=True, eq=False):
+    """A frame that was read, or why it could not be.
+
+    Parameters
+    ----------
+    message : Message, optional
+        None where the frame is refused.
+    buffers : list of memoryview
+    nbytes : int
+        Of the frame.
+    fingerprint : int
+        Tells requests of the same id apart.
+    refusal : str
+        What is wrong with the frame.
+    """
+
+    message: wire.Message | None
+    buffers: list[memoryview]
+    nbytes: int
+    fingerprint: int = 0
+    refusal: str = ""
 
 
 class _Flight(msgspec.Struct, eq=False):
@@ -147,11 +171,30 @@ class EdgeSession:
         return len(self._flights)
 
     def receive(self, frame: bytes | memoryview, peer: str, now_s: float, reply_to: Any = None) -> list[EdgeEffect]:
-        """A frame came from a device.
+        """A frame came from a device: `read` it, and `handle` what stands in it."""
+        return self.handle(self.read(frame), peer, now_s, reply_to)
+
+    def read(self, frame: bytes | memoryview) -> Received:
+        """Read a frame. No state is looked at, so no lock need be held; the time is linear in the frame's bytes."""
+        try:
+            message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
+        except RemoteProtocolError as error:
+            return Received(None, [], memoryview(frame).nbytes, refusal=str(error))
+        fingerprint = _fingerprint(message, buffers) if isinstance(message, wire.Request) else 0
+        return Received(message, buffers, memoryview(frame).nbytes, fingerprint)
+
+    @staticmethod
+    def reads_quickly(frame: bytes | memoryview) -> bool:
+        """Whether `read` takes about a millisecond at most: of a probe nearly all is padding, which nobody looks at."""
+        return len(frame) <= _QUICK_BYTES or frame[3:4] == _PROBE
+
+    def handle(self, received: Received, peer: str, now_s: float, reply_to: Any = None) -> list[EdgeEffect]:
+        """Do what a frame asks for.
 
         Parameters
         ----------
-        frame : bytes
+        received : Received
+            What `read` gave.
         peer : str
             The device's identity, from its credential.
         now_s : float
@@ -164,16 +207,15 @@ class EdgeSession:
         list of Send, Run or Forget
             Nothing for a duplicate of a request in flight: `complete` answers all who wait.
         """
-        try:
-            message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
-        except RemoteProtocolError as error:
-            return [self._unfit(peer, reply_to, wire.NOBODY, 0, str(error), now_s)]
+        message = received.message
+        if message is None:
+            return [self._unfit(peer, reply_to, wire.NOBODY, 0, received.refusal, now_s)]
         if isinstance(message, wire.Request):
-            return self._requested(message, buffers, memoryview(frame).nbytes, peer, now_s, reply_to)
+            return self._requested(message, received, peer, now_s, reply_to)
         if isinstance(message, wire.Hello):
             return self._greeted(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
-            return [self._probed(message, sum(buffer.nbytes for buffer in buffers), peer, reply_to, now_s)]
+            return [self._probed(message, sum(buffer.nbytes for buffer in received.buffers), peer, reply_to, now_s)]
         words = f"a device does not send a {type(message).__name__}"
         return [self._unfit(peer, reply_to, message.boot, message.sequence, words, now_s)]
 
@@ -294,13 +336,13 @@ class EdgeSession:
         return Send(wire.encode(echo, (bytes(pad),) if pad else ()), name, reply_to)
 
     def _requested(
-        self, request: wire.Request, buffers: list[memoryview], nbytes: int, name: str, now_s: float, reply_to: Any
+        self, request: wire.Request, received: Received, name: str, now_s: float, reply_to: Any
     ) -> list[EdgeEffect]:
         self.counters.requests += 1
         if wait_s := self._requests.wait_s(name, now_s):
             return [self._busy(request.boot, request.sequence, name, reply_to, wait_s)]
+        fingerprint, nbytes = received.fingerprint, received.nbytes
         key = (name, request.boot, request.sequence)
-        fingerprint = _fingerprint(request, buffers)
         known = self._answers.get(key) or self._flights.get(key)
         if known is not None:
             self._peers.heard(name, request.boot, now_s)
@@ -329,7 +371,7 @@ class EdgeSession:
         if pipeline is not None and (full or self._runs(name, request.boot, digest, pipeline)):
             return [*effects, self._busy(request.boot, request.sequence, name, reply_to)]
         try:
-            job = self._job(request, buffers, key, peer, pipeline, now_s)
+            job = self._job(request, received.buffers, key, peer, pipeline, now_s)
         except _Refused as refused:
             self.counters.failures += 1
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
@@ -536,8 +578,7 @@ class EdgeSession:
         planner = peer.planners.get(request.digest.hex())
         if planner is None or not request.observations:
             return
-        told = request.observations[-_OBSERVATIONS:]
-        sound = [seen for seen in told if _sound(seen)]
+        sound = [seen for seen in request.observations if _sound(seen)]
         self.counters.dropped_observations += len(request.observations) - len(sound)
         try:
             planner.observe(*sound, now_s=now_s)

@@ -35,8 +35,6 @@ class Event(enum.StrEnum):
     """The edge did not take it."""
     REFUSED = "refused"
     """The edge could not compute it, or sent what can't be used."""
-    UNKNOWN = "say hello"
-    """The edge has forgotten this device, and wants a hello before."""
     LOST = "lost"
     """The transport says that it, or the answer, did not get through; or it could not be sent at all."""
     SILENT = "silence"
@@ -58,7 +56,6 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], tuple[State, ...]]] = MappingPro
         (_W, Event.ANSWER): (_E,),
         (_W, Event.BUSY): (_L, _P, _E),
         (_W, Event.REFUSED): (_L, _E),
-        (_W, Event.UNKNOWN): (_W, _L, _E),
         (_W, Event.LOST): (_L, _P, _E),
         (_W, Event.SILENT): (_W,),
         (_W, Event.HEDGE): (_L,),

@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Request
 
-__all__ = ["MAGIC", "VERSION", "decode", "encode", "no_frame", "told_bytes"]
+__all__ = ["MAGIC", "MAX_HEADER_BYTES", "VERSION", "decode", "encode", "no_frame", "told_bytes"]
 
 VERSION: Final = 2
 
+MAX_HEADER_BYTES: Final = 2**20
+"""What is not an array stands in the header."""
+
 MAGIC: Final = b"SI"
 _PREFIX: Final = struct.Struct("<2sBBIII")
-_MAX_HEADER_BYTES: Final = 2**20
+_MAX_TRAILER_BYTES: Final = 4096
 _SHOWN_BYTES: Final = 60
 _ZEROS: Final = bytes(16)
 _NUMBER_OF: Final = {kind: number for number, kind in enumerate(KINDS, start=1)}
@@ -48,7 +51,7 @@ def encode(message: Message, buffers: Sequence[NDArray[Any] | bytes] = ()) -> by
         if padding := -size % 16:
             pieces.append(_ZEROS[:padding])
         body += size + padding
-    if body > 0xFFFFFFFF or length > _MAX_HEADER_BYTES:
+    if body > 0xFFFFFFFF or length > MAX_HEADER_BYTES:
         raise LocalProtocolError(f"a frame with {length} bytes of header and {body} of arrays is too large to send")
     pieces[0] = _PREFIX.pack(MAGIC, VERSION, _NUMBER_OF[type(message)], length, body, 0)
     return b"".join(pieces)
@@ -88,8 +91,8 @@ def told_bytes(start: bytes) -> int | None:
     """
     if len(start) < _PREFIX.size:
         return None
-    magic, version, _, length, body, _ = _PREFIX.unpack_from(start)
-    return _PREFIX.size + length + -length % 16 + body if (magic, version) == (MAGIC, VERSION) else None
+    magic, version, _, length, body, trailer = _PREFIX.unpack_from(start)
+    return _PREFIX.size + length + -length % 16 + body + trailer if (magic, version) == (MAGIC, VERSION) else None
 
 
 def decode(
@@ -109,7 +112,7 @@ def decode(
     if total < _PREFIX.size:
         short = f"a frame of {total} bytes is shorter than its prefix"
         raise RemoteProtocolError(short if bytes(view[:2]) == MAGIC else no_frame(frame))
-    magic, version, number, length, body, _ = _PREFIX.unpack_from(frame)
+    magic, version, number, length, body, trailer = _PREFIX.unpack_from(frame)
     if magic != MAGIC:
         raise RemoteProtocolError(no_frame(frame))
     if version != VERSION:
@@ -117,8 +120,9 @@ def decode(
     if not 1 <= number <= len(KINDS):
         raise RemoteProtocolError(f"unknown kind of message {number}")
     start = _PREFIX.size + length + -length % 16
-    if length > _MAX_HEADER_BYTES or start + body != total:
-        raise RemoteProtocolError(f"a frame of {total} bytes that says {start + body}: cut off or garbled")
+    if length > MAX_HEADER_BYTES or trailer > _MAX_TRAILER_BYTES or start + body + trailer != total:
+        raise RemoteProtocolError(f"a frame of {total} bytes that says {start + body + trailer}: cut off or garbled")
+    total -= trailer
     try:
         message: Message = _DECODERS[number - 1].decode(view[_PREFIX.size : _PREFIX.size + length])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -1,18 +1,29 @@
-"""The messages. Their fields stand on the wire in this order, and new ones are only added behind the last."""
+"""The messages. Their fields stand on the wire in this order, and new ones are only added behind the last.
+
+Each length in them is bounded, or paid for with bytes of the header: so what reading one costs is linear in its bytes.
+Nothing in them is of just any type, since a byte can make an object of 60.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from splitiot.codecs import MAX_DIMENSIONS
 from splitiot.observation import EdgeTimes, Observation
 
 __all__ = [
     "BOOT_BYTES",
     "KINDS",
+    "MAX_ARRAYS",
     "MAX_FRAME_BYTES",
+    "MAX_OBSERVATIONS",
+    "MAX_PIECES",
+    "MAX_PIPELINES",
+    "MAX_TELEMETRY",
     "NOBODY",
+    "PIECE_BYTES",
     "Array",
     "Boot",
     "Busy",
@@ -24,16 +35,36 @@ __all__ = [
     "NextPlacement",
     "PipelineHello",
     "Probe",
+    "ProfileData",
     "Reply",
     "Request",
-    "SayHello",
+    "Tree",
     "Welcome",
 ]
 
 MAX_FRAME_BYTES: Final = 64 * 2**20
 """The largest frame that is accepted unless told otherwise."""
 
+MAX_ARRAYS: Final = 1024
+"""Of one payload, numpy scalars included."""
+
+MAX_PIECES: Final = 2048
+"""Of one payload's tree."""
+
+MAX_OBSERVATIONS: Final = 64
+"""In one request."""
+
+MAX_PIPELINES: Final = 64
+"""In one hello or welcome; and profiles."""
+
+MAX_TELEMETRY: Final = 64
+"""Numbers in one request."""
+
+PIECE_BYTES: Final = 5
 BOOT_BYTES: Final = 16
+_MAX_PROFILE_ENTRIES: Final = 64
+_MAX_CUTS: Final = 16
+_MAX_PARTS: Final = 4096
 
 Boot: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=BOOT_BYTES, max_length=BOOT_BYTES)]
 """128 random bits, drawn anew by each process of a device or an edge. A device without a token is known by them alone:
@@ -42,8 +73,44 @@ who does not know them can't ask in its place, nor get its answers. So they stan
 NOBODY: Final = bytes(BOOT_BYTES)
 """The boot in an answer to bytes that could not be read."""
 
-Array: TypeAlias = tuple[str, tuple[int, ...], int]
+_Word: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
+_Digest: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=32)]
+
+Array: TypeAlias = tuple[_Word, Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)], int]
 """Type, shape, and bytes of the packed buffer."""
+
+_Arrays: TypeAlias = Annotated[tuple[Array, ...], msgspec.Meta(max_length=MAX_ARRAYS)]
+_Names: TypeAlias = Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_ARRAYS)]
+
+ProfileData: TypeAlias = Annotated[
+    dict[_Word, bool | int | float | str | list[float | str] | None], msgspec.Meta(max_length=_MAX_PROFILE_ENTRIES)
+]
+"""What `TierProfile.to_dict` gives."""
+
+_Profiles: TypeAlias = Annotated[tuple[ProfileData, ...], msgspec.Meta(max_length=MAX_PIPELINES)]
+_Digests: TypeAlias = Annotated[tuple[_Digest, ...], msgspec.Meta(max_length=MAX_PIPELINES)]
+
+
+class Tree(msgspec.Struct, frozen=True, array_like=True):
+    """A payload that is not just a dict of arrays: the values in it, in order, and how they hang together.
+
+    Parameters
+    ----------
+    pieces : bytes
+        5 for each: its kind (1 byte) and a number (4, little-endian). 1 to 4 are the next so many plain values, bytes,
+        arrays, arrays as numpy scalars; 5 to 7 are a list, a tuple, a dict of so many items, whose pieces follow; 13 to
+        15 the same of the next so many plain values.
+    values : tuple
+        None, bool, int, float, str.
+    keys : tuple of str
+        Of the dicts, in order.
+    blobs : tuple of bytes
+    """
+
+    pieces: Annotated[bytes, msgspec.Meta(max_length=PIECE_BYTES * MAX_PIECES)]
+    values: tuple[bool | int | float | str | None, ...] = ()
+    keys: tuple[str, ...] = ()
+    blobs: tuple[bytes, ...] = ()
 
 
 class ErrorCode:
@@ -85,13 +152,16 @@ class PipelineHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         `Pipeline.implementation`.
     """
 
-    digest: bytes
+    digest: _Digest
     n: int
-    sink: str = "device"
+    sink: _Word = "device"
     stateful: bool = False
-    parts: tuple[tuple[int, int], ...] | None = None
+    parts: Annotated[tuple[tuple[int, int], ...], msgspec.Meta(max_length=_MAX_PARTS)] | None = None
     runtime: tuple[str, str, str, str] | None = None
     implementation: bytes = b""
+
+
+_Pipelines: TypeAlias = Annotated[tuple[PipelineHello, ...], msgspec.Meta(max_length=MAX_PIPELINES)]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -102,7 +172,6 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     boot : bytes
         Random, new at each start of the device.
     sequence : int
-    software : str
     pipelines : tuple of PipelineHello
     profiles : tuple of dict
         The device's own, where the edge asked for them.
@@ -112,11 +181,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     boot: Boot
     sequence: int
-    software: str = ""
-    pipelines: tuple[PipelineHello, ...] = ()
-    profiles: tuple[dict[str, Any], ...] = ()
-    want_profiles: tuple[bytes, ...] = ()
-    telemetry: dict[str, float] = {}
+    pipelines: _Pipelines = ()
+    profiles: _Profiles = ()
+    want_profiles: _Digests = ()
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -125,10 +192,9 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     boot: Boot
     sequence: int
     edge_boot: Boot
-    software: str = ""
-    pipelines: tuple[PipelineHello, ...] = ()
-    profiles: tuple[dict[str, Any], ...] = ()
-    want_profiles: tuple[bytes, ...] = ()
+    pipelines: _Pipelines = ()
+    profiles: _Profiles = ()
+    want_profiles: _Digests = ()
     max_frame_bytes: int = MAX_FRAME_BYTES
 
 
@@ -147,8 +213,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         8 bytes: `Boundary.fingerprint` at `start`.
     names : tuple of str, optional
         Of a payload that is a dict of arrays: their names, in the order of `arrays`.
-    payload : object
-        Of any other payload: its tree, with arrays replaced by their positions in `arrays`.
+    payload : Tree, optional
+        Of any other payload; None where that is None.
     arrays : tuple of (str, tuple of int, int)
         Type, shape and packed bytes of each.
     codec : str
@@ -178,21 +244,21 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     boot: Boot
     sequence: int
-    digest: bytes
+    digest: _Digest
     start: int
     stop: int
-    fingerprint: bytes
-    names: tuple[str, ...] | None = None
-    payload: Any = None
-    arrays: tuple[Array, ...] = ()
-    codec: str = "raw"
-    sink: str = "device"
+    fingerprint: _Digest
+    names: _Names | None = None
+    payload: Tree | None = None
+    arrays: _Arrays = ()
+    codec: _Word = "raw"
+    sink: _Word = "device"
     deadline_s: float | None = None
     plan_id: int = 0
     probe: bool = False
     propensity: float = 1.0
-    observations: tuple[Observation, ...] = ()
-    telemetry: dict[str, float] = {}
+    observations: Annotated[tuple[Observation, ...], msgspec.Meta(max_length=MAX_OBSERVATIONS)] = ()
+    telemetry: Annotated[dict[str, float], msgspec.Meta(max_length=MAX_TELEMETRY)] = {}
     attempt: int = 0
     order: int | None = None
     epoch: int = 0
@@ -205,8 +271,8 @@ class NextPlacement(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What the edge's planner chose for the device's next request."""
 
     plan_id: int
-    cuts: tuple[int, ...]
-    codecs: tuple[str, ...] = ("raw",)
+    cuts: Annotated[tuple[int, ...], msgspec.Meta(max_length=_MAX_CUTS)]
+    codecs: Annotated[tuple[_Word, ...], msgspec.Meta(max_length=_MAX_CUTS)] = ("raw",)
     why: str = ""
     probe: bool = False
     propensity: float = 1.0
@@ -224,10 +290,10 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     sequence: int
     edge_boot: Boot
     times: EdgeTimes = EdgeTimes()
-    names: tuple[str, ...] | None = None
-    payload: Any = None
-    arrays: tuple[Array, ...] = ()
-    codec: str = "raw"
+    names: _Names | None = None
+    payload: Tree | None = None
+    arrays: _Arrays = ()
+    codec: _Word = "raw"
     next: NextPlacement | None = None
     hello: bool = False
     runtime: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
@@ -256,14 +322,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     times: EdgeTimes = EdgeTimes()
 
 
-class SayHello(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Edge to device: say hello again, then send this request once more. Nothing was executed."""
-
-    boot: Boot
-    sequence: int
-    edge_boot: Boot
-
-
 class Probe(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Device to edge: measure the link. The frame's buffers are padding; `echo_bytes` of padding come back."""
 
@@ -281,7 +339,7 @@ class Echo(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     residence_s: float = 0.0
 
 
-Message: TypeAlias = Hello | Welcome | Request | Reply | Busy | Failure | SayHello | Probe | Echo
+Message: TypeAlias = Hello | Welcome | Request | Reply | Busy | Failure | Probe | Echo
 
-KINDS: Final[tuple[type[Message], ...]] = (Hello, Welcome, Request, Reply, Busy, Failure, SayHello, Probe, Echo)
+KINDS: Final[tuple[type[Message], ...]] = (Hello, Welcome, Request, Reply, Busy, Failure, Probe, Echo)
 """In the order of their numbers on the wire, from 1. Only ever longer."""

@@ -4,30 +4,62 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.codecs import RAW, Codec
+from splitiot.codecs import MAX_DIMENSIONS, RAW, Codec
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.pipeline import MAX_DEPTH, Payload, dtype_name, rebuilt
-from splitiot.wire._messages import Array, Reply, Request
+from splitiot.wire._messages import MAX_ARRAYS, MAX_PIECES, MAX_TELEMETRY, PIECE_BYTES, Array, Reply, Request, Tree
 
 __all__ = ["Packed", "finite", "pack", "unpack"]
 
-_ARRAY, _TUPLE, _SCALAR = 1, 2, 3  # MessagePack extensions
-_PLAIN: Final = frozenset({bool, float, str, bytes})
-_INDEX: Final = struct.Struct("<H")
-_LIST: Final = msgspec.msgpack.Decoder(list[Any])
+_PLAIN, _BYTES, _ARRAY, _SCALAR, _LIST, _TUPLE, _DICT = range(1, 8)
+"""What a piece of a tree is: so many plain values, bytes, arrays or numpy scalars next to each other, or a list, tuple
+or dict of so many items, whose pieces follow."""
+
+_KEYS: Final = 0  # the column; those of values, bytes and arrays have the numbers of their kinds
+_FLAT: Final = 8
+"""Added to a list, tuple or dict: its items are the next plain values, and no pieces of it follow."""
+
+_PIECE: Final = struct.Struct("<BI")
+assert _PIECE.size == PIECE_BYTES
+
+
+class _Mark:
+    """Stands for an array; those for numpy scalars are of the class below."""
+
+
+class _ScalarMark(_Mark):
+    pass
+
+
+_MARKS: Final = (_Mark(), _ScalarMark())
+_KINDS: Final[dict[type, int]] = {
+    type(None): _PLAIN,
+    bool: _PLAIN,
+    int: _PLAIN,
+    float: _PLAIN,
+    str: _PLAIN,
+    bytes: _BYTES,
+    _Mark: _ARRAY,
+    _ScalarMark: _SCALAR,
+    list: _LIST,
+    tuple: _TUPLE,
+    dict: _DICT,
+}
+_PLAIN_TYPES: Final = frozenset(kind for kind, number in _KINDS.items() if number == _PLAIN)
 
 
 class Packed(msgspec.Struct, frozen=True):
     """A payload ready to stand in a Request or Reply."""
 
     names: tuple[str, ...] | None
-    payload: Any
+    payload: Tree | None
     arrays: tuple[Array, ...]
     buffers: tuple[NDArray[Any] | bytes, ...]
 
@@ -44,13 +76,14 @@ def pack(payload: Payload, codec: Codec = RAW) -> Packed:
     ----------
     payload : plain data with array leaves
         None, bool, int (64 bits), float, str, bytes, arrays and numpy scalars; in lists, tuples and dicts with
-        string keys.
+        string keys. At most `splitiot.wire.MAX_ARRAYS` arrays and numpy scalars, and `splitiot.wire.MAX_PIECES` lists,
+        tuples, dicts and runs of values between them.
     codec : Codec
 
     Raises
     ------
     LocalProtocolError
-        Something else stands in it; the message says where. There is no pickle.
+        Something else stands in it, or too much of it; the message says where. There is no pickle.
 
     Examples
     --------
@@ -65,8 +98,7 @@ def pack(payload: Payload, codec: Codec = RAW) -> Packed:
         for name, array in payload.items():
             _put(array, name, codec, arrays, buffers)
         return Packed(tuple(payload), None, tuple(arrays), tuple(buffers))
-    tree = _pack_tree(payload, codec, arrays, buffers)
-    return Packed(None, tree, tuple(arrays), tuple(buffers))
+    return Packed(None, _tree(payload, codec, arrays, buffers), tuple(arrays), tuple(buffers))
 
 
 def _flat(payload: dict[Any, Any]) -> bool:
@@ -80,26 +112,62 @@ def _put(
     array: NDArray[Any], where: str, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]
 ) -> None:
     dtype = dtype_name(array, where)
-    if len(arrays) == 0xFFFF:
-        raise LocalProtocolError("a payload can hold at most 65535 arrays")
+    if len(arrays) == MAX_ARRAYS:
+        words = f"{where}: a payload can hold at most {MAX_ARRAYS} arrays and numpy scalars: put them in one array"
+        raise LocalProtocolError(words)
+    if array.ndim > MAX_DIMENSIONS:
+        raise LocalProtocolError(f"{where}: arrays of {array.ndim} dimensions can't cross: at most {MAX_DIMENSIONS}")
     buffer = codec.encode(array)
     arrays.append((dtype, array.shape, len(buffer) if isinstance(buffer, bytes) else buffer.nbytes))
     buffers.append(buffer)
 
 
-def _pack_tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]) -> Any:
-    """Put the arrays of any other payload aside; return the rest."""
+def _tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]) -> Tree | None:
+    """Put the arrays of any other payload aside, and write the rest in pieces."""
 
-    def leaf(value: Any, where: str, alone: bool) -> msgspec.msgpack.Ext:
-        kind = _ARRAY if isinstance(value, np.ndarray) else _SCALAR
-        _put(np.asarray(value) if kind == _SCALAR else value, where, codec, arrays, buffers)
-        return msgspec.msgpack.Ext(kind, _INDEX.pack(len(arrays) - 1))
+    def leaf(value: Any, where: str, alone: bool) -> _Mark:
+        scalar = not isinstance(value, np.ndarray)
+        _put(np.asarray(value) if scalar else value, where, codec, arrays, buffers)
+        return _MARKS[scalar]
 
-    return rebuilt([payload], 0, leaf, _pack_tuple)
+    if payload is None:
+        return None
+    pieces: list[bytes] = []
+    values: list[bool | int | float | str | None] = []
+    keys: list[str] = []
+    blobs: list[bytes] = []
 
+    def write(items: Sequence[Any]) -> None:
+        for kind, run in groupby(items, lambda item: _KINDS[type(item)]):
+            if kind >= _LIST:
+                for item in run:
+                    write_group(kind, item)
+                continue
+            alike = list(run)
+            pieces.append(_PIECE.pack(kind, len(alike)))
+            if kind == _PLAIN:
+                values.extend(alike)
+            elif kind == _BYTES:
+                blobs.extend(alike)
 
-def _pack_tuple(items: list[Any]) -> msgspec.msgpack.Ext:
-    return msgspec.msgpack.Ext(_TUPLE, msgspec.msgpack.encode(items))
+    def write_group(kind: int, group: Any) -> None:
+        if kind == _DICT:
+            keys.extend(group)
+            group = list(group.values())
+        flat = set(map(type, group)) <= _PLAIN_TYPES
+        pieces.append(_PIECE.pack(kind + _FLAT * flat, len(group)))
+        if flat:
+            values.extend(group)
+        else:
+            write(group)
+
+    write([rebuilt([payload], 0, leaf, tuple)])
+    if len(pieces) > MAX_PIECES:
+        raise LocalProtocolError(
+            f"the payload has {len(pieces)} pieces (lists, tuples, dicts, and runs of values in them), and at most "
+            f"{MAX_PIECES} can cross: put numbers in arrays, or a table in one list for each column"
+        )
+    return Tree(b"".join(pieces), tuple(values), tuple(keys), tuple(blobs))
 
 
 def unpack(
@@ -140,51 +208,74 @@ def unpack(
         if not len(named) == len(names) == len(leaves):
             raise RemoteProtocolError(f"{len(leaves)} arrays but the names {names}")
         return named
-    return _unpack_tree(message.payload, leaves)
+    if message.payload is None:
+        if leaves:
+            raise RemoteProtocolError(f"{len(leaves)} arrays, but a payload without any")
+        return None
+    return _read(message.payload, leaves)
 
 
-def _unpack_tree(payload: Any, leaves: Sequence[NDArray[Any]]) -> Payload:
-    """Put the arrays back where they stood."""
+def _read(tree: Tree, arrays: Sequence[NDArray[Any]]) -> Payload:
+    """Put the values and arrays back where they stood."""
+    if len(tree.pieces) % PIECE_BYTES:
+        raise RemoteProtocolError("the payload's pieces are cut off")
+    pieces = _PIECE.iter_unpack(tree.pieces)
+    columns: tuple[Sequence[Any], ...] = (tree.keys, tree.values, tree.blobs, arrays)
+    at = [0, 0, 0, 0]
 
-    def pick(data: bytes) -> Any:
-        if len(data) != _INDEX.size:
-            raise RemoteProtocolError("a payload's array position is not 2 bytes")
-        (index,) = _INDEX.unpack(data)
-        if index >= len(leaves):
-            raise RemoteProtocolError(f"the payload names array {index} of {len(leaves)}")
-        return leaves[index]
+    def taken(column: int, size: int) -> Sequence[Any]:
+        begin = at[column]
+        at[column] = end = begin + size
+        some = columns[column][begin:end]
+        if len(some) != size:
+            raise RemoteProtocolError("the payload's pieces name more values than there are")
+        return some
 
-    def walk(value: Any, depth: int) -> Any:
-        if isinstance(value, msgspec.msgpack.Ext):
-            if value.code == _ARRAY:
-                return pick(bytes(value.data))
-            if value.code == _SCALAR:
-                return pick(bytes(value.data))[()]
-            if value.code == _TUPLE and depth < MAX_DEPTH:
-                return tuple(walk(item, depth + 1) for item in _tuple(bytes(value.data)))
-            raise RemoteProtocolError(f"the payload holds an unknown extension {value.code}, or is nested too deep")
-        if isinstance(value, dict):
+    def items(count: int, depth: int) -> list[Any]:
+        got: list[Any] = []
+        left = count
+        while left > 0:
+            kind, size = next(pieces, (0, 0))
+            if kind < _LIST:
+                if kind == 0 or not 0 < size <= left:
+                    raise RemoteProtocolError("the payload's pieces do not fit together")
+                some = taken(min(kind, _ARRAY), size)
+                got += some if kind != _SCALAR else [array[()] for array in some]
+                left -= size
+                continue
             if depth == MAX_DEPTH:
                 raise RemoteProtocolError(f"the payload is nested more than {MAX_DEPTH} deep")
-            return {key: walk(item, depth + 1) for key, item in value.items()}
-        if isinstance(value, list):
-            if depth == MAX_DEPTH:
-                raise RemoteProtocolError(f"the payload is nested more than {MAX_DEPTH} deep")
-            return [walk(item, depth + 1) for item in value]
-        if value is None or type(value) in _PLAIN or type(value) is int:
-            return value
-        raise RemoteProtocolError(f"the payload holds a {type(value).__name__}")
+            names = taken(_KEYS, size) if kind & _DICT == _DICT else ()
+            inner = taken(_PLAIN, size) if kind > _FLAT else items(size, depth + 1)
+            kind &= ~_FLAT
+            if kind == _LIST:
+                got.append(list(inner))
+            elif kind == _TUPLE:
+                got.append(tuple(inner))
+            elif kind == _DICT:
+                made = dict(zip(names, inner))  # noqa: B905  (as many; strict is slow)
+                if len(made) != size:
+                    raise RemoteProtocolError("the payload holds a dict with the same key twice")
+                got.append(made)
+            else:
+                raise RemoteProtocolError(f"the payload holds an unknown kind of piece, {kind}")
+            left -= 1
+        return got
 
-    return walk(payload, 0)
-
-
-def _tuple(data: bytes) -> list[Any]:
-    try:
-        return _LIST.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RemoteProtocolError(f"unreadable payload: {error}") from error
+    (payload,) = items(1, 0)
+    if next(pieces, None) is not None or at != [len(column) for column in columns]:
+        raise RemoteProtocolError("the payload holds more than its pieces name")
+    return payload
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:
-    """The entries that are finite: NaN and infinities pass MessagePack."""
+    """Return the entries that are finite: NaN and infinities pass MessagePack.
+
+    Raises
+    ------
+    LocalProtocolError
+        They are more than `splitiot.wire.MAX_TELEMETRY`.
+    """
+    if len(numbers) > MAX_TELEMETRY:
+        raise LocalProtocolError(f"telemetry of {len(numbers)} numbers can't cross: at most {MAX_TELEMETRY}")
     return {name: value for name, value in numbers.items() if abs(value) < float("inf")}

@@ -86,7 +86,6 @@ class Hostile:
                 ),
                 profiles=(odd,),
                 want_profiles=(bytes(32), bytes.fromhex(work.pipeline.digest)),
-                telemetry={"battery": chance.pick(_ODD)},
             )
         )
 

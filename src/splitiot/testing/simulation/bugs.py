@@ -287,9 +287,9 @@ def _edge_trusts(old: Any) -> Any:
 
 
 def _runs_duplicates(old: Any) -> Any:
-    def requested(self: Any, request: Any, buffers: Any, nbytes: int, name: str, *words: Any) -> Any:
+    def requested(self: Any, request: Any, received: Any, name: str, *words: Any) -> Any:
         self._flights.pop((name, request.boot, request.sequence), None)
-        return old(self, request, buffers, nbytes, name, *words)
+        return old(self, request, received, name, *words)
 
     return requested
 
