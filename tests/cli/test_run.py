@@ -219,6 +219,7 @@ def test_the_load_is_for_policies_and_in_the_log(
 
 
 @pytest.mark.network
+@pytest.mark.extra("cli")
 def test_what_keeps_it_from_the_edge_is_said(cli: Cli) -> None:
     def portal(frame: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:
         return 200, "text/html", b"<html>please log in</html>"
