@@ -129,7 +129,7 @@ class Connection:
                 self.socket.settimeout(left_s(until_s))
                 view = view[self.socket.send(view) :]
                 # encrypted, what is there to read need not be an answer
-                if view and self._context is None and _readable(self.socket):
+                if view and self._context is None and _answers(self.socket, left_s(until_s)):
                     return
         self._whole = True
 
@@ -326,6 +326,28 @@ class _Source(io.RawIOBase):
             return None
         self._socket.settimeout(left_s(self.until_s))
         return self._socket.recv_into(buffer)
+
+
+def _answers(sock: socket.socket, timeout_s: float) -> bool:
+    """Wait until more can be sent; True where something can be read instead, an answer that came early.
+
+    A server that has said no may read nothing more: whoever waits only to send then waits in vain.
+
+    Raises
+    ------
+    TimeoutError
+    """
+    if not hasattr(select, "poll"):
+        reading, writing, _ = select.select([sock], [sock], [], timeout_s)
+        come, room = len(reading), len(writing)
+    else:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN | select.POLLOUT)
+        events = sum(event for _, event in poll.poll(timeout_s * 1e3))
+        come, room = events & ~select.POLLOUT, events & select.POLLOUT
+    if not (come or room):
+        raise TimeoutError("nothing more could be sent")
+    return bool(come)
 
 
 def _readable(sock: socket.socket) -> bool:
