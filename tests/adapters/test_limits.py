@@ -26,6 +26,7 @@ from splitiot.adapters.http._endpoint import _Endpoint
 from splitiot.adapters.http._gate import Connection, Gate
 from splitiot.adapters.http._sparingly import Sparingly
 from splitiot.errors import AuthenticationError
+from tests.cli.helpers import environment
 from tests.session.support import boot_of, numbers, read, request_of
 
 WAIT_S = 30.0
@@ -558,3 +559,33 @@ def test_it_ends_in_time_whatever_hangs(edges: Any, hangs: str, times: int) -> N
             edge.process.send_signal(signal.SIGTERM)
             time.sleep(0.1)
         edge.ends(within_s=4.0)
+
+
+NO_DELAY = """
+import asyncio.base_events, os, socket, splitiot as si
+from splitiot.adapters.http import serve
+
+open_it = asyncio.base_events.BaseEventLoop.connect_accepted_socket
+
+async def telling(self, make, accepted, **more):
+    opened = await open_it(self, make, accepted, **more)
+    os.write(1, b"%d\\n" % accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+    return opened
+
+asyncio.base_events.BaseEventLoop.connect_accepted_socket = telling
+def double(x): return 2 * x
+serve(si.EdgeService(si.tasks([double])), port=0, ready=lambda port: os.write(1, b"%d\\n" % port))
+"""
+
+
+def test_small_answers_do_not_wait_for_acknowledgements() -> None:
+    """Head and body are two writes: with Nagle's algorithm the second waited 40 ms for the first one's ACK."""
+    server = subprocess.Popen([sys.executable, "-c", NO_DELAY], stdout=subprocess.PIPE, env=environment())
+    try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)):
+            assert int(server.stdout.readline()) != 0
+    finally:
+        server.kill()
+        server.communicate()

@@ -194,6 +194,9 @@ class Listener:
                 accepted.close()
                 continue
             accepted.setblocking(False)
+            # asyncio does it only for sockets that say they are of TCP, which accepted ones do not. Head and body are
+            # two writes, and the second would wait 40 ms for the acknowledgement of the first
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._loop.create_task(self._open(accepted, connection))
             connection.end = task.cancel
             self._tasks.add(task)
