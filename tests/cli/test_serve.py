@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import signal
 import socket
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 import splitiot as si
+from splitiot.adapters.http import PATH
 from splitiot.models import save_bundle
 from splitiot.models._random_input import random_payload
 from tests.cli.helpers import CHAIN, HARDWARE, TARGETS, Cli, process, serving
+from tests.session.support import request_of
 
 POLICIES = TARGETS / "policies.py"
 WANTED = (8 * np.arange(64.0)) ** 2
@@ -231,3 +234,41 @@ def test_a_device_with_one_head_of_a_bundle(cli: Cli, tmp_path: Path) -> None:
     assert lost.lines[0]["source"] == "none"
     assert lost.lines[-1]["totals"]["failed"] == 1
     assert cli("run", device, "--edge", "none", "--count", 1, "--json").code == 2
+
+
+HANGS = '''
+import time
+import splitiot as si
+
+
+def first(x: int) -> int:
+    return x
+
+
+def second(x: int) -> int:
+    print("began", flush=True)
+    while True:
+        time.sleep(0.01)
+
+
+pipeline = si.tasks([first, second])
+'''
+
+
+@pytest.mark.extra("http")
+@pytest.mark.network
+def test_it_ends_although_a_step_hangs(tmp_path: Path) -> None:
+    script = tmp_path / "hangs.py"
+    script.write_text(HANGS, "utf-8")
+    frame = request_of(runpy.run_path(str(script))["pipeline"], 1, 1)
+    with serving(script, "--no-profile", "--shutdown", 2) as (url, server):
+        there = urlsplit(url)
+        with socket.create_connection((there.hostname, there.port)) as raw:
+            head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(frame)}\r\n\r\n"
+            raw.sendall(head.encode() + frame)
+            assert server.stdout is not None
+            assert server.stdout.readline() == "began\n"
+            server.send_signal(signal.SIGTERM)
+            _, said = server.communicate(timeout=30)
+    assert server.returncode == 3
+    assert "by force" in said

@@ -28,6 +28,7 @@ from splitiot.cli._target import (
 )
 from splitiot.cli.plan import profile_target
 from splitiot.errors import ProfileError
+from splitiot.limits import Limits
 
 if TYPE_CHECKING:
     from splitiot.pipeline import Runtime
@@ -49,6 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     web.add_argument("--allow-anonymous", action="store_true", help="let other machines connect without tokens")
     words = "a reverse proxy that is trusted to say whose requests it passes on (X-Forwarded-For); may be given again"
     web.add_argument("--proxy", metavar="ADDR", action="append", default=[], help=words)
+    usual = Limits()
+    words = "open connections; the limit of open files lowers it (default: %(default)s)"
+    web.add_argument("--max-connections", type=at_least(1), metavar="N", default=usual.max_connections, help=words)
+    words = "the same of one address; a --proxy may have all (default: %(default)s)"
+    per_address = usual.max_connections_per_address
+    web.add_argument("--max-per-address", type=at_least(1), metavar="N", default=per_address, help=words)
+    words = "MiB of requests that are held at once; one name may have half of it (default: %(default)s)"
+    web.add_argument("--max-held", type=at_least(1), metavar="MIB", default=usual.max_body_bytes // 2**20, help=words)
+    words = "seconds to end in when told to, whatever hangs (default: %(default)g)"
+    web.add_argument("--shutdown", type=at_least(1), metavar="S", default=int(usual.shutdown_s), help=words)
     parser.add_argument("--policy", metavar="NAME", help=f"plan here, for devices that follow: {POLICY}")
     parser.add_argument("--no-profile", action="store_true", help="don't measure at the start: devices learn it slower")
     add_model_arguments(parser)
@@ -59,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot serve`` until it is interrupted."""
-    from splitiot.adapters.http import serve
+    from splitiot.adapters.http._grace import Grace
+    from splitiot.adapters.http._serve import serve_within
     from splitiot.edge import EdgeService
 
     _check_openness(arguments)
@@ -87,13 +99,22 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         _announce(arguments, port, targets, measured, console)
 
     pipelines = [t.pipeline for t in targets]
+    limits = Limits(
+        max_connections=arguments.max_connections,
+        max_connections_per_address=arguments.max_per_address,
+        max_body_bytes=arguments.max_held * 2**20,
+        max_body_bytes_per_name=max(1, arguments.max_held * 2**19),
+        shutdown_s=arguments.shutdown,
+    )
     with (
-        EdgeService(pipelines, runtime=runtime, profiles=profiles, policy=policy) as service,
         console.log("splitiot", "uvicorn.error"),
+        Grace(limits.shutdown_s) as grace,
+        EdgeService(pipelines, runtime=runtime, profiles=profiles, policy=policy, limits=limits) as service,
     ):
         try:
             with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C and SIGTERM are the proper end
-                serve(
+                serve_within(
+                    grace,
                     service,
                     host=arguments.host,
                     port=arguments.port,
@@ -103,6 +124,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                     allow_plaintext=arguments.allow_plaintext,
                     allow_anonymous=arguments.allow_anonymous,
                     proxies=arguments.proxy,
+                    limits=limits,
                     ready=announce,
                 )
         except SystemExit:  # uvicorn's way to say that it can't listen; its reason was logged

@@ -16,7 +16,7 @@ from splitiot.limits import Limits
 if TYPE_CHECKING:
     from splitiot.edge import EdgeService
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_within"]
 
 
 def serve(
@@ -64,6 +64,40 @@ def serve(
     MissingDependencyError
         The extra ``http`` is not installed.
     """
+    limits = limits or Limits()
+    with Grace(limits.shutdown_s) as grace:
+        serve_within(
+            grace,
+            service,
+            host=host,
+            port=port,
+            tokens=tokens,
+            certfile=certfile,
+            keyfile=keyfile,
+            allow_plaintext=allow_plaintext,
+            allow_anonymous=allow_anonymous,
+            proxies=proxies,
+            limits=limits,
+            ready=ready,
+        )
+
+
+def serve_within(
+    grace: Grace,
+    service: EdgeService,
+    *,
+    host: str,
+    port: int,
+    tokens: Mapping[str, str] | None,
+    certfile: str | None,
+    keyfile: str | None,
+    allow_plaintext: bool,
+    allow_anonymous: bool,
+    proxies: Sequence[str],
+    limits: Limits,
+    ready: Callable[[int], None] | None,
+) -> None:
+    """Serve as `serve` does, in a process that has more to end than this server: the time counts from the signal."""
     if isinstance(proxies, str):
         raise ValueError(f"proxies are several addresses: give [{proxies!r}]")
     for address in proxies:
@@ -86,7 +120,6 @@ def serve(
     except ImportError as error:
         raise MissingDependencyError("uvicorn", "http") from error
 
-    limits = limits or Limits()
     settings: dict[str, Any] = {"host": host, "port": port, "log_config": None, "access_log": False, "ws": "none"}
     settings |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": list(proxies), "http": "h11"}
     settings |= {"timeout_keep_alive": limits.idle_timeout_s}
@@ -98,5 +131,5 @@ def serve(
         lifespan="off",
         **settings,
     )
-    with Grace(limits.shutdown_s) as grace, sparingly("uvicorn.error", "asyncio", "splitiot"):
+    with sparingly("uvicorn.error", "asyncio", "splitiot"):
         EdgeServer(config, limits=limits, proxies=proxies, grace=grace, ready=ready).run()
