@@ -343,6 +343,18 @@ def test_two_credentials_are_none(second: bytes, order: int) -> None:
     assert b"Authorization" in asked.sent[1]["body"]
 
 
+@pytest.mark.extra("http")
+def test_the_limits_of_the_service_hold_unless_others_are_given() -> None:
+    from splitiot.adapters.http import asgi
+    from splitiot.edge import EdgeService
+
+    ours, others = Limits(max_body_bytes=7), Limits(max_body_bytes=8)
+    with EdgeService([PIPELINE], limits=ours) as service:
+        for given, held in ((None, ours), (others, others)):
+            (route,) = asgi(service, limits=given).routes
+            assert route.app._limits is held  # type: ignore[attr-defined]
+
+
 # processes of their own
 
 EDGE = """

@@ -217,7 +217,7 @@ def asgi(
     path : str
         Where frames are posted to; ``"/"`` if the mount says it already.
     limits : Limits, optional
-        Of the bodies of requests; the usual ones unless given. Connections are counted by the server around it.
+        Of the bodies of requests; the service's unless given. Connections are counted by the server around it.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def asgi(
         from starlette.routing import Route
     except ImportError as error:
         raise MissingDependencyError("starlette", "http") from error
-    endpoint = _Endpoint(service, tokens, limits or Limits())
+    endpoint = _Endpoint(service, tokens, limits or service.limits)
     return Starlette(routes=[Route(path, endpoint=endpoint)], lifespan=lifespan(service))
 
 

@@ -53,7 +53,7 @@ def serve(
         The addresses or networks of reverse proxies that are trusted to say in ``X-Forwarded-For`` whose request it is.
         Of others that header says nothing.
     limits : Limits, optional
-        Of connections and bodies; the usual ones unless given.
+        Of connections and bodies; the service's unless given.
     ready : callable, optional
         Called with the port once connections are accepted.
 
@@ -64,7 +64,7 @@ def serve(
     MissingDependencyError
         The extra ``http`` is not installed.
     """
-    limits = limits or Limits()
+    limits = limits or service.limits
     with Grace(limits.shutdown_s) as grace:
         serve_within(
             grace,
