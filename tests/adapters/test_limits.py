@@ -590,6 +590,8 @@ serve(si.EdgeService(si.tasks([double])), port=0, ready=lambda port: os.write(1,
 """
 
 
+@pytest.mark.network
+@pytest.mark.extra("http")
 def test_small_answers_do_not_wait_for_acknowledgements() -> None:
     """Head and body are two writes: with Nagle's algorithm the second waited 40 ms for the first one's ACK."""
     server = subprocess.Popen([sys.executable, "-c", NO_DELAY], stdout=subprocess.PIPE, env=environment())

@@ -15,16 +15,20 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import h11
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from splitiot._log import logger
 from splitiot.adapters.http._gate import CONNECTION, Connection, Gate
 
 if TYPE_CHECKING:
     from splitiot.adapters.http._grace import Grace
     from splitiot.limits import Limits
+
+try:
+    import h11
+    import uvicorn
+    from uvicorn import Server
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+except ImportError:  # without the extra every module can still be imported: `serve` says what is missing
+    H11Protocol = Server = object  # type: ignore[misc,assignment]
 
 __all__ = ["FINISHING_S", "EdgeProtocol", "EdgeServer"]
 
@@ -220,7 +224,7 @@ class Listener:
                 self._gate.leave(connection)
 
 
-class EdgeServer(uvicorn.Server):
+class EdgeServer(Server):
     """uvicorn's server with a `Listener`, and with an end that comes."""
 
     def __init__(
