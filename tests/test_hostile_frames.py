@@ -19,7 +19,10 @@ from splitiot.codecs import MAX_DIMENSIONS, array_bytes
 from splitiot.edge import EdgeService
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.functions import tasks
+from splitiot.planner import Planner
 from splitiot.session import EdgeSession
+from splitiot.session._contact import Contact
+from splitiot.topology import Link, TierProfile, Topology
 from tests.test_wire import BOOT, EDGE_BOOT, GOLDEN, MESSAGES
 
 PIPELINE = tasks([abs])
@@ -134,6 +137,55 @@ def test_no_frame_costs_more_than_its_bytes(name: str) -> None:
 def test_no_frame_stops_an_edge(name: str) -> None:
     answer, _ = wire.decode(EdgeService([PIPELINE]).handle(BOMBS[name], peer="hostile"))
     assert isinstance(answer, wire.Failure | wire.Welcome)
+
+
+def profile_of(length: int) -> dict[str, Any]:
+    return {"format": 1, "digest": PIPELINE.digest, "heads_s": [0] * length, "tails_s": [0] * length}
+
+
+LONG_PROFILES = [[profile_of(MANY // 2)], [profile_of(2)] * wire.MAX_PIPELINES]
+
+
+@pytest.mark.parametrize("profiles", LONG_PROFILES)
+def test_a_profile_costs_an_edge_no_more_than_its_pipeline(profiles: list[dict[str, Any]]) -> None:
+    link = Link(rtt_s=0.01, up_bytes_per_s=1e6, down_bytes_per_s=1e6)
+    session = EdgeSession(
+        [PIPELINE],
+        boot=EDGE_BOOT,
+        runtimes={},
+        profiles={PIPELINE.digest: TierProfile.from_steps(PIPELINE.digest, [0.1])},
+        make_planner=lambda pipeline, device, edge: Planner(pipeline, Topology(tiers=[device, edge], links=[link])),
+    )
+    known = wire.PipelineHello(digest=DIGEST, n=1)
+    hello = wire.Hello(boot=BOOT, sequence=1, pipelines=(known,) * 64, profiles=tuple(profiles))
+    received = session.read(wire.encode(hello))
+    calls, peak = work(lambda: session.handle(received, "device", 0.0) and None)
+    assert calls < 5000 and peak < 200_000, (calls, peak)
+
+
+@pytest.mark.parametrize("profiles", LONG_PROFILES)
+def test_a_profile_costs_a_device_no_more_than_its_pipeline(profiles: list[dict[str, Any]]) -> None:
+    contact = Contact(
+        PIPELINE,
+        boot=BOOT,
+        number=lambda: 1,
+        runtime=None,
+        profile=None,
+        parts=None,
+        exact=False,
+        probe_interval_s=1.0,
+    )
+    contact.greet(0.0)
+    known = wire.PipelineHello(digest=DIGEST, n=1)
+    told = wire.Welcome(boot=BOOT, sequence=1, edge_boot=EDGE_BOOT, pipelines=(known,), profiles=tuple(profiles))
+    calls, peak = work(lambda: contact.welcomed(told, 0.1) and None)
+    assert calls < 1500 and peak < 200_000, (calls, peak)
+
+
+def test_what_is_wrong_is_told_by_name() -> None:
+    words = "unreadable header of a Request: Expected `array` of length <= 32 - at `arrays"
+    with pytest.raises(RemoteProtocolError, match=words):
+        wire.decode(BOMBS["a shape of ten thousand lengths"])
 
 
 def test_lengths_are_not_multiplied_into_endless_numbers() -> None:

@@ -205,8 +205,8 @@ def fetch_profile(transport: Transport, pipeline: Pipeline, *, timeout_s: float 
             "file, tasks and version"
         )
     for data in welcome.profiles:
-        found = TierProfile.from_dict(data)
-        if found.digest == pipeline.digest:
+        if data.get("digest") == pipeline.digest:
+            found = TierProfile.from_dict(data)
             if found.n != pipeline.n:
                 raise ProfileError(f"the edge's profile has {found.n} steps, this pipeline {pipeline.n}")
             return found

@@ -147,10 +147,8 @@ def test_profiles_go_both_ways_when_they_are_asked_for() -> None:
     (hello,) = messages(session.tick(0.0))
     assert hello.profiles == ()
     broken = {"format": 1, "digest": PIPELINE.digest, "heads_s": [math.nan], "tails_s": [0.0]}
-    effects = session.receive(
-        welcome(hello, PIPELINE, profiles=(broken, theirs.to_dict()), want_profiles=(bytes.fromhex(PIPELINE.digest),)),
-        0.1,
-    )
+    told, wanted = (broken | {"digest": "ab"}, theirs.to_dict(), broken), (bytes.fromhex(PIPELINE.digest),)
+    effects = session.receive(welcome(hello, PIPELINE, profiles=told, want_profiles=wanted), 0.1)
     assert only(EdgeProfile, effects).profile.whole_s == theirs.whole_s
     (again,) = [m for m in messages(effects) if isinstance(m, wire.Hello)]
     assert again.profiles == (own.to_dict(),)

@@ -15,6 +15,7 @@ from splitiot.pipeline import Pipeline, RuntimeInfo
 from splitiot.session._arrival import Arrival
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._effects import EdgeProfile, Send
+from splitiot.session._told import told_profile
 from splitiot.session._trouble import Trouble, trouble_of
 from splitiot.topology import TierProfile
 
@@ -277,14 +278,13 @@ class Contact:
             self._away = Trouble(self.refusal, since_s, remedy, False)
             self._breaker.wait(now_s + _REFUSED_S)
         effects: list[Send | EdgeProfile] = []
-        for data in welcome.profiles:
-            try:
-                profile = TierProfile.from_dict(data)
-            except ProfileError:
-                continue  # a broken one is none
-            if profile.digest == self._pipeline.digest:
-                self._want_profile = False
-                effects.append(EdgeProfile(profile))
+        try:
+            profile = told_profile(welcome.profiles, self._pipeline)
+        except ProfileError:
+            profile = None  # a broken one is none
+        if profile is not None:
+            self._want_profile = False
+            effects.append(EdgeProfile(profile))
         if self._digest in welcome.want_profiles and not self._edge_wants_profile:
             self._edge_wants_profile = True
             if self.profile is not None:

@@ -28,6 +28,7 @@ from splitiot.session._effects import Forget, Job, Run, Send
 from splitiot.session._load import Load
 from splitiot.session._peers import Held, Owner, Peer, Peers
 from splitiot.session._quota import Quota
+from splitiot.session._told import told_profile
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
 
@@ -527,7 +528,6 @@ class EdgeSession:
         peer.greeted = True
         ours: list[wire.PipelineHello] = []
         want: list[bytes] = []
-        told = {str(data.get("digest")): data for data in hello.profiles}
         asked = {theirs.digest: theirs for theirs in hello.pipelines}  # each is told of once, however often it is named
         for theirs in asked.values():
             digest = theirs.digest.hex()
@@ -547,12 +547,12 @@ class EdgeSession:
             )
             profile = self.profiles.get(digest)
             if self._make_planner is not None and profile is not None and digest not in peer.planners:
-                if digest not in told:
-                    want.append(theirs.digest)
-                    continue
                 try:
-                    wanted = self._with_sink(pipeline, theirs.sink) or pipeline
-                    planner = self._make_planner(wanted, TierProfile.from_dict(told[digest]), profile)
+                    told = told_profile(hello.profiles, pipeline)
+                    if told is None:
+                        want.append(theirs.digest)
+                        continue
+                    planner = self._make_planner(self._with_sink(pipeline, theirs.sink) or pipeline, told, profile)
                     if theirs.parts is not None:
                         planner.restrict({0, *(stop for start, stop in theirs.parts if start == 0)})
                 except (SplitiotError, ValueError, OverflowError):

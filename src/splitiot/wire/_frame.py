@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,6 +23,7 @@ MAX_HEADER_BYTES: Final = 2**20
 MAGIC: Final = b"SI"
 _PREFIX: Final = struct.Struct("<2sBBIII")
 _MAX_TRAILER_BYTES: Final = 4096
+_PLACE: Final = re.compile(r"\$\[(\d+)\]")
 _SHOWN_BYTES: Final = 60
 _ZEROS: Final = bytes(16)
 _NUMBER_OF: Final = {kind: number for number, kind in enumerate(KINDS, start=1)}
@@ -95,6 +97,11 @@ def told_bytes(start: bytes) -> int | None:
     return _PREFIX.size + length + -length % 16 + body + trailer if (magic, version) == (MAGIC, VERSION) else None
 
 
+def _field(kind: type[Message], position: int) -> str:
+    names = kind.__struct_fields__
+    return names[position] if position < len(names) else f"field {position}"
+
+
 def decode(
     frame: bytes | bytearray | memoryview, *, max_frame_bytes: int = MAX_FRAME_BYTES
 ) -> tuple[Message, list[memoryview]]:
@@ -126,7 +133,9 @@ def decode(
     try:
         message: Message = _DECODERS[number - 1].decode(view[_PREFIX.size : _PREFIX.size + length])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RemoteProtocolError(f"unreadable header: {error}") from error
+        kind = KINDS[number - 1]
+        named = _PLACE.sub(lambda at: _field(kind, int(at[1])), str(error), count=1)
+        raise RemoteProtocolError(f"unreadable header of a {kind.__name__}: {named}") from error
     views: list[memoryview] = []
     arrays: Any = message.arrays if isinstance(message, _CARRIERS) else ((None, None, body),) if body else ()
     for _, _, size in arrays:
