@@ -66,6 +66,7 @@ class EdgeProtocol(H11Protocol):
         self._swallowed = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the place that the gate gave this connection."""
         super().connection_made(transport)
         self._connection.end = transport.abort
         self._connection.unsent = transport.get_write_buffer_size
@@ -73,12 +74,14 @@ class EdgeProtocol(H11Protocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Give the place back."""
         self._connection.gate.leave(self._connection)
         self._connection.unsent = _nothing
         self._connection.taken()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Take bytes; of a body that was refused already, only some."""
         self._connection.idle_since_s = None
         super().data_received(data)
         if self.conn.their_state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete:
@@ -107,6 +110,7 @@ class EdgeProtocol(H11Protocol):
             self._connection.idle_since_s = self.loop.time()
 
     def shutdown(self) -> None:
+        """End once the request that is under way has its answer."""
         try:
             super().shutdown()
         except h11.ProtocolError:
