@@ -27,20 +27,13 @@ from tests.served import Served
 # What can be imported where an extra is installed.
 EXTRAS = {
     "cli": ("rich",),
-    "dashboard": ("streamlit",),
-    "graph": ("scipy",),
     "http": ("starlette", "uvicorn"),
     "litert": ("ai_edge_litert",),
-    "mqtt": ("paho",),
     "plot": ("matplotlib",),
-    "serial": ("serial",),
-    "sim": ("joblib",),
     "telemetry": ("psutil",),
     "tensorflow": ("tensorflow",),
     "tflite": ("tflite_runtime",),
     "vision": ("PIL",),
-    "websocket": ("websockets",),
-    "zstd": ("backports.zstd",),
 }
 PROMISED = os.environ.get("SPLITIOT_TEST_EXTRAS")
 """None where nothing is promised, "" in a run without extras."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -9,6 +10,7 @@ import pkgutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -16,6 +18,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 import splitiot
+from tests.conftest import EXTRAS
 
 CHECKOUT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -28,8 +31,7 @@ PUBLIC = [name for name in MODULES if not any(part.startswith("_") for part in n
 HEAVY = {
     *("asyncio", "concurrent", "ctypes.util", "email", "http", "logging", "multiprocessing", "socket"),
     *("sqlite3", "ssl", "subprocess", "unittest", "urllib.request", "xml"),
-    *("ai_edge_litert", "joblib", "matplotlib", "paho", "PIL", "psutil", "pytest", "rich", "scipy", "serial"),
-    *("starlette", "streamlit", "tensorflow", "tflite_runtime", "uvicorn", "websockets"),
+    *("pytest", *(module for modules in EXTRAS.values() for module in modules)),
 }
 CORE_DEPENDENCIES = {"attr", "attrs", "msgspec", "numpy", "typing_extensions"}
 SANS_IO = {
@@ -152,3 +154,32 @@ def test_the_sans_io_contract_names_every_core_module() -> None:
     (contract,) = (c for c in contracts if c["name"].startswith("The core"))
     existing = {name for name in SANS_IO if f"splitiot.{name}" in MODULES}
     assert set(contract["source_modules"]) == {f"splitiot.{name}" for name in existing}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield what a module imports anywhere, also by `importlib.import_module("name")`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "import_module":
+            yield from (str(each.value) for each in node.args[:1] if isinstance(each, ast.Constant))
+
+
+def test_every_extra_is_imported_by_something() -> None:
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = settings["optional-dependencies"]
+    assert extras.keys() - {"all"} == EXTRAS.keys(), "tests/conftest.py names what can be imported with each extra"
+    # these two can't live beside the others: TensorFlow is too large, tflite-runtime wants numpy 1
+    assert extras["all"] == [f"splitiot[{','.join(x for x in extras if x not in {'all', 'tflite', 'tensorflow'})}]"]
+    imported = {name for path in (CHECKOUT / "src").rglob("*.py") for name in imports(path.read_text("utf-8"))}
+    unused = {
+        f"{module} of {extra}"
+        for extra, modules in EXTRAS.items()
+        for module in modules
+        if not any(f"{name}.".startswith(f"{module}.") for name in imported)
+    }
+    assert not unused, f"nothing in src imports {', '.join(sorted(unused))}: an extra comes with what needs it"
+    table = (CHECKOUT / "docs" / "getting-started.md").read_text("utf-8")
+    assert not [extra for extra in extras if f"| `{extra}` |" not in table], "docs/getting-started.md lists every extra"
