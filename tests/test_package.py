@@ -127,7 +127,7 @@ def test_distribution_has_its_files() -> None:
     data = {
         path.relative_to(source)
         for path in source.rglob("*")
-        if path.suffix in {".json", ".md", ".png", ".tflite", ".typed"}
+        if path.suffix in {".json", ".md", ".png", ".pyi", ".tflite", ".typed"}
         and not any(part.startswith(".") for part in path.relative_to(source).parts)  # a tool's cache
     }
     missing = {str(path) for path in data if not Path(splitiot.__path__[0], path).is_file()}

@@ -36,7 +36,7 @@ class Module:
     public: frozenset[str]
     functions: dict[str, int]  # its lines of code, for each
     imports: list[Import]
-    lazy: dict[str, str] = field(default_factory=dict)  # names that `__getattr__` fetches, and from where
+    lazy: dict[str, str] = field(default_factory=dict)  # names that it imports when they are used, and from where
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,12 @@ def read(path: Path, root: Path) -> Module:
     code = lines_of_code(source, tree)
     checked = {id(node) for test in ast.walk(tree) if is_type_checking(test) for node in walk_all(test.body)}
     imports = [(node, imported) for node in ast.walk(tree) for imported in imports_of(node)]
-    lazy = {}
-    if any(isinstance(node, FUNCTION) and node.name == "__getattr__" for node in tree.body):
-        shown = [imported for node, imported in imports if id(node) in checked]
-        stub = path.with_suffix(".pyi")
-        if stub.is_file():
-            shown += [imported for node in ast.parse(stub.read_text("utf-8")).body for imported in imports_of(node)]
-        lazy = {imported.name: imported.module for imported in shown if imported.name}
+    shown = [imported for node, imported in imports if id(node) in checked]
+    stub = path.with_suffix(".pyi")
+    if stub.is_file():
+        shown += [imported for node in ast.parse(stub.read_text("utf-8")).body for imported in imports_of(node)]
+    is_lazy = stub.is_file() or any(isinstance(node, FUNCTION) and node.name == "__getattr__" for node in tree.body)
+    lazy = {imported.name: imported.module for imported in shown if imported.name} if is_lazy else {}
     functions = {
         qualified: sum(node.lineno <= line <= (node.end_lineno or 0) for line in code)
         for qualified, node in functions_of(tree)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from importlib import import_module
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ import numpy as np
 from attrs import astuple
 from numpy.typing import NDArray
 
-from splitiot import _fork
+from splitiot import __version__, _fork
 from splitiot.cost import name_of
 from splitiot.errors import LocalProtocolError
 from splitiot.observation import Observation
@@ -166,7 +165,7 @@ class TraceWriter(Recorder):
         cuts = costs.cuts.tolist()
         header = {
             "format": FORMAT,
-            "splitiot": import_module("splitiot").__version__,  # its own names lead everywhere
+            "splitiot": __version__,
             "run": self._run,
             "digest": pipeline.digest,
             "n": pipeline.n,
