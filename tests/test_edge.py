@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,7 @@ from splitiot.limits import Limits
 from splitiot.models import load_model
 from splitiot.observation import Observation
 from splitiot.policies import Best
+from splitiot.session import Forget
 from tests import networks
 from tests.session.support import (
     Clock,
@@ -387,6 +389,48 @@ def test_the_state_of_devices_that_are_gone_is_freed() -> None:
     assert len(runner._states) < 20
 
 
+def test_what_is_forgotten_late_takes_nothing_from_who_is_back() -> None:
+    """A thread is told to drop the state of a device that was silent, and comes to it when the device has a new one."""
+    late: list[Forget] = []
+
+    class Slow(EdgeService):
+        def _forget(self, effect: Forget) -> None:
+            late.append(effect)
+
+    pipeline, clock = Remembering(), Clock()
+    with Slow([pipeline], limits=Limits(ttl_s=15.0), clock=clock) as service:
+        for k in range(3):
+            frame = request_of(pipeline, 0, 5, sequence=k, order=k)
+            assert value_of(service.handle(frame, peer="a")) == sums([5] * (k + 1))[-1]
+        clock.now_s += 20.0
+        again = [request_of(pipeline, 0, 1, sequence=k + 10, order=k) for k in range(2)]
+        assert value_of(service.handle(again[0], peer="a")) == 1
+        (effect,) = late
+        EdgeService._forget(service, effect)
+        assert value_of(service.handle(again[1], peer="a")) == sums([1, 1])[-1]
+        (runner,) = service._runners.values()
+        assert runner.opened == 1, "the old state was dropped"
+
+
+@pytest.mark.parametrize("asked", ["handle", "handle_async"])
+def test_payloads_are_read_without_the_lock(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """The arrays of a frame may take 64 MiB: every device would wait while one thread copies them."""
+    held: list[bool] = []
+    unpack = wire.unpack
+
+    def spy(*words: Any, **more: Any) -> Any:
+        held.append(service._lock.locked())
+        return unpack(*words, **more)
+
+    monkeypatch.setattr(wire, "unpack", spy)
+    pipeline = tasks([double])
+    with EdgeService([pipeline]) as service:
+        frame = request_of(pipeline, 0, np.ones(100_000))
+        answer = service.handle(frame, peer="a") if asked == "handle" else handled(service, frame)[0]
+    assert value_of(answer).sum() == 200_000
+    assert held[0] is False
+
+
 # event loops
 
 
@@ -473,6 +517,37 @@ def test_what_can_surprise_runs_in_threads() -> None:
     assert before.is_even_from(1)
 
 
+def test_a_tear_down_does_not_stop_the_loop() -> None:
+    """A device was silent for long, and another one's request finds that out: what the task held is closed."""
+    entered, gate, clock = threading.Event(), threading.Event(), Clock()
+
+    @contextlib.contextmanager
+    def camera() -> Iterator[list[int]]:
+        yield [0]
+        entered.set()
+        assert gate.wait(WAIT_S)
+
+    def count(held: list[int], x: int) -> int:
+        held[0] += x
+        return held[0]
+
+    pipeline = tasks([task(count, state="own", resource=camera, tier="edge")])
+
+    async def main(service: EdgeService) -> None:
+        assert value_of(await service.handle_async(request_of(pipeline, 0, 1), peer="a")) == 1
+        clock.now_s += 20.0
+        other = asyncio.ensure_future(service.handle_async(request_of(pipeline, 0, 5), peer="b"))
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        probe = await service.handle_async(wire.encode(wire.Probe(boot=boot_of(1), sequence=1)), peer="c")
+        assert isinstance(read(probe), wire.Echo)
+        assert value_of(await other) == 5  # the other thread's
+        gate.set()
+
+    with EdgeService([pipeline], limits=Limits(ttl_s=15.0), clock=clock) as service:
+        asyncio.run(main(service))
+
+
 def test_the_loop_goes_on_while_a_thread_computes() -> None:
     gate = Gate()
 
@@ -493,6 +568,30 @@ def test_the_loop_goes_on_while_a_thread_computes() -> None:
         assert service.counters.duplicates == 1
     assert gate.calls == 1
     assert gate.threads[0].startswith("splitiot-edge")
+
+
+def test_a_device_does_not_wait_behind_another_ones_queue() -> None:
+    gate, order = Gate(), []
+
+    def noted(x: int) -> int:
+        order.append(x)
+        return gate(x)
+
+    pipeline = tasks([noted])
+
+    async def main(service: EdgeService) -> None:
+        asked = [
+            asyncio.ensure_future(service.handle_async(request_of(pipeline, 0, k, sequence=k), peer=peer))
+            for k, peer in enumerate("aaaaaab")
+        ]
+        while not gate.entered.is_set():
+            await asyncio.sleep(0)
+        gate.open.set()
+        assert [value_of(answer) for answer in await asyncio.gather(*asked)] == list(range(1, 8))
+
+    with EdgeService([pipeline], workers=1) as service:
+        asyncio.run(main(service))
+    assert order.index(6) <= 2, order
 
 
 def test_a_cancelled_caller_takes_nothing_from_those_who_wait() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from splitiot import _fork, wire
 from splitiot._expect import expect
+from splitiot._fair import FairExecutor
 from splitiot.errors import LocalProtocolError, StepError
 from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes
@@ -135,7 +136,7 @@ class EdgeService:
         boot = os.urandom(wire.BOOT_BYTES)
         self._session = self._new_session(boot=boot, profiles=profiles)
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: FairExecutor | None = None
         self._reader: ThreadPoolExecutor | None = None
 
     def _forked(self) -> None:
@@ -209,9 +210,10 @@ class EdgeService:
             The answer, whatever came: bytes that break the protocol get a typed failure.
         """
         _fork.check()
-        waiter, session = _Waiter(), self._session
-        for job, decode_s in self._receive(frame, peer, received_s, waiter):
-            self._run(job, decode_s)
+        waiter, session, begun_s = _Waiter(), self._session, self.clock()
+        received_s = begun_s if received_s is None else received_s
+        for effect, decode_s in self._handle(session.read(frame), peer, begun_s, received_s, waiter):
+            self._carry_out(effect, decode_s)
         if self._session is not session:
             raise LocalProtocolError("this process was forked while it ran a request: the parent answers it")
         if waiter.frame is None:  # another thread runs the same request
@@ -228,11 +230,11 @@ class EdgeService:
         reader = None if session.reads_quickly(frame) else self._reader_thread()
         received = session.read(frame) if reader is None else await loop.run_in_executor(reader, session.read, frame)
         received_s = begun_s if received_s is None else received_s
-        for job, decode_s in self._handle(received, peer, begun_s, received_s, waiter):
-            if self._is_quick(job):
-                self._run(job, decode_s)
+        for effect, decode_s in self._handle(received, peer, begun_s, received_s, waiter):
+            if isinstance(effect, Run) and self._is_quick(effect.job):
+                self._run(effect.job, decode_s)
             else:
-                self._submit(job, decode_s)
+                self._submit(effect, decode_s)
         if waiter.frame is None:
             await waiter.future()
         return waiter.taken()
@@ -244,7 +246,7 @@ class EdgeService:
             executors, runners = (self._reader, self._executor), list(self._runners.values())
         for executor in executors:
             if executor is not None:
-                executor.shutdown(wait=True)
+                executor.shutdown()
         for runner in runners:
             runner.close()
 
@@ -276,17 +278,16 @@ class EdgeService:
                 self._reader = ThreadPoolExecutor(1, thread_name_prefix="splitiot-edge-read")
             return None if self._closed else self._reader
 
-    def _submit(self, job: Job, decode_s: float) -> None:
+    def _submit(self, effect: Run | Forget, decode_s: float) -> None:
         """Run in a thread. Not awaited: when the caller is cancelled, others may still wait for the job."""
-        from concurrent.futures import ThreadPoolExecutor
-
         with self._lock:
             if not self._closed:
                 if self._executor is None:
-                    self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="splitiot-edge")
-                self._executor.submit(self._run, job, decode_s)
+                    self._executor = FairExecutor(self._workers, thread_name_prefix="splitiot-edge")
+                name = effect.job.key[0] if isinstance(effect, Run) else ""  # what is to be forgotten is nobody's work
+                self._executor.submit(name, partial(self._carry_out, effect, decode_s))
                 return
-        self._run(job, decode_s)  # closed meanwhile: this tells those who wait
+        self._carry_out(effect, decode_s)  # closed meanwhile: this tells those who wait
 
     def _runner(self, pipeline: Pipeline) -> Runner:
         key = (pipeline.digest, pipeline.sink)
@@ -300,26 +301,29 @@ class EdgeService:
                 )
             return runner
 
-    def _receive(self, frame: bytes, peer: str, received_s: float | None, waiter: _Waiter) -> list[tuple[Job, float]]:
-        begun_s = self.clock()
-        received_s = begun_s if received_s is None else received_s
-        return self._handle(self._session.read(frame), peer, begun_s, received_s, waiter)
-
     def _handle(
         self, received: Received, peer: str, begun_s: float, received_s: float, waiter: _Waiter
-    ) -> list[tuple[Job, float]]:
+    ) -> list[tuple[Run | Forget, float]]:
+        """Send what can be sent; return what runs code of others, with the seconds that it took until here."""
         with self._lock:
             effects = self._session.handle(received, peer, received_s, waiter)
-        jobs = [effect.job for effect in effects if isinstance(effect, Run)]
-        self._deliver(effects)
-        return [(job, self.clock() - begun_s) for job in jobs]
+        left = self._send(effects)
+        return [(effect, self.clock() - begun_s) for effect in left]
 
-    def _deliver(self, effects: list[EdgeEffect]) -> None:
+    def _send(self, effects: list[EdgeEffect]) -> list[Run | Forget]:
+        left: list[Run | Forget] = []
         for effect in effects:
             if isinstance(effect, Send):
                 effect.reply_to.give(effect.frame, self._lock)
-            elif isinstance(effect, Forget):
-                self._forget(effect)
+            else:
+                left.append(effect)
+        return left
+
+    def _carry_out(self, effect: Run | Forget, decode_s: float) -> None:
+        if isinstance(effect, Run):
+            self._run(effect.job, decode_s)
+        else:
+            self._forget(effect)
 
     def _forget(self, effect: Forget) -> None:
         with self._lock:
@@ -367,7 +371,8 @@ class EdgeService:
         )
         with self._lock:
             effects = self._session.complete(job, result, clock(), times, state_kept=state_kept)
-        self._deliver(effects)
+        for effect in self._send(effects):
+            self._carry_out(effect, 0.0)
         if ended is not None:
             raise ended
 

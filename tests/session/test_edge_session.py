@@ -687,7 +687,7 @@ def test_the_state_of_who_is_silent_for_long_is_dropped_and_told_as_lost() -> No
     for k in range(7):
         ordered(session, 1, 0, peer=f"peer{k}")
     forgotten = every(Forget, session.receive(hello_of(STATEFUL), "new", 10.1))
-    assert [f.owner for f in forgotten] == [(f"peer{k}", BOOT) for k in range(7)]
+    assert [f.owner[:2] for f in forgotten] == [(f"peer{k}", BOOT) for k in range(7)]
     assert {f.digest for f in forgotten} == {STATEFUL.digest}
     assert BOOT.hex() not in repr(forgotten[0].owner), "who knows it can ask in the device's place"
     assert ordered(session, 2, 1, peer="peer0").code == "state-lost"

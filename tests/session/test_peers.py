@@ -26,6 +26,7 @@ class PeersBesideTheirModel(RuleBasedStateMachine):
         self.peers = Peers(Limits(max_peers=MOST, max_peers_per_name=MOST // 2, ttl_s=TTL_S))
         self.heard: dict[tuple[str, bytes], float] = {}
         self.holding: set[tuple[str, bytes]] = set()
+        self.forgotten: set[object] = set()
         self.now_s = 0.0
 
     def _silent(self) -> set[tuple[str, bytes]]:
@@ -39,8 +40,10 @@ class PeersBesideTheirModel(RuleBasedStateMachine):
     def request(self, name: str, boot: bytes, holds: bool) -> None:
         gone = self._silent()
         peer, forgotten = self.peers.at(name, boot, self.now_s)
-        assert {effect.owner for effect in forgotten} == gone & self.holding
+        assert {effect.owner[:2] for effect in forgotten} == gone & self.holding
         assert len(forgotten) == len({effect.owner for effect in forgotten})
+        assert not {effect.owner for effect in forgotten} & self.forgotten  # one that comes back is another one
+        self.forgotten |= {effect.owner for effect in forgotten}
         for whose in gone:
             del self.heard[whose]
         self.holding -= gone
@@ -128,5 +131,6 @@ def test_a_flood_takes_nothing_from_those_within_their_share(others: int, flood:
 
 def test_an_owner_keeps_its_boot_to_itself() -> None:
     boot = bytes(range(16))
-    for words in (repr(Owner("camera", boot)), str(Owner("camera", boot)), f"{Owner('camera', boot)!r}"):
+    owner = Owner("camera", boot, 3)
+    for words in (repr(owner), str(owner), f"{owner!r}"):
         assert words == "camera (boot 000102)"

@@ -26,7 +26,7 @@ from splitiot.planner import Planner
 from splitiot.session._answers import Answer, Answers, Key
 from splitiot.session._effects import Forget, Job, Run, Send
 from splitiot.session._load import Load
-from splitiot.session._peers import Held, Owner, Peer, Peers
+from splitiot.session._peers import Held, Peer, Peers
 from splitiot.session._quota import Quota
 from splitiot.session._told import told_profile
 from splitiot.topology import TierProfile
@@ -54,9 +54,14 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     ----------
     message : Message, optional
         None where the frame is refused.
-    buffers : list of memoryview
     nbytes : int
         Of the frame.
+    padding : int
+        Of a probe.
+    payload : object
+        Of a request; its arrays are views of the frame.
+    misfit : str
+        Why a request has none.
     fingerprint : int
         Tells requests of the same id apart.
     refusal : str
@@ -64,8 +69,10 @@ class Received(msgspec.Struct, frozen=True, eq=False):
     """
 
     message: wire.Message | None
-    buffers: list[memoryview]
     nbytes: int
+    padding: int = 0
+    payload: Payload = None
+    misfit: str = ""
     fingerprint: int = 0
     refusal: str = ""
 
@@ -177,12 +184,21 @@ class EdgeSession:
 
     def read(self, frame: bytes | memoryview) -> Received:
         """Read a frame. No state is looked at, so no lock need be held; the time is linear in the frame's bytes."""
+        nbytes = memoryview(frame).nbytes
         try:
             message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
         except RemoteProtocolError as error:
-            return Received(None, [], memoryview(frame).nbytes, refusal=str(error))
-        fingerprint = _fingerprint(message, buffers) if isinstance(message, wire.Request) else 0
-        return Received(message, buffers, memoryview(frame).nbytes, fingerprint)
+            return Received(None, nbytes, refusal=str(error))
+        if not isinstance(message, wire.Request):
+            return Received(message, nbytes, padding=sum(buffer.nbytes for buffer in buffers))
+        payload, misfit = None, ""
+        try:
+            payload = wire.unpack(message, buffers, RAW)  # steps do not write into what they are given
+        except RemoteProtocolError as error:
+            misfit = str(error)
+        return Received(
+            message, nbytes, payload=payload, misfit=misfit, fingerprint=_fingerprint(message, buffers)
+        )
 
     @staticmethod
     def reads_quickly(frame: bytes | memoryview) -> bool:
@@ -216,7 +232,7 @@ class EdgeSession:
         if isinstance(message, wire.Hello):
             return self._greeted(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
-            return [self._probed(message, sum(buffer.nbytes for buffer in received.buffers), peer, reply_to, now_s)]
+            return [self._probed(message, received.padding, peer, reply_to, now_s)]
         words = f"a device does not send a {type(message).__name__}"
         return [self._unfit(peer, reply_to, message.boot, message.sequence, words, now_s)]
 
@@ -251,7 +267,7 @@ class EdgeSession:
         self._load.remove(name, flight.nbytes)
         peer = self._peers.get(name, boot)
         effects: list[EdgeEffect] = []
-        if peer is not None:
+        if peer is not None and job.owner in (None, peer.owner):
             peer.running.discard(job.digest)
             failed = isinstance(result, Exception) and not isinstance(result, Dropped)
             held = peer.held.get(job.digest)
@@ -372,7 +388,7 @@ class EdgeSession:
         if pipeline is not None and (full or self._runs(name, request.boot, digest, pipeline)):
             return [*effects, self._busy(request.boot, request.sequence, name, reply_to)]
         try:
-            job = self._job(request, received.buffers, key, peer, pipeline, now_s)
+            job = self._job(request, received, key, peer, pipeline, now_s)
         except _Refused as refused:
             self.counters.failures += 1
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
@@ -406,7 +422,7 @@ class EdgeSession:
     def _job(
         self,
         request: wire.Request,
-        buffers: list[memoryview],
+        received: Received,
         key: Key,
         peer: Peer,
         pipeline: Pipeline | None,
@@ -440,16 +456,12 @@ class EdgeSession:
                 ErrorCode.FORGOTTEN,
                 f"request {request.sequence} may have run here before: its answer is not remembered any more",
             )
-        try:
-            payload = wire.unpack(request, buffers, RAW, copy=boundary.tensors is None)
-        except RemoteProtocolError as error:
-            raise _Refused(ErrorCode.BAD_PAYLOAD, str(error)) from error
-        wrong = boundary.mismatch(payload)
-        if wrong:
+        payload = received.payload
+        if wrong := received.misfit or boundary.mismatch(payload):
             raise _Refused(ErrorCode.BAD_PAYLOAD, wrong)
         whose, held = None, None
         if remembers:
-            whose, held = Owner(*key[:2]), self._claimed(request, peer, pipeline)
+            whose, held = peer.owner, self._claimed(request, peer, pipeline)
         expires_s = None if request.deadline_s is None else now_s + request.deadline_s
         return Job(
             key=key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -15,10 +16,15 @@ __all__ = ["Held", "Owner", "Peer", "Peers"]
 
 
 class Owner(NamedTuple):
-    """Whose state the steps of a pipeline keep: that of one boot of a device."""
+    """Whose state the steps of a pipeline keep: that of one boot of a device.
+
+    One that is forgotten and comes back has another number: to drop its old state, however late, is not to drop the new
+    one.
+    """
 
     name: str
     boot: bytes
+    number: int
 
     def __repr__(self) -> str:  # who knows a whole boot can ask in the device's place
         return f"{self.name} (boot {self.boot.hex()[:6]})"
@@ -38,6 +44,7 @@ class Held(msgspec.Struct, eq=False):
 class Peer(msgspec.Struct, eq=False):
     """One boot of a device. All tables by pipeline digest."""
 
+    owner: Owner
     planners: dict[str, Planner] = {}
     held: dict[str, Held] = {}
     running: set[str] = set()
@@ -63,6 +70,7 @@ class Peers:
         self._most, self._each, self._ttl_s = limits.max_peers, limits.max_peers_per_name, limits.ttl_s
         self._boots: dict[str, int] = {}  # how many
         self._peers: OrderedDict[tuple[str, bytes], Peer] = OrderedDict()  # the one heard of last behind
+        self._number = itertools.count().__next__
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -84,7 +92,7 @@ class Peers:
         dropped = self._drop_silent(now_s)
         peer = self.heard(name, boot, now_s)
         if peer is None and len(self._peers) < self._most and self._boots.get(name, 0) < self._each:
-            peer = self._peers[name, boot] = Peer(heard_s=now_s)
+            peer = self._peers[name, boot] = Peer(Owner(name, boot, self._number()), heard_s=now_s)
             self._boots[name] = self._boots.get(name, 0) + 1
         return peer, dropped
 
@@ -103,4 +111,4 @@ class Peers:
         self._boots[name] -= 1
         if not self._boots[name]:
             del self._boots[name]
-        return [Forget(digest, Owner(name, boot)) for digest in peer.held if digest not in peer.running]
+        return [Forget(digest, peer.owner) for digest in peer.held if digest not in peer.running]

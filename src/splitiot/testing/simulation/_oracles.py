@@ -105,10 +105,10 @@ class EdgeMemory:
         self._answers.pop(key, None)
         self._epochs[key] = self._heard_epoch
         if job.owner is not None:
-            other = self._running.get((job.digest, job.owner))
+            other = self._running.get((job.digest, job.key[:2]))
             if other is not None:
                 self._world.violated("two at once", f"{_id(key)} runs beside {_id(other)} on one state", key[0])
-            self._running[job.digest, job.owner] = key
+            self._running[job.digest, job.key[:2]] = key
 
     def _forgotten(self, key: Key) -> bool:
         """Whether so many jobs of this boot have ended since that it had more than its share of the answers."""
@@ -168,7 +168,7 @@ class EdgeMemory:
         count = self._counts[job.key[:2]] = self._counts.get(job.key[:2], 0) + 1
         self._completed[job.key] = count
         if job.owner is not None:
-            self._running.pop((job.digest, job.owner), None)
+            self._running.pop((job.digest, job.key[:2]), None)
 
     def forgot(self, effect: Forget, now_s: float) -> None:
         """The session wants a state to be dropped."""
