@@ -80,6 +80,14 @@ def test_rtt_and_bandwidth_apart(rtt_s: float, mbit_per_s: float, seed: int, noi
         assert got.up_bytes_per_s == pytest.approx(link.up_bytes_per_s, rel=tolerance)
 
 
+@pytest.mark.parametrize(("sent", "bytes_per_s"), [(200, 100.0), (20_000, 1e4)])
+def test_bytes_take_no_more_than_half_of_a_round_trip(sent: int, bytes_per_s: float) -> None:
+    """At the rate that is believed they would take longer than all: so it is far too low, and tells nothing of them."""
+    world = World(LinkEstimator(Link(0.1, bytes_per_s, bytes_per_s)))
+    world.probe(Link(0.04, math.inf, math.inf), sent, 0)
+    assert world.estimator.get().rtt_s == pytest.approx(0.02)
+
+
 @pytest.mark.parametrize("size", [18_432, 147_456])
 @pytest.mark.parametrize("seed", range(10))
 def test_it_follows_20_to_half_a_mbit_and_back_by_exchanges(seed: int, size: int) -> None:

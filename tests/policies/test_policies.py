@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +110,24 @@ def test_local_mode_where_local_is_best_anyway() -> None:
         shown = context(of, generator=np.random.default_rng(seed))
         decision = LocalMode(LeastLatency(), 0.5).decide(shown)
         assert (of.cuts[decision.row], decision.probe, decision.propensity) == (3, False, 1.0)
+
+
+class Chancy(Policy):
+    """It chooses a row, which had a probability of 0.4."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+
+    def decide(self, context: Context) -> Decision:
+        return evolve(context.best(), row=self.row, propensity=0.4)
+
+
+def test_local_mode_multiplies_its_propensity_with_that_of_the_policy_inside() -> None:
+    of, local = table(), 2
+    inside = {LocalMode(Chancy(0), 0.3).decide(context(of, generator=np.random.default_rng(i))) for i in range(20)}
+    assert {(d.row, d.probe, round(d.propensity, 12)) for d in inside} == {(local, True, 0.3), (0, False, 0.28)}
+    same = {LocalMode(Chancy(local), 0.3).decide(context(of, generator=np.random.default_rng(i))) for i in range(20)}
+    assert {(d.row, d.probe, round(d.propensity, 12)) for d in same} == {(local, False, 0.58)}
 
 
 def test_local_mode_where_local_is_not_allowed() -> None:

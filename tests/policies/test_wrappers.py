@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from attrs import evolve, frozen
 
+from splitiot.cost import Costs
+from splitiot.estimators import Staleness
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.planner import Planner
 from splitiot.policies import (
@@ -302,6 +305,41 @@ def test_another_clock_is_no_age() -> None:
     other.now_s = -1e6
     other.run(10)
     assert sum(other.probes) <= 1
+
+
+def requests_until_a_probe(costs: Costs, ages_s: tuple[float, float, float]) -> float:
+    """How many requests a second apart run all locally before `StaleProbe` looks at the edge; inf for 1000."""
+    policy, memory = StaleProbe(LeastLatency(), every=10_000), {}
+    staleness = Staleness(ages_s, (0, 0, 0), tuple(costs.beliefs[:5].tolist()), False)
+    for number in range(1000):
+        context = Context(
+            costs,
+            random=np.random.default_rng,
+            now_s=1e6 * (number > 0) + number,  # what it believes was measured long after it began
+            memory=memory,
+            staleness=lambda _: staleness,
+        )
+        if policy.decide(context).probe:
+            return number
+    return math.inf
+
+
+def test_the_oldest_of_what_is_stale_says_how_likely_a_change_is() -> None:
+    """Probes of a session keep the link young while nothing is sent: that says nothing of the edge."""
+    costs = Place(None, mbit_per_s=0.5).planner.costs
+    assert costs.cuts[costs.best()] == 3
+    old = requests_until_a_probe(costs, (0.0, 300.0, 300.0))
+    young = requests_until_a_probe(costs, (0.0, 3.0, 3.0))
+    assert 0 < 10 * old < young
+    assert requests_until_a_probe(costs, (0.0, 300.0, 3.0)) == old
+    assert requests_until_a_probe(costs, (0.0, 3.0, 300.0)) == old
+
+
+def test_the_queue_of_an_edge_that_was_not_measured_for_long_may_be_gone() -> None:
+    """Without its queue the edge would be best at once; with that, whatever else changed, it could not be."""
+    costs = Place(None).planner.costs.at(wait_s=5.0)
+    assert costs.cuts[costs.best()] == 3
+    assert requests_until_a_probe(costs, (0.0, 300.0, 300.0)) < math.inf
 
 
 @pytest.mark.parametrize("name", ["lasts_s", "width", "device_width", "every"])
