@@ -193,13 +193,6 @@ class Plan:
             return not costs.in_turn
         return ranking.objective in ("latency_s", "energy_j")
 
-    @property
-    def break_even(self) -> BreakEven | None:
-        """The nearer (as a ratio) of `break_evens`, None if the answer never changes."""
-        now = 1 / max(float(self.costs.beliefs[2]), 1e-300)
-        both = self.break_evens
-        return min(both, key=lambda b: abs(math.log(min(b.up_bytes_per_s, 1e300) / now)), default=None)
-
     def explain(self) -> str:
         """Say in a few lines what was chosen, what it should cost, and what would change the answer."""
         return escaped("\n".join(_explain(self)))

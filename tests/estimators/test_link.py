@@ -270,25 +270,6 @@ def test_bandwidth_that_the_round_trip_hides_is_not_identified() -> None:
     assert estimator.get().up_bytes_per_s == pytest.approx(1e8, rel=0.01)
 
 
-def test_the_pessimistic_link() -> None:
-    link = Link.from_mbit_per_s(2, rtt_s=0.02)
-    world = World(LinkEstimator(PRIOR), noise=0.2, seed=3)
-    assert world.estimator.pessimistic() == PRIOR
-    took = []
-    for _ in range(40):
-        world.exchange(link, 100_000)
-    for _ in range(200):
-        took.append(world.seconds(link, 100_000, 200))
-    believed, worse = world.estimator.get(), world.estimator.pessimistic(0.9)
-    assert worse.rtt_s >= believed.rtt_s
-    assert worse.up_bytes_per_s <= believed.up_bytes_per_s
-    share = np.mean([seconds <= worse.transfer_s(100_000, 200) for seconds in took])
-    assert 0.75 <= share <= 1.0
-    assert world.estimator.pessimistic(0.0).transfer_s(1e5) <= world.estimator.pessimistic(1.0).transfer_s(1e5)
-    with pytest.raises(ValueError, match="quantile"):
-        world.estimator.pessimistic(1.5)
-
-
 def test_a_change_is_told_and_what_was_usual_stays_known() -> None:
     fast, slow = Link.from_mbit_per_s(20, rtt_s=0.01), Link.from_mbit_per_s(1, rtt_s=0.01)
     world = World(LinkEstimator(PRIOR), noise=0.03, seed=1)

@@ -490,12 +490,11 @@ def test_a_break_even_that_a_constraint_would_forbid_is_not_told() -> None:
     def plan(mbit_per_s: float, policy: Policy) -> Plan:
         return Place(policy, mbit_per_s=mbit_per_s).planner.decide(0.0)
 
-    without = plan(20.0, LeastLatency()).break_even
-    assert without is not None
+    (without,) = plan(20.0, LeastLatency()).break_evens
     assert without.up_bytes_per_s / 125e3 < 2
     for limit_s in (0.1, 1e-9):  # all rows are permitted now; only the local one, which is at each bandwidth
         for policy in (Best(subject_to=AtMost("up_s", limit_s)), Best(subject_to=lambda c, s=limit_s: c.up_s <= s)):
-            assert plan(20.0, policy).break_even is None
+            assert plan(20.0, policy).break_evens == ()
     assert [plan(rate, Best(subject_to=AtMost("up_s", 0.1))).cut for rate in (20.0, 7.0)] == [0, 2]
     # nothing is in time now, and at more bandwidth something would be
     late = plan(0.5, Deadline(deadline_s=0.3))

@@ -8,14 +8,11 @@ from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
-from splitiot.observation import Observation
-
 __all__ = [
     "UNKNOWN",
     "Belief",
     "Beliefs",
     "Detector",
-    "Estimator",
     "Scalar",
     "Staleness",
     "age",
@@ -140,22 +137,6 @@ class Detector(Protocol):
 
     def update(self, x: float) -> object:
         """Take one sample."""
-
-
-class Estimator(Protocol):
-    """An estimator that takes from an observation what concerns it."""
-
-    refused: int
-    """How many numbers were refused: not finite, negative, or impossible."""
-
-    def update(self, observation: Observation, now_s: float) -> None:
-        """Take what the observation says; what it does not say is no error."""
-
-    def snapshot(self) -> dict[str, object]:
-        """Return the state as plain data."""
-
-    def restore(self, state: dict[str, object]) -> None:
-        """Take what `snapshot` returned."""
 
 
 def unsure(samples: int) -> float:

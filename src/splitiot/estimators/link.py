@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -28,10 +27,8 @@ _FIXED_S: Final = 0.003  # nor does less than that: a request takes as much for 
 _HORIZON_S: Final = 30.0
 _SLOWEST: Final = 1.0  # bytes/s
 _FASTEST: Final = 1e12
-_ERRORS: Final = 16
 _JUMP: Final = math.exp(JUMP)
 _TINY_S: Final = 1e-9
-_WORST: Final = math.log(1e6)
 
 
 class LinkEstimator:
@@ -89,7 +86,6 @@ class LinkEstimator:
         "_crossed",
         "_crossed_s",
         "_down_weight",
-        "_errors",
         "_least",
         "_level",
         "_link",
@@ -117,7 +113,6 @@ class LinkEstimator:
         self._rtt_s = prior.rtt_s
         self._rtts: list[tuple[float, float, float]] = []  # when, seconds, bytes as if all went up
         self._rates: list[tuple[float, float, float, bool]] = []
-        self._errors: deque[float] = deque(maxlen=_ERRORS)  # log(seconds / those expected) of the last samples
         self._level = Level(detector=detector)  # of seconds a byte: for drifts, and for what is usual
         self._level.start(-math.log(up))
         self._rtt_level = Level(detector=detector)
@@ -163,13 +158,11 @@ class LinkEstimator:
         if observation.retransmitted or not all(map(usable, (seconds, size, *whole))):
             self.refused += 1
             return
-        more_s = 0.0 if observation.probe else self._more_s
-        expected_s = max(self._rtt_s + more_s + size / self._rate, _TINY_S)
-        if observation.upper_bound and seconds >= expected_s:
-            return  # it may have taken as long as is believed: only less is news
+        if observation.upper_bound:
+            more_s = 0.0 if observation.probe else self._more_s
+            if seconds >= max(self._rtt_s + more_s + size / self._rate, _TINY_S):
+                return  # it may have taken as long as is believed: only less is news
         self.samples += not observation.censored
-        if seconds > 0 and not observation.censored:
-            self._errors.append(math.log(seconds) - math.log(expected_s))
         if observation.censored:
             self._take_bound(seconds, size)
         elif observation.sent_bytes + observation.received_bytes <= _SMALL_BYTES:
@@ -321,22 +314,6 @@ class LinkEstimator:
         up = min(max(self._rate, _SLOWEST), _FASTEST)
         return up, up / self._down_weight
 
-    def pessimistic(self, quantile: float = 0.9) -> Link:
-        """Return a link so bad that of the last 16 exchanges this share took no longer than it says.
-
-        Parameters
-        ----------
-        quantile : float
-            0..1. The believed link at worst: it is never better than `get`.
-        """
-        if not 0 <= quantile <= 1:
-            raise ValueError(f"a quantile lies in 0..1, got {quantile}")
-        link, errors = self.get(), sorted(self._errors)
-        if not errors:
-            return link
-        worse = math.exp(min(max(0.0, errors[math.ceil(quantile * (len(errors) - 1))]), _WORST))
-        return Link(link.rtt_s * worse, link.up_bytes_per_s / worse, link.down_bytes_per_s / worse)
-
     @property
     def identified(self) -> bool:
         """Whether some of the last samples tell the bandwidth; else it is the prior, or a bound that some gave."""
@@ -405,7 +382,6 @@ class LinkEstimator:
             "crossed": [list(s) for s in self._crossed],
             "least": self._least,
             "waits": self._waits,
-            "errors": list(self._errors),
             "crossed_s": None if math.isinf(self._crossed_s) else self._crossed_s,
             "level": self._level.snapshot(),
             "rtt_level": self._rtt_level.snapshot(),
@@ -422,7 +398,6 @@ class LinkEstimator:
         self._rates = [(float(t), float(s), float(b), bool(r)) for t, s, b, r in state["rates"]]
         self._crossed = [(float(t), float(b), float(r)) for t, b, r in state["crossed"]]
         self._least, self._waits = bool(state["least"]), bool(state["waits"])
-        self._errors = deque(map(float, state["errors"]), maxlen=_ERRORS)
         self._crossed_s = -math.inf if state["crossed_s"] is None else float(state["crossed_s"])
         self._level.restore(state["level"])
         self._rtt_level.restore(state["rtt_level"])

@@ -61,7 +61,6 @@ class Tier(enum.StrEnum):
 
     DEVICE = "device"
     EDGE = "edge"
-    CLOUD = "cloud"
 
 
 @frozen
