@@ -24,11 +24,11 @@ from attrs import evolve, frozen
 import splitiot as si
 from splitiot import wire
 from splitiot.session import DeviceEffect, DeviceSession, EdgeProfile, Observed, Send
+from splitiot.topology import DEFAULT_LINK
 
 HEADER_BYTES: Final = 200
 WARM_UP, REQUESTS = 50, 500
 MEDIAN, WORST = 1.10, 1.20
-PRIOR: Final = si.Link.from_mbit_per_s(10, rtt_s=0.02)  # as `Device` has it
 
 Moment = Literal["plain", "slow first requests", "quick first requests"]
 MOMENTS: Final[tuple[Moment, ...]] = ("plain", "slow first requests", "quick first requests")
@@ -188,7 +188,7 @@ class Visitor:
         self._edge = si.EdgeService([meeting.pipeline], profiles=theirs, clock=lambda: 0.0)
         boot = (seed + 1).to_bytes(wire.BOOT_BYTES, "big")
         self.session = DeviceSession(meeting.pipeline, boot=boot, runtime=None, profile=own)
-        topology = si.Topology(tiers=[own, evolve(own, noise=2.0)], links=[PRIOR])  # a guess, as `Device` has it
+        topology = si.Topology(tiers=[own, evolve(own, noise=2.0)], links=[DEFAULT_LINK])  # a guess, as `Device` has it
         self.planner = si.Planner(meeting.pipeline, topology, policy, seed=seed)
         self._coming: deque[tuple[float, bytes]] = deque()
         self._free_s = -math.inf

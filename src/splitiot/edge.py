@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from splitiot import _fork, wire
+from splitiot._boot import new_boot
 from splitiot._expect import expect
 from splitiot._fair import FairExecutor
 from splitiot.errors import LocalProtocolError, StepError
@@ -23,7 +24,7 @@ from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
 from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Received, Run, Send
-from splitiot.topology import Link, TierProfile, Topology
+from splitiot.topology import DEFAULT_LINK, Link, TierProfile, Topology
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["EdgeService"]
 
 _FORGET = 0.8  # of the slowest run, with each that is quicker
-_DEFAULT_LINK = Link.from_mbit_per_s(10, rtt_s=0.02)
 
 
 class EdgeService:
@@ -115,7 +115,7 @@ class EdgeService:
             raise ValueError("make_planner says how to plan: leave policy and link out")
 
         def usual(pipeline: Pipeline, device: TierProfile, edge: TierProfile) -> Planner:
-            return Planner(pipeline, Topology(tiers=[device, edge], links=[link or _DEFAULT_LINK]), policy)
+            return Planner(pipeline, Topology(tiers=[device, edge], links=[link or DEFAULT_LINK]), policy)
 
         if policy is not None:
             make_planner = usual
@@ -133,8 +133,7 @@ class EdgeService:
         _fork.in_child(self._forked)
 
     def _boot(self, profiles: Mapping[str, TierProfile]) -> None:
-        boot = os.urandom(wire.BOOT_BYTES)
-        self._session = self._new_session(boot=boot, profiles=profiles)
+        self._session = self._new_session(boot=new_boot(), profiles=profiles)
         self._lock = threading.Lock()
         self._executor: FairExecutor | None = None
         self._reader: ThreadPoolExecutor | None = None

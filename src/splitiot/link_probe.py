@@ -5,7 +5,6 @@ Works over any transport that carries frames; nothing is executed on the edge.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
@@ -13,6 +12,7 @@ from typing import Final, TypeVar
 from attrs import field, frozen
 
 from splitiot import wire
+from splitiot._boot import new_boot
 from splitiot.errors import Overloaded, ProfileError, RemoteError, RemoteProtocolError, TransportTimeout
 from splitiot.estimators._base import median
 from splitiot.pipeline import Pipeline
@@ -221,7 +221,7 @@ class _Contact:
 
     def __init__(self, transport: Transport, timeout_s: float, clock: Callable[[], float]) -> None:
         self._transport, self._timeout_s, self._clock = transport, timeout_s, clock
-        self.boot = os.urandom(wire.BOOT_BYTES)
+        self.boot = new_boot()
         self.sequence = 0
         self._came_s = 0.0
 

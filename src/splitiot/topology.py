@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from splitiot._files import read_json, write_atomically
 from splitiot.errors import ProfileError
 from splitiot.pipeline import RuntimeInfo
 
-__all__ = ["Link", "TierProfile", "Topology"]
+__all__ = ["DEFAULT_LINK", "Link", "TierProfile", "Topology"]
 
 _FORMAT = 1
 MOST_BYTES = 1 << 24  # of a file: 100,000 steps take less
@@ -73,6 +73,10 @@ class Link:
     def transfer_s(self, sent_bytes: float, received_bytes: float = 0.0) -> float:
         """Seconds for one exchange: round trip, bytes up, bytes down."""
         return self.rtt_s + sent_bytes / self.up_bytes_per_s + received_bytes / self.down_bytes_per_s
+
+
+DEFAULT_LINK: Final = Link.from_mbit_per_s(10, rtt_s=0.02)
+"""Believed of a link of which nobody says anything, until there are samples."""
 
 
 def _seconds(values: Iterable[float]) -> NDArray[np.float64]:
@@ -284,20 +288,18 @@ def _runtime_words(info: RuntimeInfo) -> tuple[str, str, str, str]:
     return info.name, info.version, info.kernels, info.machine
 
 
-def _tuple_of_profiles(values: Iterable[TierProfile]) -> tuple[TierProfile, ...]:
-    advice = "TierProfile.load(path), or splitiot.profile(pipeline, sample)"
-    return tuple([expect(value, TierProfile, "each of tiers", advice) for value in _several(values, "tiers")])
+def _profiles(values: Iterable[TierProfile]) -> tuple[TierProfile, ...]:
+    return _each(values, TierProfile, "tiers", "TierProfile.load(path), or splitiot.profile(pipeline, sample)")
 
 
-def _tuple_of_links(values: Iterable[Link]) -> tuple[Link, ...]:
-    advice = "Link.from_mbit_per_s(10, rtt_s=0.02)"
-    return tuple([expect(value, Link, "each of links", advice) for value in _several(values, "links")])
+def _links(values: Iterable[Link]) -> tuple[Link, ...]:
+    return _each(values, Link, "links", "Link.from_mbit_per_s(10, rtt_s=0.02)")
 
 
-def _several(values: Iterable[T], name: str) -> Iterable[T]:
+def _each(values: Iterable[T], kind: type[T], name: str, advice: str) -> tuple[T, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list, got {described(values)}: write {name}=[...]")
-    return values
+    return tuple([expect(value, kind, f"each of {name}", advice) for value in values])
 
 
 @frozen(eq=False)
@@ -318,8 +320,8 @@ class Topology:
         The numbers of tiers and links do not fit.
     """
 
-    tiers: tuple[TierProfile, ...] = field(converter=_tuple_of_profiles)
-    links: tuple[Link, ...] = field(converter=_tuple_of_links)
+    tiers: tuple[TierProfile, ...] = field(converter=_profiles)
+    links: tuple[Link, ...] = field(converter=_links)
 
     def __attrs_post_init__(self) -> None:
         if len(self.tiers) < 2 or len(self.links) != len(self.tiers) - 1:

@@ -14,6 +14,7 @@ from typing import Any, SupportsFloat
 from weakref import WeakValueDictionary
 
 from splitiot import _fork
+from splitiot._boot import new_boot
 from splitiot._expect import described, expect
 from splitiot._log import logger
 from splitiot.cost import Constraint, as_constraints
@@ -30,13 +31,10 @@ from splitiot.recorder import Recorder
 from splitiot.runner import Runner
 from splitiot.session import DeviceCounters, DeviceSession, RunLocal, Trouble
 from splitiot.telemetry import as_numbers
-from splitiot.topology import Link, TierProfile
+from splitiot.topology import DEFAULT_LINK, Link, TierProfile
 from splitiot.transports import Transport
-from splitiot.wire import BOOT_BYTES
 
 __all__ = ["Device"]
-
-_DEFAULT_LINK = Link.from_mbit_per_s(10, rtt_s=0.02)
 
 
 class Device:
@@ -167,7 +165,7 @@ class Device:
             info=info,
             clock=clock,
             policy=policy,
-            link=link or _DEFAULT_LINK,
+            link=link or DEFAULT_LINK,
             subject_to=constraints,
             parts=None if parts is None else frozenset((int(a), int(b)) for a, b in parts),
             recorder=recorder,
@@ -185,7 +183,7 @@ class Device:
         self, profile: TierProfile | None, planner: Planner | None, *, spool: Spool | None, seed: int = 0
     ) -> None:
         self._session = self._new_session(
-            boot=os.urandom(BOOT_BYTES), profile=profile, chance=random.Random().random
+            boot=new_boot(), profile=profile, chance=random.Random().random
         )
         self._core = self._new_core(session=self._session, planner=planner, seed=seed, spool=spool)
         self._lock = threading.Lock()

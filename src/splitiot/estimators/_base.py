@@ -9,6 +9,8 @@ from typing import Final, Protocol, runtime_checkable
 import msgspec
 
 __all__ = [
+    "SIGMA_OVER_MAD",
+    "SIGMA_OVER_MEAN_DEVIATION",
     "UNKNOWN",
     "Belief",
     "Beliefs",
@@ -22,6 +24,10 @@ __all__ = [
 ]
 
 _FEW: Final = 10
+SIGMA_OVER_MAD: Final = 1.4826
+"""Sigma of a normal distribution over its median absolute deviation."""
+SIGMA_OVER_MEAN_DEVIATION: Final = 1.2533
+"""Sigma of a normal distribution over its mean absolute deviation: sqrt(pi / 2)."""
 UNKNOWN: Final = 1.5
 """Sigma of the logarithm of what nobody has measured: a guess may be off by 4.5 times."""
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import Any, Final
 
-from splitiot.estimators._base import median
+from splitiot.estimators._base import SIGMA_OVER_MAD, median
 
 __all__ = ["LogCusum"]
 
@@ -16,7 +16,6 @@ _AFTER: Final = 3  # among them the last before a drift was told: fewer do not t
 _SLOWEST: Final = 0.01  # weight of a sample in an old reference, which so follows what creeps
 _BEND: Final = 2.0  # sigmas that a sample may move the reference by
 _QUIET: Final = 0.5  # the reference learns while both sums are below this part of the limit
-_MAD: Final = 1.4826  # sigma of a normal distribution over its median absolute deviation
 # mean of min(|z|, _BEND) over standard normal z
 _BENT: Final = math.sqrt(2 / math.pi) * (1 - math.exp(-(_BEND**2) / 2)) + _BEND * math.erfc(_BEND / math.sqrt(2))
 
@@ -168,7 +167,7 @@ class LogCusum:
         self._centre = centre = median(first)
         if not self._n:
             # the deviation of few is too small in the mean
-            spread = _MAD * (1 + 1 / len(first)) * median(abs(y - centre) for y in first)
+            spread = SIGMA_OVER_MAD * (1 + 1 / len(first)) * median(abs(y - centre) for y in first)
             self._spread = max(spread, self.least)
         self._n = len(first)
         self._first = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from splitiot.estimators._base import usable
+from splitiot.estimators._base import SIGMA_OVER_MEAN_DEVIATION, usable
 
 __all__ = ["Ema"]
 
@@ -75,7 +75,7 @@ class Ema:
     @property
     def spread(self) -> float:
         """Mean absolute deviation of the samples, scaled to the sigma of a normal distribution."""
-        return 1.2533 * self._deviation
+        return SIGMA_OVER_MEAN_DEVIATION * self._deviation
 
     @property
     def drift_detected(self) -> bool:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from splitiot.estimators._base import Detector, median
+from splitiot.estimators._base import SIGMA_OVER_MEAN_DEVIATION, Detector, median
 from splitiot.estimators.cusum import LogCusum
 
 __all__ = ["Level"]
@@ -169,7 +169,7 @@ class Level:
     @property
     def spread(self) -> float:
         """Typical deviation of one sample from the level, relative, like one sigma."""
-        return 1.2533 * self._deviation
+        return SIGMA_OVER_MEAN_DEVIATION * self._deviation
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import UNKNOWN, Belief, Detector, age, median, unsure, usable
+from splitiot.estimators._base import SIGMA_OVER_MAD, UNKNOWN, Belief, Detector, age, median, unsure, usable
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.level import JUMP, Level
 from splitiot.observation import Observation
@@ -327,7 +327,7 @@ class WaitEstimator:
     def belief(self, now_s: float) -> Belief:
         """Return the seconds with their spread, age and number of samples."""
         off = median(abs(w - self._median) for w in self._window)
-        spread = 1.4826 * off / self._median if self._median > 0 else 0.0
+        spread = SIGMA_OVER_MAD * off / self._median if self._median > 0 else 0.0
         return Belief(self.get(now_s), spread, age(now_s, self._last_s), self.samples, usual=0.0)
 
     def snapshot(self) -> dict[str, Any]:

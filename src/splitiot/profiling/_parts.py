@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot.errors import ProfileError
+from splitiot.estimators._base import SIGMA_OVER_MAD
 from splitiot.pipeline import Payload, Pipeline
 from splitiot.runner import Runner
 from splitiot.topology import TierProfile
@@ -20,7 +21,6 @@ __all__ = ["GUESS_S", "profile_parts"]
 
 _LEAST_ROUNDS = 3
 GUESS_S: Final = 1e-3  # a step, where nothing of it can be measured here
-_SIGMA = 1.4826  # median absolute deviation of a normal distribution -> its sigma
 
 
 def profile_parts(
@@ -76,7 +76,7 @@ def profile_parts(
         times = _measure(own, payload, parts, repeats, budget_s, clock)
     middle = {part: float(np.median(seconds)) for part, seconds in times.items()}
     heads_s, tails_s = _curves(n, middle)
-    spreads = [_SIGMA * float(np.median(np.abs(np.array(t) - middle[p]))) / middle[p] for p, t in times.items()]
+    spreads = [SIGMA_OVER_MAD * float(np.median(np.abs(np.array(t) - middle[p]))) / middle[p] for p, t in times.items()]
     return TierProfile(
         pipeline.digest,
         heads_s.tolist(),

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import median
+from splitiot.estimators._base import SIGMA_OVER_MAD, median
 
 __all__ = ["Times", "unsteadiness"]
 
-_SIGMA = 1.4826  # median absolute deviation of a normal distribution -> its sigma
 _QUARTILES = 1.349  # their distance in a normal distribution, in sigmas
 _MEDIAN_ERROR = 1.2533  # standard error of a median -> of a mean, for a normal distribution: sqrt(pi / 2)
 
@@ -114,4 +113,4 @@ def _scatter(values: NDArray[np.float64]) -> float:
 
 def _deviation(values: NDArray[np.float64]) -> float:
     middle = float(np.median(values))
-    return _SIGMA * float(np.median(np.abs(values - middle))) / middle
+    return SIGMA_OVER_MAD * float(np.median(np.abs(values - middle))) / middle
