@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from splitiot import load_model, wire
-from splitiot.cli._out import Console
+from splitiot.cli._console import Console
 from tests import networks
 from tests.cli.helpers import CHAIN, Cli, process, serving
 from tests.http_servers import TYPE, http_server

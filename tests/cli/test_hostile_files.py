@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from splitiot.cli import _arrays
 from splitiot.cli._arrays import read_arrays
-from splitiot.cli._out import Unusable
-from splitiot.cli.serve import read_tokens
+from splitiot.cli._errors import Unusable
+from splitiot.cli._tokens import read_tokens
 from splitiot.errors import TraceError
 from splitiot.sim import load_trace
 from tests.cli.helpers import CHAIN, Cli

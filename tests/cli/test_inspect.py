@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import splitiot as si
-from splitiot.cli.inspect import brief, ranges
+from splitiot.cli._format import brief, ranges
 from splitiot.models import save_bundle
 from tests import networks
 from tests.cli.helpers import CHAIN, Cli

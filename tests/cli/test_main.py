@@ -10,7 +10,7 @@ import pytest
 
 import splitiot
 from splitiot.cli import COMMANDS
-from splitiot.cli._out import Unusable, exit_code
+from splitiot.cli._errors import Unusable, exit_code
 from splitiot.errors import (
     EdgeUnavailable,
     Infeasible,
@@ -58,9 +58,11 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
     assert not loaded & {"rich", "asyncio", "uvicorn", "starlette", "ai_edge_litert", "splitiot.models", "numpy"}
     assert {name for name in loaded if name.startswith("splitiot.")} == {
         "splitiot.cli",
-        "splitiot.cli._out",
+        "splitiot.cli._console",
+        "splitiot.cli._errors",
         "splitiot.cli._signals",
         "splitiot._escape",
+        "splitiot._lazy",
         "splitiot.errors",
     }
 

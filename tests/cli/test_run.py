@@ -147,7 +147,8 @@ def test_for_ever_ends_with_ctrl_c_and_totals() -> None:
     assert device.returncode == 130, err
     assert [r["request"] for r in read] == [1, 2, 3]
     *rest, last = map(json.loads, out.splitlines())
-    assert last["totals"]["requests"] == 3 + len(rest)
+    # the signal may come when a request is counted and its line is not yet written
+    assert last["totals"]["requests"] - len(rest) in (3, 4)
 
 
 def free_port() -> int:

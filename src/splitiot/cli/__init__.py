@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import splitiot
-from splitiot._escape import escaped
-from splitiot.cli._out import Console, Failed, Unusable, exit_code, write_what_can_be_written
-from splitiot.cli._signals import Terminated, terminable
+from splitiot.cli._console import Console, write_what_can_be_written
+from splitiot.cli._errors import report_errors, show_traceback
+from splitiot.cli._signals import terminable
 
 __all__ = ["main"]
 
@@ -65,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     if argv is None:  # the process is ours
-        sys.excepthook = _show_traceback
+        sys.excepthook = show_traceback
     words = list(sys.argv[1:] if argv is None else argv)
     write_what_can_be_written()
     chosen = next((word for word in words if not word.startswith("-")), "")
@@ -77,33 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if module is None:
         raise AssertionError("argparse let an unknown command through")
     console = Console(json=getattr(arguments, "json", False))
-    try:
+
+    def command() -> int:
         with terminable():
             # the demonstration draws with rich's own console
             return int(module.run(arguments, console.plain() if chosen == "demo" else console))
-    except KeyboardInterrupt as interrupt:
-        if arguments.debug:
-            raise
-        if isinstance(interrupt, Terminated):
-            console.error(f"ended by {interrupt}")
-            return 128 + interrupt.number
-        console.error("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (splitiot.SplitiotError, OSError, Unusable, Failed) as error:
-        if arguments.debug:
-            raise
-        console.error(str(error) or type(error).__name__)
-        return exit_code(error)
 
-
-def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show an exception as Python does, but for what its words would do to the terminal."""
-    import traceback
-
-    sys.stderr.write(escaped("".join(traceback.format_exception(kind, error, trace))))
+    return report_errors(command, console, debug=arguments.debug)
 
 
 def _parser(chosen: str, module: Any) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot._files import read_bounded
-from splitiot.cli._out import Unusable
+from splitiot.cli._errors import Unusable
 
 __all__ = ["MOST_BYTES", "read_arrays"]
 

@@ -16,7 +16,8 @@ import threading
 from collections.abc import Iterator
 
 from splitiot.cli._child import GRACE_S, end_with_parent, start
-from splitiot.cli._out import Console, Failed, Unusable
+from splitiot.cli._console import Console
+from splitiot.cli._errors import Failed, Unusable
 
 __all__ = ["edge_beside", "token_of_parent"]
 

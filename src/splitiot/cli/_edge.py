@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from splitiot.cli._out import Failed, Unusable
+from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._tokens import read_token_file, read_tokens
 
 if TYPE_CHECKING:
     from splitiot.transports import Transport
@@ -85,8 +86,6 @@ def reaching(arguments: argparse.Namespace, url: str) -> Iterator[Transport]:
 def _token(arguments: argparse.Namespace) -> str | None:
     if arguments.token_file is None:
         return os.environ.get("SPLITIOT_TOKEN") or None
-    from splitiot.cli.serve import read_token_file, read_tokens
-
     words = read_token_file(arguments.token_file).split()
     if len(words) == 1:
         return words[0]

@@ -14,7 +14,7 @@ import numpy as np
 from attrs import frozen
 
 from splitiot.cli._arrays import read_arrays
-from splitiot.cli._out import Unusable
+from splitiot.cli._errors import Unusable
 from splitiot.cli._target import Target, model_inputs
 from splitiot.errors import MalformedModel, ModelError, ProfileError, StepError, UnsupportedModel
 from splitiot.models._random_input import was_random

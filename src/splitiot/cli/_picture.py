@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from splitiot.cli._out import Unusable
+from splitiot.cli._errors import Unusable
+from splitiot.cli._format import step_label
 from splitiot.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _front(cut: dict[str, Any]) -> str:
     step = cut["step"]
     if step is None:
         return "(the input)  0"
-    return f"{plain(step['name'] if step['kind'] == 'task' else step['kind'])}  {cut['cut']}"
+    return f"{plain(step_label(step['name'], step['kind']))}  {cut['cut']}"
 
 
 def short_bytes(count: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from splitiot.cli._out import Unusable
+from splitiot.cli._errors import Unusable
 from splitiot.cli._target import load_object
 from splitiot.policies import Fixed, LeastLatency, Policy, adaptive
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from attrs import asdict, frozen
 
-from splitiot.cli._out import milliseconds, size
+from splitiot.cli._format import milliseconds, size
 from splitiot.plan import Outcome
 
 __all__ = ["COLUMNS", "CsvFile", "Record", "Totals", "cells", "record"]

@@ -1,12 +1,10 @@
-"""What a command works on: TARGET and sample inputs, and the arguments for them."""
+"""What a command works on: TARGET, and what stands beside it."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import itertools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,35 +14,22 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from splitiot.cli._out import Failed, Unusable
+from splitiot.cli._errors import Failed, Unusable
 from splitiot.errors import SplitiotError
 from splitiot.functions import TaskPipeline
 from splitiot.models._named import Named
 from splitiot.pipeline import Chain, Pipeline, Runtime, TensorSpec
 
 __all__ = [
-    "TARGET",
     "Score",
     "Target",
-    "add_kernels_argument",
-    "add_model_arguments",
-    "add_runtime_arguments",
-    "at_least",
     "legal_cut",
     "load_model_file",
     "load_object",
     "load_target",
     "model_inputs",
     "nearest_cuts",
-    "not_negative",
-    "positive",
-    "runtime_of",
 ]
-
-TARGET = (
-    "a .tflite file, the folder of a bundle, or file.py:NAME or package.module:NAME of a pipeline "
-    "(NAME: pipeline, unless given)"
-)
 
 Score: TypeAlias = Callable[[list[Any]], dict[str, float]]
 
@@ -350,64 +335,3 @@ def legal_cut(target: Target, cut: int) -> int:
     if not 0 <= cut <= pipeline.n:
         raise Unusable(f"{target.name} has no cut {cut}: with {pipeline.n} steps cuts are 0..{pipeline.n}; {near}")
     raise Unusable(f"{target.name} can't be cut at {cut}: {pipeline.refused.get(cut, 'not legal')}; {near}")
-
-
-# arguments --------------------------------------------------------------------------------------------------
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --signature and --sink."""
-    parser.add_argument("--signature", metavar="NAME", help="which of the model's signatures")
-    parser.add_argument("--sink", choices=("device", "edge"), help="where the results are wanted (default: device)")
-
-
-def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --runtime, --kernels and --threads."""
-    parser.add_argument(
-        "--runtime",
-        default="auto",
-        choices=("auto", "litert", "tflite-runtime", "tensorflow"),
-        help="what models are run with (default: the first of these that works)",
-    )
-    add_kernels_argument(parser)
-    parser.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="of the interpreter (default: 1)")
-
-
-def add_kernels_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --kernels, on which it depends where a network can be cut."""
-    parser.add_argument(
-        "--kernels", default="default", choices=("default", "no-delegate", "reference"), help="default: %(default)s"
-    )
-
-
-def runtime_of(arguments: argparse.Namespace) -> Runtime:
-    """Return the runtime that `add_runtime_arguments` asked for."""
-    return Runtime(arguments.runtime, arguments.kernels, arguments.threads)
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Make a converter for whole numbers that are not less."""
-
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        return value
-
-    return integer
-
-
-def positive(text: str) -> float:
-    """Convert a number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """Convert a number of at least 0."""
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text}")
-    return value

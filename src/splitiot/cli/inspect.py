@@ -10,15 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from splitiot.cli._out import Console, size
-from splitiot.cli._target import (
-    TARGET,
-    Target,
-    add_kernels_argument,
-    add_model_arguments,
-    load_target,
-    model_inputs,
-)
+from splitiot.cli._arguments import TARGET, add_kernels_argument, add_model_arguments
+from splitiot.cli._console import Console
+from splitiot.cli._format import brief, ranges, short_name, size, step_label, tensor_type
+from splitiot.cli._target import Target, load_target, model_inputs
 from splitiot.models.layer_names import layer_names
 from splitiot.pipeline import Pipeline, Runtime, TensorSpec
 
@@ -179,7 +174,7 @@ def _summary(found: dict[str, Any]) -> str:
 
 def _row(cut: dict[str, Any], n: int, marks: dict[str, int]) -> list[str]:
     step = cut["step"]
-    front = "(the input)" if step is None else step["name"] if step["kind"] == "task" else step["kind"]
+    front = "(the input)" if step is None else step_label(step["name"], step["kind"])
     tensors, types, nbytes = cut["tensors"], "", size(cut["sent_bytes"])
     if not cut["legal"]:
         names, nbytes = f"{brief(cut['why'])} [{marks[cut['why']]}]", ""
@@ -190,7 +185,7 @@ def _row(cut: dict[str, Any], n: int, marks: dict[str, int]) -> list[str]:
     else:
         shown = tensors[:_MANY]
         names = "\n".join(short_name(t["name"]) for t in shown)
-        types = "\n".join(f"{t['dtype']}[{','.join(map(str, t['shape']))}]" for t in shown)
+        types = "\n".join(tensor_type(t["dtype"], t["shape"]) for t in shown)
         if len(tensors) > _MANY:
             names += f"\nand {len(tensors) - _MANY} more"
     share = "" if cut["of_input"] is None else f"{cut['of_input']:.2f}"
@@ -204,45 +199,3 @@ def _layer(layers: Sequence[str], longest: int = 18) -> str:
     more = f" +{len(layers) - 1}" if len(layers) > 1 else ""
     room = longest - len(more)
     return (layers[0] if len(layers[0]) <= room else f"{layers[0][: room - 2]}..") + more
-
-
-def short_name(name: str) -> str:
-    """Return the first of the names that a converter has joined: together they have hundreds of letters.
-
-    Examples
-    --------
-    >>> short_name("model/conv2d/Relu;model/batch_norm/FusedBatchNormV3;model/conv2d/BiasAdd")
-    'model/conv2d/Relu'
-    """
-    return name.partition(";")[0]
-
-
-def brief(why: str, longest: int = 28) -> str:
-    """Return the heart of a reason: what stands behind its first colon or bracket, up to the next stop.
-
-    Examples
-    --------
-    >>> brief("tensor 0 'x', an input of the model: STRING can't cross: it is no array. Cut elsewhere")
-    "STRING can't cross"
-    """
-    heart = why.partition(": ")[2] or why.partition(") ")[2] or why
-    for stop in (": ", ". ", ", ", "; "):
-        heart = heart.partition(stop)[0]
-    return heart if len(heart) <= longest else f"{heart[: longest - 2].rstrip()}.."
-
-
-def ranges(cuts: Sequence[int]) -> str:
-    """Write ascending numbers short.
-
-    Examples
-    --------
-    >>> ranges([1, 3, 4, 5, 9])
-    '1, 3-5, 9'
-    """
-    runs: list[list[int]] = []
-    for cut in cuts:
-        if runs and cut == runs[-1][1] + 1:
-            runs[-1][1] = cut
-        else:
-            runs.append([cut, cut])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 
+from splitiot.cli._arguments import at_least, positive
+from splitiot.cli._console import Console
 from splitiot.cli._edge import add_edge_arguments, reaching
-from splitiot.cli._out import Console, milliseconds, rate
-from splitiot.cli._target import at_least, positive
+from splitiot.cli._format import milliseconds, rate
 
 __all__ = ["add_arguments", "run"]
 

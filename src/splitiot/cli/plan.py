@@ -9,33 +9,32 @@ Unless profiles are given, TARGET is measured on this machine, and device and ed
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.cli._edge import add_edge_arguments, reaching
-from splitiot.cli._inputs import drawn, read_inputs
-from splitiot.cli._out import Console, Unusable, fitting_digits, milliseconds, rate, size
-from splitiot.cli._target import (
+from splitiot.cli._arguments import (
     TARGET,
-    Target,
     add_model_arguments,
     add_runtime_arguments,
-    load_target,
     not_negative,
     positive,
     runtime_of,
 )
+from splitiot.cli._console import Console
+from splitiot.cli._edge import add_edge_arguments, reaching
+from splitiot.cli._errors import Unusable
+from splitiot.cli._format import fitting_digits, milliseconds, rate, size, step_label
+from splitiot.cli._profiles import load_profile, profile_target
+from splitiot.cli._target import Target, load_target
 
 if TYPE_CHECKING:
     from splitiot.cost import Power
-    from splitiot.pipeline import Runtime
     from splitiot.plan import Plan
     from splitiot.topology import Link, TierProfile
 
-__all__ = ["add_arguments", "profile_target", "run"]
+__all__ = ["add_arguments", "run"]
 
 _OBJECTIVES = {"latency": "latency_s", "period": "period_s", "energy": "energy_j"}
 
@@ -138,60 +137,6 @@ def _ask(arguments: argparse.Namespace, target: Target, console: Console) -> tup
     return link, edge
 
 
-def load_profile(path: str, target: Target) -> TierProfile:
-    """Read a profile, and check that it is this pipeline's.
-
-    Raises
-    ------
-    Unusable
-        It can't be read, or is another pipeline's.
-    ProfileError
-        It is broken.
-    """
-    from splitiot.topology import TierProfile
-
-    try:
-        found = TierProfile.load(path)
-    except FileNotFoundError:
-        raise Unusable(f"there is no file {path}") from None
-    except OSError as error:
-        raise Unusable(f"{path} can't be read: {error.strerror or error}") from error
-    if found.digest != target.pipeline.digest:
-        raise Unusable(
-            f"{path} is a profile of another pipeline ({found.digest[:12]}), not of {target.name} "
-            f"({target.pipeline.digest[:12]}): make one with `splitiot profile`"
-        )
-    return found
-
-
-def profile_target(
-    target: Target,
-    runtime: Runtime,
-    console: Console,
-    *,
-    inputs: Sequence[str] = (),
-    seed: int = 0,
-    budget_s: float = 2.0,
-    heads: int = 8,
-    tier: str | None = None,
-) -> TierProfile:
-    """Measure a target on this machine, with a progress bar; a noisy machine is told on stderr.
-
-    What it is measured on is read from a file of `inputs`, or is the target's sample.
-    """
-    from splitiot.profiling import profile
-    from splitiot.runner import Runner
-
-    sample = read_inputs(inputs, target)[0] if inputs else target.sample(seed)
-    with (
-        drawn(not inputs and target.draws_sample),
-        console.log("splitiot"),
-        Runner(target.pipeline, runtime=runtime) as runner,
-        console.progress(f"measuring {target.name}") as tell,
-    ):
-        return profile(target.pipeline, sample, runner=runner, budget_s=budget_s, heads=heads, progress=tell, tier=tier)
-
-
 def _document(target: Target, plan: Plan, device: TierProfile, edge: TierProfile) -> dict[str, Any]:
     costs, best = plan.costs, plan.costs.placements[plan.best_row].cut
     columns = ("latency_s", "period_s", "energy_j", "device_s", "up_s", "edge_s", "down_s", "rtt_s")
@@ -239,7 +184,7 @@ def _show(target: Target, plan: Plan, console: Console, arguments: argparse.Name
     for row, placement in enumerate(costs.placements):
         cut = placement.cut
         step = pipeline.steps[cut - 1] if cut else None
-        front = "all edge" if step is None else step.name if step.kind == "task" else step.kind
+        front = "all edge" if step is None else step_label(step.name, step.kind)
         sent = size(costs.sent_bytes[row]) if needs[row] else "-"
         cells = [str(cut), front if cut < pipeline.n else "all local", sent]
         rows.append([*cells, *(column[row] for column in shown.values()), marks.get(row, "")])

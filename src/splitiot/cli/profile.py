@@ -10,17 +10,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splitiot.cli._out import Console, Unusable, fitting_digits, milliseconds
-from splitiot.cli._target import (
-    TARGET,
-    Target,
-    add_model_arguments,
-    add_runtime_arguments,
-    at_least,
-    load_target,
-    positive,
-    runtime_of,
-)
+from splitiot.cli._arguments import TARGET, add_model_arguments, add_runtime_arguments, at_least, positive, runtime_of
+from splitiot.cli._console import Console
+from splitiot.cli._errors import Unusable
+from splitiot.cli._format import fitting_digits, milliseconds, step_label
+from splitiot.cli._profiles import profile_target
+from splitiot.cli._target import Target, load_target
 
 if TYPE_CHECKING:
     from splitiot.topology import TierProfile
@@ -48,8 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot profile``."""
-    from splitiot.cli.plan import profile_target
-
     for path in (arguments.out, arguments.plot):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise Unusable(f"there is no folder {Path(path).parent} to keep {path} in")
@@ -89,7 +82,7 @@ def _show(made: TierProfile, target: Target, console: Console, tier: str | None)
     rows, before = [], 0
     for cut in sorted({0, n, *pipeline.cuts}):
         step = pipeline.steps[cut - 1] if cut else None
-        front = "all edge" if step is None else step.name if step.kind == "task" else step.kind
+        front = "all edge" if step is None else step_label(step.name, step.kind)
         share = float(made.heads_s[cut] - made.heads_s[before]) / made.whole_s if made.whole_s > 0 else 0.0
         head, tail = float(made.heads_s[cut]), float(made.tails_s[cut])
         rows.append(

@@ -11,9 +11,11 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from splitiot.cli._out import Console, Unusable, milliseconds
+from splitiot.cli._arguments import at_least
+from splitiot.cli._console import Console
+from splitiot.cli._errors import Unusable
+from splitiot.cli._format import milliseconds
 from splitiot.cli._policy import POLICY, load_policy
-from splitiot.cli._target import at_least
 
 if TYPE_CHECKING:
     from splitiot.cost import Objective

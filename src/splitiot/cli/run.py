@@ -18,26 +18,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from splitiot.cli._beside import edge_beside
-from splitiot.cli._edge import add_edge_arguments, open_transport
-from splitiot.cli._inputs import Given, drawn, flatten, given, write_outputs
-from splitiot.cli._out import Console, Failed, Unusable
-from splitiot.cli._policy import POLICY, load_policy
-from splitiot.cli._record import COLUMNS, CsvFile, Record, Totals, cells, record
-from splitiot.cli._target import (
+from splitiot.cli._arguments import (
     TARGET,
-    Score,
-    Target,
     add_model_arguments,
     add_runtime_arguments,
     at_least,
-    legal_cut,
-    load_target,
     not_negative,
     positive,
     runtime_of,
 )
-from splitiot.cli.plan import load_profile
+from splitiot.cli._beside import edge_beside
+from splitiot.cli._console import Console
+from splitiot.cli._edge import add_edge_arguments, open_transport
+from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._inputs import Given, drawn, flatten, given, write_outputs
+from splitiot.cli._policy import POLICY, load_policy
+from splitiot.cli._profiles import load_profile
+from splitiot.cli._record import COLUMNS, CsvFile, Record, Totals, cells, record
+from splitiot.cli._target import Score, Target, legal_cut, load_target
 from splitiot.errors import MissingDependencyError
 from splitiot.models._random_input import was_random
 from splitiot.transports import Transport

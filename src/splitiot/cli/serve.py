@@ -13,20 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from splitiot._files import read_bounded
+from splitiot.cli._arguments import TARGET, add_model_arguments, add_runtime_arguments, at_least, runtime_of
 from splitiot.cli._beside import token_of_parent
-from splitiot.cli._out import Console, Failed, Unusable, milliseconds
+from splitiot.cli._console import Console
+from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._format import milliseconds
 from splitiot.cli._policy import POLICY, load_policy
-from splitiot.cli._target import (
-    TARGET,
-    Target,
-    add_model_arguments,
-    add_runtime_arguments,
-    at_least,
-    load_target,
-    runtime_of,
-)
-from splitiot.cli.plan import profile_target
+from splitiot.cli._profiles import profile_target
+from splitiot.cli._target import Target, load_target
+from splitiot.cli._tokens import read_tokens
 from splitiot.errors import ProfileError
 from splitiot.limits import Limits
 
@@ -175,47 +170,6 @@ def _check_openness(arguments: argparse.Namespace) -> None:
         )
     if arguments.token_file is None and not arguments.allow_anonymous:
         raise Unusable(f"{arguments.host} is open to other machines: give --token-file, or --allow-anonymous")
-
-
-_MOST_BYTES = 1 << 24  # of a file of tokens
-
-
-def read_token_file(path: str) -> str:
-    """Return what a file of tokens says; Unusable where it can't be read."""
-    try:
-        return read_bounded(path, most_bytes=_MOST_BYTES, what="a file with tokens", error=Unusable).decode()
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise Unusable(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def read_tokens(path: str) -> dict[str, str]:
-    """Read who may connect: lines ``NAME TOKEN``, empty ones and those that begin with ``#`` aside.
-
-    Returns
-    -------
-    dict of str to str
-        Names by token.
-
-    Raises
-    ------
-    Unusable
-        It can't be read, says something else, or says nothing.
-    """
-    lines = read_token_file(path).splitlines()
-    tokens: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2:
-            raise Unusable(f'{path}, line {number}: expected "NAME TOKEN"')
-        name, token = words
-        if token in tokens:
-            raise Unusable(f"{path}, line {number}: {name} has the token of {tokens[token]}")
-        tokens[token] = name
-    if not tokens:
-        raise Unusable(f"{path} has no tokens: nobody could connect")
-    return tokens
 
 
 def _announce(

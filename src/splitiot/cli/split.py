@@ -11,9 +11,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitiot.cli._out import Console, Unusable, size
-from splitiot.cli._target import Target, add_kernels_argument, add_model_arguments, legal_cut, load_model_file
-from splitiot.cli.inspect import short_name
+from splitiot.cli._arguments import add_kernels_argument, add_model_arguments
+from splitiot.cli._console import Console
+from splitiot.cli._errors import Unusable
+from splitiot.cli._format import short_name, size, tensor_type
+from splitiot.cli._target import Target, legal_cut, load_model_file
 from splitiot.pipeline import Runtime
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ def _show(document: dict[str, Any], console: Console) -> None:
     crosses = document["crosses"]
     if crosses:
         tensors = [
-            (short_name(t["name"]), f"{t['dtype']}[{','.join(map(str, t['shape']))}]", size(t["bytes"]))
+            (short_name(t["name"]), tensor_type(t["dtype"], t["shape"]), size(t["bytes"]))
             for t in crosses
         ]
         columns = {"crosses to the edge": "left start", "type and shape": "left", "bytes": "right"}

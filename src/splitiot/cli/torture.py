@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from splitiot.cli._out import Console, Failed, Unusable
+from splitiot.cli._arguments import at_least
+from splitiot.cli._console import Console
+from splitiot.cli._errors import Failed, Unusable
 from splitiot.cli._policy import POLICY, load_policy
-from splitiot.cli._target import at_least
 
 if TYPE_CHECKING:
     from splitiot.testing.simulation import Fault, Report

@@ -8,18 +8,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from splitiot.cli._arguments import add_model_arguments, add_runtime_arguments, at_least, positive, runtime_of
+from splitiot.cli._console import Console
+from splitiot.cli._format import brief, ranges, size
 from splitiot.cli._inputs import read_inputs
-from splitiot.cli._out import Console, size
-from splitiot.cli._target import (
-    Target,
-    add_model_arguments,
-    add_runtime_arguments,
-    at_least,
-    load_model_file,
-    positive,
-    runtime_of,
-)
-from splitiot.cli.inspect import brief, ranges
+from splitiot.cli._target import Target, load_model_file
 
 if TYPE_CHECKING:
     from splitiot.models import VerifyReport

@@ -15,7 +15,7 @@ import msgspec
 from attrs import field, frozen
 
 from splitiot.cli._child import start
-from splitiot.cli._out import Unusable
+from splitiot.cli._errors import Unusable
 from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
 from splitiot.cli.demo._pipeline import build
 from splitiot.errors import EdgeUnavailable, MissingDependencyError, SplitiotError

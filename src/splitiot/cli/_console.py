@@ -8,36 +8,18 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from splitiot._escape import escaped, escaped_json
-from splitiot.errors import (
-    CutError,
-    Infeasible,
-    LocalProtocolError,
-    MissingDependencyError,
-    ModelError,
-    ProfileError,
-    TraceError,
-)
+from splitiot.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from rich.console import Console as Rich
     from rich.table import Table
     from rich.text import Text
 
-__all__ = [
-    "Console",
-    "Failed",
-    "Unusable",
-    "exit_code",
-    "fitting_digits",
-    "milliseconds",
-    "rate",
-    "size",
-    "write_what_can_be_written",
-]
+__all__ = ["Console", "write_what_can_be_written"]
 
 _PIPED_COLUMNS = 120
 
@@ -47,30 +29,6 @@ def write_what_can_be_written() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
-
-
-class Unusable(Exception):
-    """What was given on the command line can't be used: exit code 2."""
-
-
-class Failed(Exception):
-    """It went wrong while running: exit code 3."""
-
-
-def exit_code(error: BaseException) -> int:
-    """Return the exit code for an error: 1 the answer is no, 2 the input's fault, 3 the run's.
-
-    Examples
-    --------
-    >>> exit_code(Infeasible("none")), exit_code(Unusable("no such cut")), exit_code(OSError("unreachable"))
-    (1, 2, 3)
-    """
-    if isinstance(error, Infeasible):
-        return 1
-    wanting = LocalProtocolError | MissingDependencyError
-    if isinstance(error, Unusable | ModelError | CutError | ProfileError | TraceError | wanting):
-        return 2
-    return 3
 
 
 class Console:
@@ -277,62 +235,6 @@ def _shortened(text: Text, room: int, way: str) -> Text:
         return f"..{line[2 - room :]}" if way == "start" else f"{line[: room - 2]}.."
 
     return Text("\n".join(map(shorten, text.plain.split("\n"))), style=text.style)
-
-
-def milliseconds(seconds: float | None, digits: int | None = None) -> str:
-    """Return milliseconds without the unit, ``-`` where they are not known.
-
-    Parameters
-    ----------
-    seconds : float, optional
-    digits : int, optional
-        Behind the point; about three significant ones unless given.
-
-    Examples
-    --------
-    >>> [milliseconds(s) for s in (0.0000123, 0.00345, 0.0678, 1.2345, None, float("nan"))]
-    ['0.012', '3.45', '67.8', '1,234', '-', '-']
-    >>> milliseconds(0.0678, digits=2)
-    '67.80'
-    """
-    if seconds is None or seconds != seconds:
-        return "-"
-    ms = seconds * 1e3
-    return f"{ms:,.{fitting_digits([seconds]) if digits is None else digits}f}"
-
-
-def fitting_digits(seconds: Iterable[float]) -> int:
-    """Return how many digits behind the point a column of milliseconds needs, so that its points are aligned.
-
-    Examples
-    --------
-    >>> fitting_digits([0.0001, 0.0678]), fitting_digits([])
-    (1, 3)
-    """
-    ms = max((s for s in seconds if s == s), default=0.0) * 1e3
-    return 3 if ms < 1 else 2 if ms < 10 else 1 if ms < 1000 else 0
-
-
-def size(count: float | None) -> str:
-    """Return a number of bytes without the unit, ``?`` where it is not known.
-
-    Examples
-    --------
-    >>> size(27648), size(None)
-    ('27,648', '?')
-    """
-    return "?" if count is None else f"{count:,.0f}"
-
-
-def rate(bytes_per_s: float) -> str:
-    """Return a bandwidth.
-
-    Examples
-    --------
-    >>> rate(125e3)
-    '1 Mbit/s'
-    """
-    return f"{bytes_per_s / 125e3:.4g} Mbit/s"
 
 
 def _harmless(thing: Any) -> Any:
