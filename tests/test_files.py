@@ -31,7 +31,7 @@ from splitiot.models import load_bundle, load_model, save_bundle
 from splitiot.models.part import ModelPart
 from splitiot.observation import Observation
 from splitiot.pipeline import RuntimeInfo
-from splitiot.session._telling import Telling
+from splitiot.session._outbox import ObservationOutbox
 from splitiot.topology import TierProfile
 from splitiot.transports import InMemory
 from tests import networks
@@ -446,10 +446,10 @@ def test_a_spool_that_is_none_is_begun_anew_and_said_once(
 
 
 def spooled() -> bytes:
-    telling = Telling()
+    outbox = ObservationOutbox()
     for number in range(3):
-        telling.add(Observation(plan_id=number + 1, cut=1, head_s=0.25), 0.0)
-    return telling.dump()
+        outbox.add(Observation(plan_id=number + 1, cut=1, head_s=0.25), 0.0)
+    return outbox.dump()
 
 
 SPOOLED = spooled()
@@ -460,17 +460,17 @@ def test_spools_of_any_bytes_are_nothing_or_observations(data: st.DataObject) ->
     """Also those whose checksum is right."""
     start = len(SPOOLED) - len(msgspec.msgpack.encode([o for o, _ in _loaded(SPOOLED)]))
     head, body = SPOOLED[: start - 4], mutated(SPOOLED[start:], data)
-    telling = Telling()
-    last = telling.load(head + zlib.crc32(body).to_bytes(4, "little") + body)
+    outbox = ObservationOutbox()
+    last = outbox.load(head + zlib.crc32(body).to_bytes(4, "little") + body)
     assert last >= 0
-    assert len(telling) <= 128
-    Telling().load(telling.dump())
+    assert len(outbox) <= 128
+    ObservationOutbox().load(outbox.dump())
 
 
 def _loaded(data: bytes) -> Any:
-    telling = Telling()
-    telling.load(data)
-    return telling._ring
+    outbox = ObservationOutbox()
+    outbox.load(data)
+    return outbox._ring
 
 
 # mutations --------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path) -> 
             assert device.run(20).source == "edge"
         for k in range(10):  # these ran here alone, and no request has told of them since
             device._core.session.ran_alone(Observation(plan_id=100 + k, cut=3, head_s=0.5), 0.0)
-        waiting = [seen.plan_id for seen, _ in device._core.session.telling._ring]
+        waiting = [seen.plan_id for seen, _ in device._core.session.outbox._ring]
         assert waiting[-10:] == list(range(100, 110))
     assert b.path.is_file()
     b.heard.clear()
@@ -151,5 +151,5 @@ def test_a_torn_file_is_begun_anew(tmp_path: Path) -> None:
     b.path.write_bytes(whole[:-3])
     with b.device() as device:
         assert device.run(20).value == 39
-        assert len(device._core.session.telling) == 1
+        assert len(device._core.session.outbox) == 1
     assert len(b.path.read_bytes()) == len(whole)

@@ -577,7 +577,7 @@ def test_what_is_to_be_told_is_bounded() -> None:
     session = greeted(PIPELINE)
     for number in range(1000):
         session.ran_alone(Observation(plan_id=number, cut=3, head_s=0.1), 0.0)
-    assert session.telling.dropped >= 1000 - 128
+    assert session.outbox.dropped >= 1000 - 128
     _, request = submitted(session)
     assert len(request.observations) == 32
     assert request.observations[0].plan_id == 1000 - 128

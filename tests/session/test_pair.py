@@ -99,7 +99,7 @@ def test_every_request_ends_once_rightly_and_in_time(
     assert w.device.wake_s() is None
     assert w.edge.in_flight == 0
     assert len(w.device._ended) <= 32
-    assert len(w.device.telling) <= 128
+    assert len(w.device.outbox) <= 128
     assert all(not p.buffers and p.payload is None for p in w.device._ended.values())
     # and the link is well again: the edge is found
     assert w.device.edge_up(w.now_s)

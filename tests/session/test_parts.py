@@ -1,4 +1,4 @@
-"""The sessions' small parts: table of states, retry budget, breaker, ring of observations, quotas."""
+"""The sessions' small parts: table of states, retry budget, breaker, outbox of observations, quotas."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from splitiot.observation import EdgeTimes, Observation
 from splitiot.session import TRANSITIONS, DeviceSession, Done, Event, Observed, RunLocal, Send, State
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._budget import RetryBudget
+from splitiot.session._outbox import ObservationOutbox
 from splitiot.session._quota import Bucket
-from splitiot.session._telling import Telling
 from tests.session.support import (
     BOOT,
     EDGE_BOOT,
@@ -224,16 +224,16 @@ def seen(plan_id: int, **more: object) -> Observation:
     return Observation(plan_id=plan_id, cut=1, head_s=0.5, **more)  # type: ignore[arg-type]
 
 
-def test_the_ring_drops_the_oldest_and_counts_them() -> None:
-    ring = Telling(most=5)
+def test_the_outbox_drops_the_oldest_and_counts_them() -> None:
+    outbox = ObservationOutbox(most=5)
     for k in range(8):
-        ring.add(seen(k), 0.0)
-    assert (len(ring), ring.dropped) == (5, 3)
-    told = ring.take(0.0)
+        outbox.add(seen(k), 0.0)
+    assert (len(outbox), outbox.dropped) == (5, 3)
+    told = outbox.take(0.0)
     assert [o.plan_id for o in told] == [3, 4, 5, 6, 7]
-    ring.add(seen(8), 0.0)
-    ring.put_back([*told, seen(0, probe=True)], 0.0)  # probes of the link are old news
-    assert [o.plan_id for o in ring.take(0.0)] == [4, 5, 6, 7, 8]
+    outbox.add(seen(8), 0.0)
+    outbox.put_back([*told, seen(0, probe=True)], 0.0)  # probes of the link are old news
+    assert [o.plan_id for o in outbox.take(0.0)] == [4, 5, 6, 7, 8]
 
 
 def test_what_is_told_late_says_nothing_of_the_link() -> None:
@@ -241,51 +241,51 @@ def test_what_is_told_late_says_nothing_of_the_link() -> None:
     exchange = {"edge": EdgeTimes(queue_s=9.0, residence_s=9.0), "round_trip_s": 10.0, "tail_s": 0.1}
     old, probe = seen(1, **exchange), seen(0, round_trip_s=10.0, probe=True)
     bound = seen(2, round_trip_s=50.0, censored=True)
-    ring = Telling()
+    outbox = ObservationOutbox()
     for one in (old, probe, bound):
-        ring.add(one, 0.0)
-    assert ring.take(29.0) == (old, probe, bound)
-    ring.put_back((old, bound), 29.0)
-    assert ring.take(30.0) == (old, bound)
+        outbox.add(one, 0.0)
+    assert outbox.take(29.0) == (old, probe, bound)
+    outbox.put_back((old, bound), 29.0)
+    assert outbox.take(30.0) == (old, bound)
     for one in (old, probe, bound):
-        ring.add(one, 0.0)
-    told = ring.take(3600.0)
+        outbox.add(one, 0.0)
+    told = outbox.take(3600.0)
     assert [one.plan_id for one in told] == [1, 2]
     for one in told:
         assert one.round_trip_s is None and one.edge is None and not one.censored
         assert one.head_s == 0.5
     assert told[0].tail_s == 0.1
-    ring.add(old, 3600.0)
-    restarted = Telling()  # on another clock
-    restarted.load(ring.dump())
+    outbox.add(old, 3600.0)
+    restarted = ObservationOutbox()  # on another clock
+    restarted.load(outbox.dump())
     assert [one.round_trip_s for one in restarted.take(3600.0)] == [None]
 
 
 @given(st.lists(st.integers(1, 10**6), max_size=40), st.integers(0, 400), st.binary(max_size=3))
 def test_a_torn_dump_is_nothing_and_a_whole_one_everything(ids: list[int], cut: int, noise: bytes) -> None:
-    ring = Telling(b"d" * 32)
+    outbox = ObservationOutbox(b"d" * 32)
     for k in ids:
-        ring.add(seen(k), 0.0)
-    whole = ring.dump([seen(7)])
-    again = Telling(b"d" * 32)
+        outbox.add(seen(k), 0.0)
+    whole = outbox.dump([seen(7)])
+    again = ObservationOutbox(b"d" * 32)
     again.add(seen(999), 0.0)
     assert again.load(whole) == max([7, *ids])
     assert len(again) == len(ids) + 2
     torn = whole[: min(cut, len(whole) - 1)] + noise
     if torn != whole:
-        other = Telling(b"d" * 32)
+        other = ObservationOutbox(b"d" * 32)
         assert (other.load(torn), len(other)) == (0, 0)
-    other = Telling(b"e" * 32)
+    other = ObservationOutbox(b"e" * 32)
     assert (other.load(whole), len(other)) == (0, 0)  # of another pipeline
 
 
 def test_what_was_told_and_not_answered_is_dumped_too() -> None:
     session = greeted(PIPELINE)
-    session.telling.add(seen(41), 0.0)
+    session.outbox.add(seen(41), 0.0)
     session.submit(PLAN, 21, now_s=1.0, deadline_s=9.0)
-    assert len(session.telling) == 0
-    ring = Telling(bytes.fromhex(PIPELINE.digest))
-    assert ring.load(session.dump()) == 41
+    assert len(session.outbox) == 0
+    outbox = ObservationOutbox(bytes.fromhex(PIPELINE.digest))
+    assert outbox.load(session.dump()) == 41
 
 
 # quotas

@@ -118,7 +118,7 @@ class Core:
             self._restrict(planner)
         self._spool, self._spooled, self._saving = spool, 0, threading.Lock()
         # plans get ids behind those of the observations that an earlier start left
-        self._behind = 0 if spool is None else session.telling.load(spool.load())
+        self._behind = 0 if spool is None else session.outbox.load(spool.load())
         if planner is not None:
             planner.number_behind(self._behind)
         self.done: dict[int, Outcome] = {}
@@ -409,10 +409,10 @@ class Core:
 
     def unsaved(self, *, due: bool = True) -> bytes | None:
         """Return what should be saved in the spool now, if anything: give it to `save`."""
-        telling = self.session.telling
-        if self._spool is None or telling.changes == self._spooled or (due and not self._spool.due(self.clock())):
+        outbox = self.session.outbox
+        if self._spool is None or outbox.changes == self._spooled or (due and not self._spool.due(self.clock())):
             return None
-        self._spooled = telling.changes
+        self._spooled = outbox.changes
         return self.session.dump()
 
     def save(self, data: bytes | None) -> None:

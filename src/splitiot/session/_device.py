@@ -34,8 +34,8 @@ from splitiot.session._arrival import Arrival
 from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.session._outbox import ObservationOutbox
 from splitiot.session._states import TRANSITIONS, Event, State
-from splitiot.session._telling import Telling
 from splitiot.session._trouble import Trouble, trouble_of
 from splitiot.session._way import Way
 from splitiot.topology import TierProfile
@@ -168,7 +168,7 @@ class DeviceSession:
         self._way = Way()
         self._pending: dict[int, _Pending] = {}
         self._ended: OrderedDict[int, _Pending] = OrderedDict()
-        self.telling = Telling(self._digest)
+        self.outbox = ObservationOutbox(self._digest)
         self._budget, self._chance, self._lossy = RetryBudget(), chance, lossy
         self._rounds: deque[float] = deque(maxlen=_ROUNDS)
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
@@ -288,8 +288,8 @@ class DeviceSession:
         return None if wake_s == math.inf else wake_s
 
     def dump(self) -> bytes:
-        """Return the observations that the edge may not have heard as bytes, for `Telling.load` at the next start."""
-        return self.telling.dump(seen for pending in self._pending.values() for seen in pending.told)
+        """Return what the edge may not have heard as bytes, for `ObservationOutbox.load` at the next start."""
+        return self.outbox.dump(seen for pending in self._pending.values() for seen in pending.told)
 
     def reset(self) -> None:
         """Tell the edge with the next request to forget the state of this device."""
@@ -400,7 +400,7 @@ class DeviceSession:
         packed = wire.pack(sent, RAW)
         remembers = pipeline.remembers_from(cut)
         sequence = self._number()
-        told = self.telling.take(now_s)
+        told = self.outbox.take(now_s)
         message = wire.Request(
             boot=self._boot,
             sequence=sequence,
@@ -754,7 +754,7 @@ class DeviceSession:
         if len(self._ended) > 2 * self._max_pending:
             self._ended.popitem(last=False)
         if not pending.answered:  # nobody knows whether the edge heard it; of each plan it takes it only once
-            self.telling.put_back(pending.told, pending.sent_s)
+            self.outbox.put_back(pending.told, pending.sent_s)
         pending.payload = pending.kept = None
         pending.message, pending.buffers, pending.told = _NO_MESSAGE, (), ()
 
@@ -827,7 +827,7 @@ class DeviceSession:
         )
 
     def _observe(self, seen: Observation, now_s: float) -> list[DeviceEffect]:
-        self.telling.add(seen, now_s)
+        self.outbox.add(seen, now_s)
         return [Observed(seen)]
 
 

@@ -1,4 +1,4 @@
-"""Observations that the edge has not been told yet."""
+"""Observations that wait to be sent to the edge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from splitiot.observation import Observation
 
-__all__ = ["Telling"]
+__all__ = ["ObservationOutbox"]
 
 _AT_MOST: Final = 32
 """In one request."""
@@ -22,8 +22,10 @@ _MAGIC: Final = b"SIO\x01"
 _DECODER: Final = msgspec.msgpack.Decoder(list[Observation])
 
 
-class Telling:
-    """A bounded ring: when it is full the oldest gives way, and is counted.
+class ObservationOutbox:
+    """Observations for an edge that plans: they go out with later requests.
+
+    It is bounded: when it is full the oldest gives way, and is counted.
 
     Parameters
     ----------
@@ -49,19 +51,19 @@ class Telling:
 
     def take(self, now_s: float) -> tuple[Observation, ...]:
         """Take the oldest ones, for one request: of what is old only what machines took, which changes slowly."""
-        told: list[Observation] = []
+        taken: list[Observation] = []
         self.changes += len(self._ring) > 0
-        while self._ring and len(told) < _AT_MOST:
+        while self._ring and len(taken) < _AT_MOST:
             seen, at_s = self._ring.popleft()
             if now_s - at_s <= _FRESH_S:
-                told.append(seen)
+                taken.append(seen)
             elif not seen.probe:
-                told.append(msgspec.structs.replace(seen, edge=None, round_trip_s=None, censored=False))
-        return tuple(told)
+                taken.append(msgspec.structs.replace(seen, edge=None, round_trip_s=None, censored=False))
+        return tuple(taken)
 
-    def put_back(self, told: Iterable[Observation], taken_s: float) -> None:
+    def put_back(self, observations: Iterable[Observation], taken_s: float) -> None:
         """Nobody knows whether the edge heard these; of each plan it takes them only once."""
-        self._ring.extendleft((seen, taken_s) for seen in reversed(list(told)) if not seen.probe)
+        self._ring.extendleft((seen, taken_s) for seen in reversed(list(observations)) if not seen.probe)
         self._trim()
 
     def dump(self, extra: Iterable[Observation] = ()) -> bytes:
