@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from regimes import RESULT_BYTES, figures
 
 import splitiot as si
-from splitiot.session._way import Way
+from splitiot.session._queueing import QueueingEstimator
 
 HEADER_BYTES: Final = 250
 PROBE_BYTES: Final = 60
@@ -258,7 +258,7 @@ class Stream:
 
     def __init__(self, world: World, agent: Agent) -> None:
         self._world, self._agent = world, agent
-        self._way = Way()
+        self._queueing = QueueingEstimator()
         self._up, self._edge, self._down = _Resource(), _Resource(), _Resource()
         self._news: list[tuple[float, int, dict[str, Any]]] = []  # what will be known when
         self._order = itertools.count()
@@ -368,7 +368,7 @@ class Stream:
         """Tell apart what it waited for others, as a session does."""
         nbytes, edge = seen["sent_bytes"] + seen["received_bytes"], seen["edge"]
         sent_s = at_s - seen["round_trip_s"]
-        queued_s, held_s = self._way.passed(
+        queued_s, held_s = self._queueing.update(
             sent_s, at_s, edge.residence_s, nbytes=nbytes, behind=behind, queue_s=edge.queue_s
         )
         return seen if seen.get("probe") else seen | {"queued_s": queued_s, "held_s": held_s}

@@ -35,9 +35,9 @@ from splitiot.session._budget import RetryBudget
 from splitiot.session._contact import Contact
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
 from splitiot.session._outbox import ObservationOutbox
+from splitiot.session._queueing import QueueingEstimator
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._trouble import Trouble, trouble_of
-from splitiot.session._way import Way
 from splitiot.topology import TierProfile
 
 __all__ = ["DeviceEffect", "DeviceSession"]
@@ -165,7 +165,7 @@ class DeviceSession:
             exact=exact,
             probe_interval_s=probe_interval_s,
         )
-        self._way = Way()
+        self._queueing = QueueingEstimator()
         self._pending: dict[int, _Pending] = {}
         self._ended: OrderedDict[int, _Pending] = OrderedDict()
         self.outbox = ObservationOutbox(self._digest)
@@ -493,7 +493,7 @@ class DeviceSession:
             if seen is not None and seen.round_trip_s is not None and not seen.upper_bound:
                 nbytes, came_s = seen.sent_bytes + seen.received_bytes, arrival.came_s
                 sent_s, behind = came_s - seen.round_trip_s, bool(self._pending)
-                self._way.passed(sent_s, came_s, message.residence_s, nbytes=nbytes, behind=behind)
+                self._queueing.update(sent_s, came_s, message.residence_s, nbytes=nbytes, behind=behind)
             return [*sends, *([] if seen is None else self._observe(seen, now_s))]
         if isinstance(message, wire.Failure) and message.boot == wire.NOBODY and not self._lossy:
             return self.broken(RemoteProtocolError(f"the edge can't read what is sent: {message.message}"), now_s)
@@ -783,7 +783,7 @@ class DeviceSession:
         sent_s, took_s, upper_bound = arrival.since(pending.sent_s)
         queued_s = held_s = 0.0
         if not upper_bound:
-            queued_s, held_s = self._way.passed(
+            queued_s, held_s = self._queueing.update(
                 sent_s,
                 arrival.came_s,
                 times.residence_s,

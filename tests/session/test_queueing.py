@@ -9,70 +9,73 @@ from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitiot.session._way import Way
+from splitiot.session._queueing import QueueingEstimator
 
 
-def passed(way: Way, sent_s: float, now_s: float, residence_s: float, *, behind: bool, nbytes: int = 100) -> float:
+def link_wait(
+    queueing: QueueingEstimator, sent_s: float, now_s: float, residence_s: float, *, behind: bool, nbytes: int = 100
+) -> float:
     """What it waited on the link."""
-    return way.passed(sent_s, now_s, residence_s, nbytes=nbytes, behind=behind)[0]
+    return queueing.update(sent_s, now_s, residence_s, nbytes=nbytes, behind=behind)[0]
 
 
 def test_alone_nothing_waits() -> None:
-    way = Way()
+    queueing = QueueingEstimator()
     for sent_s in (0.0, 1.0, 2.0):
-        assert passed(way, sent_s, sent_s + 0.3, 0.1, behind=False) == 0
+        assert link_wait(queueing, sent_s, sent_s + 0.3, 0.1, behind=False) == 0
 
 
 def test_the_first_is_not_behind_what_was_answered_before_it_was_sent() -> None:
-    way = Way()
-    passed(way, 0.0, 0.3, 0.1, behind=False)
-    assert passed(way, 0.4, 0.7, 0.1, behind=True) == 0
+    queueing = QueueingEstimator()
+    link_wait(queueing, 0.0, 0.3, 0.1, behind=False)
+    assert link_wait(queueing, 0.4, 0.7, 0.1, behind=True) == 0
 
 
 def test_two_at_once() -> None:
     """A round trip of 0.1 s; each takes 1 s on the link; the edge 0.5 s."""
-    way = Way()
-    passed(way, -9.0, -9.0 + 0.1, 0.0, behind=False)  # a probe of no size: the round trip alone
-    assert passed(way, 0.0, 1.6, 0.5, behind=False) == 0
-    assert passed(way, 0.2, 2.6, 0.5, behind=True) == pytest.approx(0.8)
-    assert passed(way, 0.3, 3.6, 0.5, behind=True) == pytest.approx(1.7)
-    assert passed(way, 0.3, 3.6, 0.5, behind=False) == 0, "nothing was on its way when it was sent"
+    queueing = QueueingEstimator()
+    link_wait(queueing, -9.0, -9.0 + 0.1, 0.0, behind=False)  # a probe of no size: the round trip alone
+    assert link_wait(queueing, 0.0, 1.6, 0.5, behind=False) == 0
+    assert link_wait(queueing, 0.2, 2.6, 0.5, behind=True) == pytest.approx(0.8)
+    assert link_wait(queueing, 0.3, 3.6, 0.5, behind=True) == pytest.approx(1.7)
+    assert link_wait(queueing, 0.3, 3.6, 0.5, behind=False) == 0, "nothing was on its way when it was sent"
 
 
 def test_an_answer_that_overtakes_blames_nobody() -> None:
     """The second is answered first, since the edge is quick with it: the first did not wait for that one."""
-    way = Way()
-    passed(way, -9.0, -9.0 + 0.1, 0.0, behind=False)
-    passed(way, -1.0, 0.5, 0.4, behind=False)
-    assert passed(way, 0.2, 2.2, 0.1, behind=True) == 0, "nothing is known of the one ahead of it yet"
-    assert passed(way, 0.1, 6.0, 4.8, behind=True) == 0, "sent first, over first"
+    queueing = QueueingEstimator()
+    link_wait(queueing, -9.0, -9.0 + 0.1, 0.0, behind=False)
+    link_wait(queueing, -1.0, 0.5, 0.4, behind=False)
+    assert link_wait(queueing, 0.2, 2.2, 0.1, behind=True) == 0, "nothing is known of the one ahead of it yet"
+    assert link_wait(queueing, 0.1, 6.0, 4.8, behind=True) == 0, "sent first, over first"
 
 
 def test_an_answer_that_is_overtaken_still_waited_for_those_before() -> None:
-    way = Way()
-    passed(way, -9.0, -9.0 + 0.1, 0.0, behind=False)
-    passed(way, 0.0, 1.6, 0.5, behind=False)
-    assert passed(way, 0.3, 3.2, 0.1, behind=True) == pytest.approx(0.7), "of its 1.7 s what is known so far"
-    assert passed(way, 0.2, 6.0, 3.9, behind=True) == pytest.approx(0.8)
+    queueing = QueueingEstimator()
+    link_wait(queueing, -9.0, -9.0 + 0.1, 0.0, behind=False)
+    link_wait(queueing, 0.0, 1.6, 0.5, behind=False)
+    assert link_wait(queueing, 0.3, 3.2, 0.1, behind=True) == pytest.approx(0.7), "of its 1.7 s what is known so far"
+    assert link_wait(queueing, 0.2, 6.0, 3.9, behind=True) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("residence_s", [math.nan, math.inf, -math.inf, -1.0, 1e9, 2.0])
 def test_clocks_that_are_wrong_teach_nothing(residence_s: float) -> None:
-    way, clean = Way(), Way()
-    for one in (way, clean):
-        passed(one, -9.0, -8.9, 0.0, behind=False)
-        passed(one, 0.0, 1.1, 0.0, behind=False)
-    assert passed(way, 0.1, 1.2, residence_s, behind=True) == 0
-    assert passed(way, 0.2, 2.1, 0.0, behind=True) == passed(clean, 0.2, 2.1, 0.0, behind=True) == pytest.approx(0.8)
+    queueing, clean = QueueingEstimator(), QueueingEstimator()
+    for one in (queueing, clean):
+        link_wait(one, -9.0, -8.9, 0.0, behind=False)
+        link_wait(one, 0.0, 1.1, 0.0, behind=False)
+    assert link_wait(queueing, 0.1, 1.2, residence_s, behind=True) == 0
+    waited_s = link_wait(queueing, 0.2, 2.1, 0.0, behind=True)
+    assert waited_s == link_wait(clean, 0.2, 2.1, 0.0, behind=True) == pytest.approx(0.8)
 
 
 def test_an_old_round_trip_is_forgotten() -> None:
     """The way has become longer, by another route: what is longer now is not taken for a queue for ever."""
-    way = Way()
-    passed(way, 0.0, 0.1, 0.0, behind=False)
-    assert passed(way, 40.0, 42.0, 0.0, behind=False) == 0  # a round trip of 2 s now
-    assert passed(way, 41.0, 43.5, 0.0, behind=True) == 0, "over 1.5 s behind the other: alone it would have taken 2"
-    assert passed(way, 41.2, 44.5, 0.0, behind=True) == pytest.approx(43.5 - 2.0 - 41.2)
+    queueing = QueueingEstimator()
+    link_wait(queueing, 0.0, 0.1, 0.0, behind=False)
+    assert link_wait(queueing, 40.0, 42.0, 0.0, behind=False) == 0  # a round trip of 2 s now
+    assert link_wait(queueing, 41.0, 43.5, 0.0, behind=True) == 0, "over 1.5 s behind the other: alone it took 2"
+    assert link_wait(queueing, 41.2, 44.5, 0.0, behind=True) == pytest.approx(43.5 - 2.0 - 41.2)
 
 
 @frozen
@@ -110,13 +113,13 @@ def test_a_link_where_bytes_wait_for_bytes(sends: list[Sent], rtt_s: float, byte
         arrived_s = free_s + rtt_s / 2
         done_s = max(arrived_s, done_s if in_order else 0.0) + one.residence_s
         answers.append((now_s, done_s + rtt_s / 2, done_s - arrived_s, queued_s))
-    way = Way()
+    queueing = QueueingEstimator()
     if in_order:
         assert answers == sorted(answers, key=lambda answer: answer[1])
     for index in sorted(range(len(answers)), key=lambda index: answers[index][1]):
         sent_s, came_s, residence_s, queued_s = answers[index]
         behind = any(answers[other][1] > sent_s for other in range(index))
-        told_s = passed(way, sent_s, came_s, residence_s, behind=behind)
+        told_s = link_wait(queueing, sent_s, came_s, residence_s, behind=behind)
         assert 0 <= told_s <= queued_s + 1e-9, "never more than the truth"
         if in_order:
             # the least round trip that was seen holds the byte of the first probe
@@ -131,9 +134,9 @@ def test_a_link_where_bytes_wait_for_bytes(sends: list[Sent], rtt_s: float, byte
     )
 )
 def test_whatever_comes_it_is_never_more_than_the_round_trip(calls: list[tuple[float, float, float, bool]]) -> None:
-    way = Way()
+    queueing = QueueingEstimator()
     for sent_s, took_s, residence_s, behind in calls:
-        told_s = passed(way, sent_s, sent_s + took_s, residence_s, behind=behind)
+        told_s = link_wait(queueing, sent_s, sent_s + took_s, residence_s, behind=behind)
         assert 0 <= told_s <= took_s + 1e-9
         if 0 <= residence_s <= took_s:
             assert told_s <= took_s - residence_s + 1e-9
@@ -149,10 +152,10 @@ class Road:
 
     def __init__(self, rtt_s: float = RTT_S) -> None:
         self.rtt_s, self.link_s, self.edge_s = rtt_s, 0.0, 0.0
-        self.way, self.answered_s = Way(), 0.0
+        self.queueing, self.answered_s = QueueingEstimator(), 0.0
 
     def send(self, at_s: float, up_s: float, compute_s: float, nbytes: int = 10_000) -> tuple[float, ...]:
-        """Return what it waited on link and edge, and what `Way` thinks."""
+        """Return what it waited on link and edge, and what the estimator thinks."""
         began_s = max(at_s, self.link_s)
         self.link_s = began_s + up_s
         arrived_s = self.link_s + self.rtt_s / 2
@@ -160,7 +163,7 @@ class Road:
         self.edge_s = ran_s + compute_s
         now_s = self.edge_s + self.rtt_s / 2
         behind, self.answered_s = at_s < self.answered_s, now_s
-        found = self.way.passed(
+        found = self.queueing.update(
             at_s, now_s, self.edge_s - arrived_s, nbytes=nbytes, behind=behind, queue_s=ran_s - arrived_s
         )
         return began_s - at_s, ran_s - arrived_s, *found
@@ -205,13 +208,13 @@ def test_a_longer_round_trip_is_learnt_from_small_frames() -> None:
 
 
 def test_who_is_alone_waited_for_nobody() -> None:
-    way = Way()
-    assert way.passed(0.0, 1.0, 0.5, nbytes=9999, behind=False, queue_s=0.4) == (0.0, 0.0)
-    assert way.passed(0.1, 1.2, 0.5, nbytes=9999, behind=False, queue_s=0.4) == (0.0, 0.0)  # another device's queue
+    queueing = QueueingEstimator()
+    assert queueing.update(0.0, 1.0, 0.5, nbytes=9999, behind=False, queue_s=0.4) == (0.0, 0.0)
+    assert queueing.update(0.1, 1.2, 0.5, nbytes=9999, behind=False, queue_s=0.4) == (0.0, 0.0)  # others queue
 
 
 def test_an_edge_that_runs_two_at_once_lets_nobody_wait() -> None:
-    way = Way()
-    way.passed(0.0, 1.0, 0.9, nbytes=9999, behind=False)
-    assert way.passed(0.05, 1.05, 0.9, nbytes=9999, behind=True, queue_s=0.0)[1] == 0.0
-    assert way.passed(0.1, 1.1, 0.9, nbytes=9999, behind=True, queue_s=0.3)[1] == pytest.approx(0.3)
+    queueing = QueueingEstimator()
+    queueing.update(0.0, 1.0, 0.9, nbytes=9999, behind=False)
+    assert queueing.update(0.05, 1.05, 0.9, nbytes=9999, behind=True, queue_s=0.0)[1] == 0.0
+    assert queueing.update(0.1, 1.1, 0.9, nbytes=9999, behind=True, queue_s=0.3)[1] == pytest.approx(0.3)

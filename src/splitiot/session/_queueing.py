@@ -6,14 +6,14 @@ import math
 from collections import deque
 from typing import Final
 
-__all__ = ["Way"]
+__all__ = ["QueueingEstimator"]
 
 _SMALL_BYTES: Final = 512  # both ways together: it took little more than the round trip
 _MEMORY_S: Final = 30.0
 _AHEAD: Final = 64  # as many as can be on their way at once
 
 
-class Way:
+class QueueingEstimator:
     """Tells what requests waited for those before them, so that neither link nor edge is blamed for it.
 
     An answer less the edge's residence is when its request was over the link: a round trip's share (`floor_s`, the
@@ -29,7 +29,7 @@ class Way:
         self._floor_s = math.inf
         self._floor_at_s = -math.inf
 
-    def passed(
+    def update(
         self, sent_s: float, now_s: float, residence_s: float, *, nbytes: int, behind: bool, queue_s: float = 0.0
     ) -> tuple[float, float]:
         """A request was answered; return how long it had waited for others on the link, and on the edge.
