@@ -245,7 +245,7 @@ class Visitor:
                 received_bytes=int(meeting.back[cut]),
             )
             # requests do not pass through the session, which would copy each frame: it is told what it would see
-            self.session._contact.answered(self.now_s, int(meeting.sent[cut]))
+            self.session._health.answered(self.now_s, int(meeting.sent[cut]))
         self.planner.observe(seen, now_s=self.now_s)
         self.number += 1
         took_s = self.now_s - begun_s

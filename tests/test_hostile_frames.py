@@ -21,7 +21,7 @@ from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.functions import tasks
 from splitiot.planner import Planner
 from splitiot.session import EdgeSession
-from splitiot.session._contact import Contact
+from splitiot.session._edge_health import EdgeHealth
 from splitiot.topology import Link, TierProfile, Topology
 from tests.test_wire import BOOT, EDGE_BOOT, GOLDEN, MESSAGES
 
@@ -165,7 +165,7 @@ def test_a_profile_costs_an_edge_no_more_than_its_pipeline(profiles: list[dict[s
 
 @pytest.mark.parametrize("profiles", LONG_PROFILES)
 def test_a_profile_costs_a_device_no_more_than_its_pipeline(profiles: list[dict[str, Any]]) -> None:
-    contact = Contact(
+    health = EdgeHealth(
         PIPELINE,
         boot=BOOT,
         number=lambda: 1,
@@ -175,10 +175,10 @@ def test_a_profile_costs_a_device_no_more_than_its_pipeline(profiles: list[dict[
         exact=False,
         probe_interval_s=1.0,
     )
-    contact.greet(0.0)
+    health.greet(0.0)
     known = wire.PipelineHello(digest=DIGEST, n=1)
     told = wire.Welcome(boot=BOOT, sequence=1, edge_boot=EDGE_BOOT, pipelines=(known,), profiles=tuple(profiles))
-    calls, peak = work(lambda: contact.welcomed(told, 0.1) and None)
+    calls, peak = work(lambda: health.welcomed(told, 0.1) and None)
     assert calls < 1500 and peak < 200_000, (calls, peak)
 
 

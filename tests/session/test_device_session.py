@@ -746,7 +746,7 @@ def test_the_round_trip_is_measured_though_large_frames_cross() -> None:
     now_s, sizes = 1.0, []
     for _ in range(40):
         now_s += 0.5
-        session._contact.answered(now_s, 100_000)
+        session._health.answered(now_s, 100_000)
         more, _ = answered(session, session.rest(now_s + 0.1, 0.3), lambda nbytes: 0.02, now_s + 0.1)
         sizes += more
     assert 3 <= len(sizes) <= 6  # one in four seconds,

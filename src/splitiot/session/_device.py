@@ -32,7 +32,7 @@ from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Outcome, Plan
 from splitiot.session._arrival import Arrival
 from splitiot.session._budget import RetryBudget
-from splitiot.session._contact import Contact
+from splitiot.session._edge_health import EdgeHealth
 from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
 from splitiot.session._outbox import ObservationOutbox
 from splitiot.session._queueing import QueueingEstimator
@@ -155,7 +155,7 @@ class DeviceSession:
             if cut < pipeline.n or pipeline.sink == "edge"
         }
         self._number = itertools.count(1).__next__
-        self._contact = Contact(
+        self._health = EdgeHealth(
             pipeline,
             boot=boot,
             number=self._number,
@@ -185,45 +185,45 @@ class DeviceSession:
 
     def edge_up(self, now_s: float) -> bool:
         """Whether requests can be sent: the edge said welcome, has the pipeline, and is not failing or busy."""
-        return self._contact.up(now_s)
+        return self._health.up(now_s)
 
     @property
     def edge(self) -> wire.PipelineHello | None:
         """What the edge has of this pipeline; None while that is unknown."""
-        return self._contact.edge
+        return self._health.edge
 
     @property
     def refusal(self) -> str:
         """Why the edge is of no use although it answers; empty where it is."""
-        return self._contact.refusal
+        return self._health.refusal
 
     @property
     def trouble(self) -> Trouble | None:
         """What keeps requests from the edge; None while nothing is known to be wrong, or it is only busy."""
-        return self._contact.trouble or self._complaint
+        return self._health.trouble or self._complaint
 
     @property
     def met(self) -> bool:
         """Whether an edge has ever answered."""
-        return self._contact.met
+        return self._health.met
 
     @property
     def reached(self) -> bool:
         """Whether the edge is there and of use, though it may be busy."""
-        return self._contact.edge is not None and not self._contact.refusal
+        return self._health.edge is not None and not self._health.refusal
 
     @property
     def why_down(self) -> str:
         """Why no requests can be sent, in words, where `edge_up` says so."""
         if self.reached:
             return "it is busy"
-        trouble = self._contact.trouble
+        trouble = self._health.trouble
         return "it has not answered yet" if trouble is None else str(trouble)
 
     @property
     def max_frame_bytes(self) -> int:
         """The largest frame that gets through, as far as that is known."""
-        return self._contact.max_frame_bytes
+        return self._health.max_frame_bytes
 
     def too_large(self, now_s: float) -> frozenset[int]:
         """The cuts at which a payload was too large to be sent not long ago."""
@@ -235,16 +235,16 @@ class DeviceSession:
     @property
     def exact(self) -> bool:
         """Whether the edge's results agree bit for bit with the device's: the same runtime, version and kernels."""
-        return self._contact.exact
+        return self._health.exact
 
     @property
     def profile(self) -> TierProfile | None:
         """The device's own, for an edge that plans."""
-        return self._contact.profile
+        return self._health.profile
 
     @profile.setter
     def profile(self, profile: TierProfile) -> None:
-        self._contact.profile = profile
+        self._health.profile = profile
 
     @property
     def pending(self) -> int:
@@ -263,12 +263,12 @@ class DeviceSession:
     @property
     def settled(self) -> bool:
         """Whether there is nothing left to wait for at the start: welcomed and measured, refused, or unreachable."""
-        return self._contact.settled
+        return self._health.settled
 
     @property
     def outages(self) -> int:
         """How often the edge was found to be gone, hellos that were lost included."""
-        return self._contact.outages
+        return self._health.outages
 
     def take_next(self) -> tuple[wire.NextPlacement, float] | None:
         """Take the newest placement that the edge's planner proposed, once, and until when it is valid."""
@@ -284,7 +284,7 @@ class DeviceSession:
         """When `tick` has something to do next; None when nothing waits."""
         waiting = [p for p in self._pending.values() if not p.local]  # a local finish ends its request itself
         times = [min(p.deadline_s, p.again_s, math.inf if p.hedge_s is None else p.hedge_s) for p in waiting]
-        wake_s = min([*times, self._contact.wake_s()])
+        wake_s = min([*times, self._health.wake_s()])
         return None if wake_s == math.inf else wake_s
 
     def dump(self) -> bytes:
@@ -316,7 +316,7 @@ class DeviceSession:
             may only not have been read: that counts as no silence.
         """
         self._heard_s = now_s if heard_s is None else min(heard_s, now_s)
-        effects: list[DeviceEffect] = [*self._contact.tick(now_s, self._heard_s)]
+        effects: list[DeviceEffect] = [*self._health.tick(now_s, self._heard_s)]
         for pending in list(self._pending.values()):
             if pending.local:
                 continue
@@ -333,7 +333,7 @@ class DeviceSession:
 
     def rest(self, now_s: float, free_s: float = math.inf) -> list[DeviceEffect]:
         """The owner will need the link again in `free_s` at the earliest: a good moment to measure it."""
-        return [] if self._pending else [*self._contact.rest(now_s, free_s)]
+        return [] if self._pending else [*self._health.rest(now_s, free_s)]
 
     def submit(
         self,
@@ -422,7 +422,7 @@ class DeviceSession:
             order=order if stateful else None,
             epoch=self._epoch if remembers else 0,
             holder=self._holder if remembers else b"",
-            runtime=self._contact.runtime if self._exact else b"",
+            runtime=self._health.runtime if self._exact else b"",
             implementation=pipeline.implementation,
         )
         frame = wire.encode(message, packed.buffers)
@@ -449,7 +449,7 @@ class DeviceSession:
         if now_s >= deadline_s:
             late = DeadlineExceeded(f"the deadline passed {now_s - deadline_s:.3f} s before the request could be sent")
             return sequence, self._end(pending, None, late, "none", now_s)
-        limit = self._contact.max_frame_bytes
+        limit = self._health.max_frame_bytes
         if len(frame) > limit:
             large = FrameTooLarge(f"the payload takes {len(frame)} bytes; the edge accepts {limit}", limit=limit)
             return sequence, self._was_too_large(pending, large, now_s)
@@ -483,13 +483,13 @@ class DeviceSession:
             self.counters.bad_frames += 1  # an answer to somebody else, or to this device before it started anew
             return []
         if isinstance(message, wire.Welcome):
-            before = self._contact.max_frame_bytes
-            effects: list[DeviceEffect] = [*self._contact.welcomed(message, now_s)]
-            if self._contact.max_frame_bytes > before:  # another edge: it takes more
+            before = self._health.max_frame_bytes
+            effects: list[DeviceEffect] = [*self._health.welcomed(message, now_s)]
+            if self._health.max_frame_bytes > before:  # another edge: it takes more
                 self._large, self._large_cuts = {}, frozenset()
             return effects
         if isinstance(message, wire.Echo):
-            sends, seen = self._contact.echoed(message, len(frame), now_s, arrival, idle=not self._pending)
+            sends, seen = self._health.echoed(message, len(frame), now_s, arrival, idle=not self._pending)
             if seen is not None and seen.round_trip_s is not None and not seen.upper_bound:
                 nbytes, came_s = seen.sent_bytes + seen.received_bytes, arrival.came_s
                 sent_s, behind = came_s - seen.round_trip_s, bool(self._pending)
@@ -497,21 +497,21 @@ class DeviceSession:
             return [*sends, *([] if seen is None else self._observe(seen, now_s))]
         if isinstance(message, wire.Failure) and message.boot == wire.NOBODY and not self._lossy:
             return self.broken(RemoteProtocolError(f"the edge can't read what is sent: {message.message}"), now_s)
-        effects = [*self._contact.seen(message.edge_boot, now_s)]
-        if isinstance(message, wire.Busy) and self._contact.put_off(message.sequence, message.retry_after_s, now_s):
+        effects = [*self._health.seen(message.edge_boot, now_s)]
+        if isinstance(message, wire.Busy) and self._health.put_off(message.sequence, message.retry_after_s, now_s):
             return effects
         pending = self._pending.get(message.sequence)
         if isinstance(message, wire.Reply):
             if message.next is not None and len(message.next.cuts) == 1:
                 self._next_placement = (message.next, arrival.came_s + message.next.valid_s)
             if message.hello:
-                effects += self._contact.again(now_s)
+                effects += self._health.again(now_s)
             return effects + self._replied(message, buffers, len(frame), pending, now_s, arrival)
         if pending is None:
             self.counters.late_replies += 1
             return effects
         if isinstance(message, wire.Busy):
-            self._contact.busy(message.retry_after_s, arrival.came_s)
+            self._health.busy(message.retry_after_s, arrival.came_s)
             busy = Overloaded("the edge is busy", retry_after_s=message.retry_after_s)
             return effects + self._happened(pending, Event.BUSY, now_s, busy)
         if message.code in (wire.ErrorCode.DROPPED, wire.ErrorCode.FAILED):
@@ -529,21 +529,21 @@ class DeviceSession:
             message, _ = wire.decode(frame)
         except RemoteProtocolError:
             return self.broken(error, now_s)
-        if self._contact.lost(message.sequence, now_s, error):
+        if self._health.lost(message.sequence, now_s, error):
             return []
         pending = self._pending.get(message.sequence)
         if isinstance(error, FrameTooLarge):  # that concerns this frame, and all that are as large
-            self._contact.too_large(len(frame), error, now_s)
+            self._health.too_large(len(frame), error, now_s)
             return [] if pending is None else self._was_too_large(pending, error, now_s)
         if pending is None:
             return []  # that it was not answered is known already
-        self._contact.failed(now_s, error)
+        self._health.failed(now_s, error)
         heals = not isinstance(error, TransportError) or error.heals  # else it would fail again, sent once more
         return self._happened(pending, Event.LOST if heals else Event.REFUSED, now_s, _unreachable(error))
 
     def broken(self, error: Exception, now_s: float) -> list[DeviceEffect]:
         """The transport lost everything that was under way."""
-        self._contact.broken(error, now_s)
+        self._health.broken(error, now_s)
         effects: list[DeviceEffect] = []
         for pending in list(self._pending.values()):
             effects += self._happened(pending, Event.LOST, now_s, _unreachable(error))
@@ -583,7 +583,7 @@ class DeviceSession:
         self.counters.bad_frames += 1
         if not self._lossy:
             return self.broken(error, now_s)
-        self._contact.noticed(error, now_s)  # it may be noise: the answer may come yet
+        self._health.noticed(error, now_s)  # it may be noise: the answer may come yet
         return []
 
     def _complain(self, error: SplitiotError, now_s: float) -> None:
@@ -675,7 +675,7 @@ class DeviceSession:
         known.answered = True
         if pending is not None:
             self._ran(pending, reply.edge_boot)
-        self._contact.answered(arrival.came_s, known.nbytes)
+        self._health.answered(arrival.came_s, known.nbytes)
         seen = self._measured(known, arrival, times=reply.times, nbytes=nbytes)
         if not known.attempts and not seen.upper_bound:
             self._rounds.append(max(0.0, arrival.came_s - known.sent_s))
@@ -693,14 +693,14 @@ class DeviceSession:
             self._complain(error, now_s)
             return self._happened(pending, Event.REFUSED, now_s, error)
         self._complaint = None
-        exact = self._contact.exact_from(reply.runtime)
+        exact = self._health.exact_from(reply.runtime)
         return self._end(pending, value, None, "edge", now_s, seen=seen, exact=exact)
 
     def _dropped(self, failure: wire.Failure, pending: _Pending, now_s: float) -> list[DeviceEffect]:
         """A task on the edge dropped the frame: that is an answer, though of a tail that did not run to its end."""
         pending.answered = True
         self.counters.dropped += 1
-        self._contact.answered(now_s, 0)
+        self._health.answered(now_s, 0)
         return self._end(pending, None, Dropped(failure.message), "none", now_s)
 
     def _ran(self, pending: _Pending, edge_boot: bytes) -> None:
@@ -814,7 +814,7 @@ class DeviceSession:
             return []  # nobody has looked since it was sent
         # else it had less time than it was expected to need
         if silent_s + (pending.head_s or 0.0) >= pending.plan.latency_s:
-            self._contact.failed(now_s)
+            self._health.failed(now_s)
         return self._observe(
             Observation(
                 plan_id=pending.plan.id,

@@ -25,7 +25,7 @@ from splitiot.session import _breaker as breaker
 from splitiot.session import _edge as edge
 from splitiot.session._answers import Answers
 from splitiot.session._budget import RetryBudget
-from splitiot.session._contact import Contact, _Trial
+from splitiot.session._edge_health import EdgeHealth, _Trial
 from splitiot.session._load import Load
 from splitiot.session._peers import Peers
 from splitiot.session._states import Event
@@ -435,13 +435,13 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("latency-short", "the latency counts from sending", DeviceSession, "submit", _forgets_the_head),
     _bug("late-value", "a local finish is never too late", DeviceSession, "local_done", _gives_late_values),
     _bug("ended-unbounded", "all requests are remembered", DeviceSession, "_retire", _remembers_all_ended),
-    _bug("exact-always", "all results are said to be exact", Contact, "exact_from", _always(True)),
+    _bug("exact-always", "all results are said to be exact", EdgeHealth, "exact_from", _always(True)),
     _bug("retry-unbounded", "retries have no budget", RetryBudget, "left", lambda old: property(lambda self: True)),
     _bug("retry-twice", "each retry is sent twice", DeviceSession, "_send_again", _sends_twice),
     _bug("retry-new-id", "a retry is another request", DeviceSession, "_send_again", _with_new_id),
     _bug("lease-never-ends", "a hello without an answer is waited for", _Trial, "ends_s", _never),
     _bug("breaker-cap", "the breaker's waits double up to a minute", breaker, "CAP_S", _constant(60.0)),
-    _bug("breaker-stays", "the breaker stays open", Contact, "welcomed", _always([])),
+    _bug("breaker-stays", "the breaker stays open", EdgeHealth, "welcomed", _always([])),
     _bug("drop-is-a-value", "a dropped frame has a value", Core, "finish", _drop_is_a_value),
     _bug("reset-not-told", "the edge is not told of a reset", DeviceSession, "reset", _reset_not_told),
     _bug("stateful-hedged", "what remembers is finished here", Pipeline, "remembers_from", _always(False)),
@@ -463,7 +463,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("state-shared", "all devices have one state", Runner, "_run_stateful", _everyones_state),
     _bug("boots-share", "all boots of a name share a state", edge, "Owner", lambda old: lambda name, _: old(name, b"")),
     _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
-    _bug("busy-long", "a busy edge is left alone for a minute", Contact, "busy", _busy_for_long),
+    _bug("busy-long", "a busy edge is left alone for a minute", EdgeHealth, "busy", _busy_for_long),
     _bug("timed-when-read", "a frame's time is when it was read", Inbox, "_read", _timed_when_read),
     _bug("judged-unread", "time is judged before what waits is read", Core, "heard", _judged_unread),
     _bug("counted-twice", "observations are counted each time", Seen, "take", _takes_again),

@@ -19,7 +19,7 @@ from splitiot.session._told import told_profile
 from splitiot.session._trouble import Trouble, trouble_of
 from splitiot.topology import TierProfile
 
-__all__ = ["Contact"]
+__all__ = ["EdgeHealth"]
 
 _REFUSED_S = 10.0  # until an edge that was of no use is asked again: it may have been updated
 _PAD_BYTES = (512, 4096, 16384)  # least, at first, most,
@@ -41,7 +41,7 @@ class _Trial(msgspec.Struct, eq=False):
         return self.sent_s + LEASE_S
 
 
-class Contact:
+class EdgeHealth:
     """Greets the edge, notices when it fails, greets it again; and measures the link when nothing else does.
 
     The edge can be used while it is `welcome`. After failures only hellos are sent, with waits that double; the one
