@@ -23,7 +23,7 @@ from attrs import evolve, frozen
 
 import splitiot as si
 from splitiot import wire
-from splitiot.session import DeviceEffect, DeviceSession, EdgeProfile, Observed, Send
+from splitiot.session import DeviceEffect, DeviceSession, EdgeProfile, NewObservation, Send
 from splitiot.topology import DEFAULT_LINK
 
 HEADER_BYTES: Final = 200
@@ -214,7 +214,7 @@ class Visitor:
                 begun_s = max(self.now_s, self._free_s)  # one frame after the other
                 self._free_s = begun_s + len(effect.frame) / self.meeting.rate
                 self._coming.append((begun_s + self.meeting.small_s(self.number, nbytes), answer))
-            elif isinstance(effect, Observed):
+            elif isinstance(effect, NewObservation):
                 self.planner.observe(effect.observation, now_s=self.now_s)
             elif isinstance(effect, EdgeProfile):
                 self.planner.set_profile(1, effect.profile)

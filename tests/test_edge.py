@@ -21,7 +21,7 @@ from splitiot.limits import Limits
 from splitiot.models import load_model
 from splitiot.observation import Observation
 from splitiot.policies import Best
-from splitiot.session import Forget
+from splitiot.session import ForgetState
 from tests import networks
 from tests.session.support import (
     Clock,
@@ -391,10 +391,10 @@ def test_the_state_of_devices_that_are_gone_is_freed() -> None:
 
 def test_what_is_forgotten_late_takes_nothing_from_who_is_back() -> None:
     """A thread is told to drop the state of a device that was silent, and comes to it when the device has a new one."""
-    late: list[Forget] = []
+    late: list[ForgetState] = []
 
     class Slow(EdgeService):
-        def _forget(self, effect: Forget) -> None:
+        def _forget(self, effect: ForgetState) -> None:
             late.append(effect)
 
     pipeline, clock = Remembering(), Clock()

@@ -36,7 +36,7 @@ from splitiot.policies import (
     adaptive,
 )
 from splitiot.recorder import Recorder
-from splitiot.session import Run
+from splitiot.session import RunPart
 from splitiot.topology import Link, TierProfile, Topology
 from tests.session.support import BOOT, RUNTIME, Clock, Scripted, edge_session, messages, numbers, only, request_of
 
@@ -156,7 +156,7 @@ def test_the_same_calls_give_the_same_decisions_on_either_side(name: str, drawn:
             deadline_s=moment.deadline_s,
             telemetry=telemetry,
         )
-        job = only(Run, session.receive(frame, "me", came_s + ahead_s)).job
+        job = only(RunPart, session.receive(frame, "me", came_s + ahead_s)).job
         (reply,) = messages(session.complete(job, 39, left_s + ahead_s, EdgeTimes()))
         next_ = reply.next
         # on the device

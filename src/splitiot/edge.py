@@ -23,7 +23,17 @@ from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.profiling import profile
 from splitiot.runner import Runner
-from splitiot.session import EdgeCounters, EdgeEffect, EdgeSession, Forget, Job, MakePlanner, Received, Run, Send
+from splitiot.session import (
+    EdgeCounters,
+    EdgeEffect,
+    EdgeSession,
+    ForgetState,
+    Job,
+    MakePlanner,
+    Received,
+    RunPart,
+    Send,
+)
 from splitiot.topology import DEFAULT_LINK, Link, TierProfile, Topology
 
 if TYPE_CHECKING:
@@ -230,7 +240,7 @@ class EdgeService:
         received = session.read(frame) if reader is None else await loop.run_in_executor(reader, session.read, frame)
         received_s = begun_s if received_s is None else received_s
         for effect, decode_s in self._handle(received, peer, begun_s, received_s, waiter):
-            if isinstance(effect, Run) and self._is_quick(effect.job):
+            if isinstance(effect, RunPart) and self._is_quick(effect.job):
                 self._run(effect.job, decode_s)
             else:
                 self._submit(effect, decode_s)
@@ -277,13 +287,13 @@ class EdgeService:
                 self._reader = ThreadPoolExecutor(1, thread_name_prefix="splitiot-edge-read")
             return None if self._closed else self._reader
 
-    def _submit(self, effect: Run | Forget, decode_s: float) -> None:
+    def _submit(self, effect: RunPart | ForgetState, decode_s: float) -> None:
         """Run in a thread. Not awaited: when the caller is cancelled, others may still wait for the job."""
         with self._lock:
             if not self._closed:
                 if self._executor is None:
                     self._executor = FairExecutor(self._workers, thread_name_prefix="splitiot-edge")
-                name = effect.job.key[0] if isinstance(effect, Run) else ""  # what is to be forgotten is nobody's work
+                name = effect.job.key[0] if isinstance(effect, RunPart) else ""  # nobody waits to forget
                 self._executor.submit(name, partial(self._carry_out, effect, decode_s))
                 return
         self._carry_out(effect, decode_s)  # closed meanwhile: this tells those who wait
@@ -302,15 +312,15 @@ class EdgeService:
 
     def _handle(
         self, received: Received, peer: str, begun_s: float, received_s: float, waiter: _Waiter
-    ) -> list[tuple[Run | Forget, float]]:
+    ) -> list[tuple[RunPart | ForgetState, float]]:
         """Send what can be sent; return what runs code of others, with the seconds that it took until here."""
         with self._lock:
             effects = self._session.handle(received, peer, received_s, waiter)
         left = self._send(effects)
         return [(effect, self.clock() - begun_s) for effect in left]
 
-    def _send(self, effects: list[EdgeEffect]) -> list[Run | Forget]:
-        left: list[Run | Forget] = []
+    def _send(self, effects: list[EdgeEffect]) -> list[RunPart | ForgetState]:
+        left: list[RunPart | ForgetState] = []
         for effect in effects:
             if isinstance(effect, Send):
                 effect.reply_to.give(effect.frame, self._lock)
@@ -318,13 +328,13 @@ class EdgeService:
                 left.append(effect)
         return left
 
-    def _carry_out(self, effect: Run | Forget, decode_s: float) -> None:
-        if isinstance(effect, Run):
+    def _carry_out(self, effect: RunPart | ForgetState, decode_s: float) -> None:
+        if isinstance(effect, RunPart):
             self._run(effect.job, decode_s)
         else:
             self._forget(effect)
 
-    def _forget(self, effect: Forget) -> None:
+    def _forget(self, effect: ForgetState) -> None:
         with self._lock:
             runners = [runner for (digest, _), runner in self._runners.items() if digest == effect.digest]
         for runner in runners:

@@ -21,15 +21,15 @@ from splitiot.policies import Fixed, Policy
 from splitiot.session import (
     DeviceEffect,
     DeviceSession,
-    Done,
     EdgeEffect,
     EdgeProfile,
     EdgeSession,
-    Forget,
+    ForgetState,
     Job,
-    Observed,
-    Run,
+    NewObservation,
+    RequestDone,
     RunLocal,
+    RunPart,
     Send,
 )
 from splitiot.topology import Link, TierProfile, Topology
@@ -245,7 +245,7 @@ class World:
         self.local_runs: Counter[int] = Counter()
         self.observed: list[Observation] = []
         self.profiles: list[TierProfile] = []
-        self.forgotten: list[Forget] = []
+        self.forgotten: list[ForgetState] = []
         self.compute: Callable[[Job], Payload] = lambda job: pipeline.part(job.start, job.stop).run(job.payload)
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
@@ -290,9 +290,9 @@ class World:
             elif isinstance(effect, RunLocal):
                 self.local_runs[effect.sequence] += 1
                 self.at(self.now_s + self.local_s, lambda e=effect: self._ran(e))
-            elif isinstance(effect, Done):
+            elif isinstance(effect, RequestDone):
                 self.done[effect.sequence].append((self.now_s, effect.outcome))
-            elif isinstance(effect, Observed):
+            elif isinstance(effect, NewObservation):
                 self.observed.append(effect.observation)
             elif isinstance(effect, EdgeProfile):
                 self.profiles.append(effect.profile)
@@ -301,7 +301,7 @@ class World:
         for effect in effects:
             if isinstance(effect, Send):
                 self._carry(effect.frame, lambda f: self.from_device(self.device.receive(f, self.now_s)), up=False)
-            elif isinstance(effect, Run):
+            elif isinstance(effect, RunPart):
                 _, boot, sequence = effect.job.key
                 self.executed[id(self.edge), boot, sequence] += 1
                 self.at(self.now_s + self.edge_s, lambda j=effect.job, e=self.edge: self._computed(j, e))

@@ -12,7 +12,7 @@ from splitiot import wire
 from splitiot.errors import DeadlineExceeded
 from splitiot.estimators.link import LinkEstimator
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.session import Arrival, DeviceSession, Done, Observed, RunLocal
+from splitiot.session import Arrival, DeviceSession, NewObservation, RequestDone, RunLocal
 from splitiot.session._breaker import LEASE_S
 from splitiot.topology import Link
 from tests.session.support import BOOT, EDGE_BOOT, RUNTIME, every, greeted, messages, numbers, only, plan_of, reply
@@ -30,7 +30,7 @@ def test_a_probe_is_measured_by_its_arrival() -> None:
     session = greeted(PIPELINE)
     (probe,) = messages(session.rest(10.0))
     effects = session.receive(echo(probe), 10.5, Arrival(10.002))
-    seen = only(Observed, effects).observation
+    seen = only(NewObservation, effects).observation
     assert seen.round_trip_s == pytest.approx(0.002)
     assert not seen.upper_bound
 
@@ -38,7 +38,7 @@ def test_a_probe_is_measured_by_its_arrival() -> None:
 def test_one_of_which_nobody_knows_when_it_came_is_a_bound() -> None:
     session = greeted(PIPELINE)
     (probe,) = messages(session.rest(10.0))
-    seen = only(Observed, session.receive(echo(probe), 10.5, Arrival(10.5, unsure_s=0.5))).observation
+    seen = only(NewObservation, session.receive(echo(probe), 10.5, Arrival(10.5, unsure_s=0.5))).observation
     assert seen.round_trip_s == pytest.approx(0.5)
     assert seen.upper_bound
 
@@ -46,7 +46,7 @@ def test_one_of_which_nobody_knows_when_it_came_is_a_bound() -> None:
 def test_what_it_waited_to_be_sent_is_not_measured() -> None:
     session = greeted(PIPELINE)
     (probe,) = messages(session.rest(10.0))
-    seen = only(Observed, session.receive(echo(probe), 10.5, Arrival(10.5, queued_s=0.4))).observation
+    seen = only(NewObservation, session.receive(echo(probe), 10.5, Arrival(10.5, queued_s=0.4))).observation
     assert seen.round_trip_s == pytest.approx(0.1)
 
 
@@ -83,7 +83,7 @@ def test_a_late_look_does_not_blame_the_edge() -> None:
         effects = session.tick(now_s, heard_s=now_s)
         effects = session.tick(now_s + LONG_S / 2, heard_s=now_s + 0.02)
         assert only(RunLocal, effects).sequence == sequence
-        (seen,) = (effect.observation for effect in every(Observed, effects))
+        (seen,) = (effect.observation for effect in every(NewObservation, effects))
         assert seen.censored and seen.round_trip_s == pytest.approx(0.02)
         session.local_done(sequence, 39, 0.03, now_s + LONG_S / 2)
         session.abandon()
@@ -94,7 +94,7 @@ def test_a_late_look_does_not_blame_the_edge() -> None:
 def test_nothing_is_said_of_the_link_where_nobody_looked() -> None:
     session = greeted(PIPELINE)
     session.submit(PLAN, 21, now_s=10.0, deadline_s=math.inf, finish_s=0.03, patience_s=1.0)
-    assert every(Observed, session.tick(20.0, heard_s=9.0)) == []
+    assert every(NewObservation, session.tick(20.0, heard_s=9.0)) == []
 
 
 def test_a_request_is_not_sent_again_before_somebody_listened() -> None:
@@ -111,7 +111,7 @@ def test_an_answer_that_is_read_too_late_ends_nothing_but_is_measured_as_it_came
     (request,) = messages(effects)
     times = EdgeTimes(compute_s=0.01, residence_s=0.02)
     effects = session.receive(reply(request, 39, times=times), 10.5, Arrival(10.1))
-    outcome = only(Done, effects).outcome
+    outcome = only(RequestDone, effects).outcome
     assert isinstance(outcome.error, DeadlineExceeded)
     assert outcome.latency_s == pytest.approx(0.5)
     assert outcome.observation is not None

@@ -13,7 +13,7 @@ from splitiot import wire
 from splitiot.errors import DeadlineExceeded
 from splitiot.limits import Limits
 from splitiot.observation import Observation
-from splitiot.session import EdgeSession, Run, Send
+from splitiot.session import EdgeSession, RunPart, Send
 from splitiot.session._quota import Quota
 from splitiot.topology import TierProfile
 from tests.session.support import (
@@ -105,7 +105,7 @@ def frame_of(kind: str, sequence: int) -> bytes:
 def test_every_kind_of_frame_counts(kind: str) -> None:
     session = served(requests_per_s=10, hellos_per_s=10, probes_per_s=10, burst_s=0.5)
     if kind == "duplicate":
-        session.complete(only(Run, session.receive(frame_of(kind, 0), "flood", -9.0)).job, 1, -9.0)
+        session.complete(only(RunPart, session.receive(frame_of(kind, 0), "flood", -9.0)).job, 1, -9.0)
     answers = [read(only(Send, session.receive(frame_of(kind, k), "flood", 0.0)).frame) for k in range(9)]
     assert [isinstance(answer, wire.Busy) for answer in answers] == [False] * 5 + [True] * 4
     assert answers[-1].retry_after_s == pytest.approx(0.1)
@@ -160,14 +160,14 @@ def test_the_bytes_in_flight_are_bounded() -> None:
     for name in jobs:
         for k in range(9):
             frame = request_of(PIPELINE, 1, bytes(10_900), sequence=k)
-            jobs[name] += [run.job for run in every(Run, session.receive(frame, name, 0.0))]
+            jobs[name] += [run.job for run in every(RunPart, session.receive(frame, name, 0.0))]
     assert {name: len(taken) for name, taken in jobs.items()} == {"a": 5, "b": 4, "c": 0}
     assert session._load.nbytes <= 100_000
     assert session.counters.busy == 27 - 9
     for job in [*jobs["a"], *jobs["b"]]:
         session.complete(job, 1, 0.1)
     assert (session._load.nbytes, session._load.requests, session._load._names) == (0, 0, {})
-    assert every(Run, session.receive(request_of(PIPELINE, 1, bytes(10_900)), "c", 1.0))
+    assert every(RunPart, session.receive(request_of(PIPELINE, 1, bytes(10_900)), "c", 1.0))
 
 
 # nothing raises
@@ -175,7 +175,7 @@ def test_the_bytes_in_flight_are_bounded() -> None:
 
 def test_an_error_in_any_words_is_told() -> None:
     session = served()
-    job = only(Run, session.receive(request_of(PIPELINE, 1, 21), "a", 0.0)).job
+    job = only(RunPart, session.receive(request_of(PIPELINE, 1, 21), "a", 0.0)).job
     failure = read(only(Send, session.complete(job, ValueError("half a letter: \ud800"), 0.1)).frame)
     assert (failure.code, "half a letter" in failure.message) == ("failed", True)
 
@@ -250,7 +250,7 @@ def test_whatever_is_sent_gets_an_answer(sent: list[tuple[Any, bytes, str]], pla
         except msgspec.MsgspecError:
             continue
         effects = session.receive(frame, name, 0.0, "to")
-        for run in every(Run, effects):
+        for run in every(RunPart, effects):
             effects += session.complete(run.job, DeadlineExceeded("no"), 0.0)
         answers = every(Send, effects)
         assert len(answers) == 1

@@ -20,7 +20,7 @@ from splitiot.errors import (
     TransportError,
 )
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.session import DeviceSession, Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.session import DeviceSession, EdgeProfile, NewObservation, RequestDone, RunLocal, Send
 from splitiot.session._breaker import CAP_S
 from tests.session.support import (
     BOOT,
@@ -75,13 +75,13 @@ def test_it_greets_measures_and_is_up() -> None:
     assert not session.settled
     echo = wire.encode(wire.Echo(boot=BOOT, sequence=bare.sequence, edge_boot=EDGE_BOOT, residence_s=0.01))
     effects = session.receive(echo, 0.25)
-    seen = only(Observed, effects).observation
+    seen = only(NewObservation, effects).observation
     assert seen.probe
     assert seen.network_s == pytest.approx(0.04)
     padded = only(Send, effects).frame
     assert len(padded) > 4000  # a bare and a padded one tell round trip and bandwidth apart
     echo = wire.encode(wire.Echo(boot=BOOT, sequence=read(padded).sequence, edge_boot=EDGE_BOOT))
-    seen = only(Observed, session.receive(echo, 0.3)).observation
+    seen = only(NewObservation, session.receive(echo, 0.3)).observation
     assert seen.sent_bytes == len(padded)
     assert session.settled
     assert session.trouble is None
@@ -221,7 +221,7 @@ def test_busy_without_the_part_is_overloaded() -> None:
     assert (again.sequence, again.attempt) == (request.sequence, 1)
     assert again.deadline_s == pytest.approx(2.0 - 1.65)
     assert session.receive(wire.encode(busy), 1.7) == []
-    outcome = only(Done, session.tick(2.0)).outcome
+    outcome = only(RequestDone, session.tick(2.0)).outcome
     assert isinstance(outcome.error, Overloaded)
     assert outcome.error.retry_after_s == 0.5
     assert session.counters.retries == 1
@@ -254,7 +254,7 @@ def test_a_request_says_all_and_its_answer_ends_it() -> None:
     times = EdgeTimes(compute_s=0.02, residence_s=0.03)
     frame = reply(request, 39, times=times)
     effects = session.receive(frame, 1.2)
-    done = only(Done, effects)
+    done = only(RequestDone, effects)
     assert done.sequence == sequence
     outcome = done.outcome
     assert (outcome.value, outcome.source, outcome.exact, outcome.error) == (39, "edge", True, None)
@@ -270,9 +270,9 @@ def test_a_request_says_all_and_its_answer_ends_it() -> None:
         sent_bytes=len(sent),
         received_bytes=len(frame),
     )
-    assert outcome.observation == expected == only(Observed, effects).observation
+    assert outcome.observation == expected == only(NewObservation, effects).observation
     assert expected.round_trip_s == pytest.approx(0.2)
-    assert effects.index(done) > effects.index(only(Observed, effects))  # learnt before it is given
+    assert effects.index(done) > effects.index(only(NewObservation, effects))  # learnt before it is given
     assert session.pending == 0
     assert session.receive(frame, 1.3) == []  # a duplicate tells nothing
     assert session.counters.late_replies == 1
@@ -283,7 +283,7 @@ def test_other_runtimes_are_computed_but_not_exact() -> None:
     (hello,) = messages(session.tick(0.0))
     session.receive(welcome(hello, PIPELINE), 0.0)
     _, request = submitted(session)
-    outcome = only(Done, session.receive(reply(request, 39), 1.1)).outcome
+    outcome = only(RequestDone, session.receive(reply(request, 39), 1.1)).outcome
     assert outcome.value == 39
     assert not outcome.exact
 
@@ -296,7 +296,7 @@ def test_each_answer_says_whether_it_is_exact_whoever_gave_it(runtime: str, exac
     session = greeted(PIPELINE)
     _, request = submitted(session)
     effects = session.receive(reply(request, 39, edge_boot=boot_of(23), runtime=bytes.fromhex(runtime)), 1.1)
-    outcome = only(Done, effects).outcome
+    outcome = only(RequestDone, effects).outcome
     assert (outcome.value, outcome.exact) == (39, exact)
     (hello,) = messages(effects)
     assert isinstance(hello, wire.Hello)
@@ -322,19 +322,19 @@ def test_silence_is_hedged_in_time_and_the_first_answer_wins() -> None:
     assert session.tick(1.69) == []
     effects = session.tick(1.7)
     assert only(RunLocal, effects).payload == 21
-    bound = only(Observed, effects).observation
+    bound = only(NewObservation, effects).observation
     assert bound.censored
     assert bound.round_trip_s == pytest.approx(0.7)
     assert session.tick(1.8) == []  # once
     assert session.wake_s() is None  # the finish ends it
-    done = only(Done, session.local_done(sequence, 39, 0.25, 1.95))
+    done = only(RequestDone, session.local_done(sequence, 39, 0.25, 1.95))
     assert (done.outcome.value, done.outcome.source, done.outcome.exact) == (39, "hedge", True)
     assert done.outcome.observation is not None
     assert done.outcome.observation.local_s == 0.25
     late = session.receive(reply(request, 39, times=EdgeTimes(0, 0, 0.1, 0, 0.1)), 2.5)
-    seen = only(Observed, late).observation  # late: it only teaches
+    seen = only(NewObservation, late).observation  # late: it only teaches
     assert seen.round_trip_s == pytest.approx(1.5)
-    assert not every(Done, late)
+    assert not every(RequestDone, late)
     assert session.counters.late_replies == 1
 
 
@@ -342,7 +342,7 @@ def test_an_answer_during_the_hedge_wins() -> None:
     session = greeted(PIPELINE)
     sequence, request = submitted(session, deadline_s=2.0, finish_s=0.3)
     session.tick(1.7)
-    done = only(Done, session.receive(reply(request, 39), 1.8))
+    done = only(RequestDone, session.receive(reply(request, 39), 1.8))
     assert done.outcome.source == "edge"
     assert session.local_done(sequence, 38, 0.1, 1.85) == []
 
@@ -353,18 +353,18 @@ def test_no_hedge_that_could_not_finish_in_time() -> None:
     assert session.wake_s() == 1.1
     assert session.tick(1.09) == []
     effects = session.tick(1.1)
-    outcome = only(Done, effects).outcome
-    assert only(Done, effects).sequence == sequence
+    outcome = only(RequestDone, effects).outcome
+    assert only(RequestDone, effects).sequence == sequence
     assert isinstance(outcome.error, DeadlineExceeded)
     assert outcome.source == "none"
-    assert any(seen.observation.censored for seen in every(Observed, effects))
+    assert any(seen.observation.censored for seen in every(NewObservation, effects))
 
 
 def test_a_hedge_that_comes_too_late_is_a_typed_failure() -> None:
     session = greeted(PIPELINE)
     sequence, _ = submitted(session, deadline_s=2.0, finish_s=0.3)
     session.tick(1.7)
-    outcome = only(Done, session.local_done(sequence, 39, 0.5, 2.2)).outcome
+    outcome = only(RequestDone, session.local_done(sequence, 39, 0.5, 2.2)).outcome
     assert isinstance(outcome.error, DeadlineExceeded)
     assert outcome.value is None
     assert not outcome.exact
@@ -374,9 +374,9 @@ def test_an_answer_after_the_deadline_only_teaches() -> None:
     session = greeted(PIPELINE)
     _, request = submitted(session, deadline_s=1.5)
     effects = session.receive(reply(request, 39), 1.6)
-    outcome = only(Done, effects).outcome
+    outcome = only(RequestDone, effects).outcome
     assert isinstance(outcome.error, DeadlineExceeded)
-    assert only(Observed, effects).observation.round_trip_s == pytest.approx(0.6)
+    assert only(NewObservation, effects).observation.round_trip_s == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("deadline_s", [1.0, 0.5, -math.inf])
@@ -384,7 +384,7 @@ def test_nothing_is_sent_after_the_deadline_and_the_edge_is_not_blamed(deadline_
     session = greeted(PIPELINE)
     for _ in range(5):
         _, effects = session.submit(PLAN, 21, now_s=1.0, deadline_s=deadline_s, finish_s=0.1)
-        assert isinstance(only(Done, effects).outcome.error, DeadlineExceeded)
+        assert isinstance(only(RequestDone, effects).outcome.error, DeadlineExceeded)
         assert not messages(effects)
     assert session.edge_up(1.0)
     assert session.counters.offloaded == 0
@@ -395,7 +395,7 @@ def test_an_edge_that_had_no_time_is_not_blamed_but_a_silent_one_is() -> None:
     assert PLAN.latency_s > 0.01
     for _ in range(3):
         submitted(session, now_s=1.0, deadline_s=1.001, finish_s=None)
-        assert any(s.observation.censored for s in every(Observed, session.tick(1.002)))
+        assert any(s.observation.censored for s in every(NewObservation, session.tick(1.002)))
     assert session.edge_up(1.01)
     for k in range(2):
         submitted(session, now_s=2.0 + k, deadline_s=2.5 + k, finish_s=None)
@@ -409,11 +409,11 @@ def test_a_refusal_is_finished_locally_or_told(code: str) -> None:
     sequence, request = submitted(session)
     failure = wire.Failure(boot=BOOT, sequence=request.sequence, edge_boot=EDGE_BOOT, code=code, message="no")
     only(RunLocal, session.receive(wire.encode(failure), 1.1))
-    outcome = only(Done, session.local_done(sequence, 39, 0.1, 1.2)).outcome
+    outcome = only(RequestDone, session.local_done(sequence, 39, 0.1, 1.2)).outcome
     assert (outcome.value, outcome.source) == (39, "fallback")
     _, request = submitted(session, finish_s=None)
     failure = wire.Failure(boot=BOOT, sequence=request.sequence, edge_boot=EDGE_BOOT, code=code, message="no")
-    error = only(Done, session.receive(wire.encode(failure), 1.1)).outcome.error
+    error = only(RequestDone, session.receive(wire.encode(failure), 1.1)).outcome.error
     assert isinstance(error, RemoteError)
     assert (error.code, str(error)) == (code, "no")
 
@@ -422,7 +422,7 @@ def test_a_finish_that_raises_is_a_typed_failure() -> None:
     session = greeted(PIPELINE)
     sequence, _ = submitted(session)
     session.tick(1.99)
-    outcome = only(Done, session.local_done(sequence, KeyError("x"), 0.0, 1.99)).outcome
+    outcome = only(RequestDone, session.local_done(sequence, KeyError("x"), 0.0, 1.99)).outcome
     assert isinstance(outcome.error, StepError)
     assert isinstance(outcome.error.__cause__, KeyError)
 
@@ -434,10 +434,10 @@ def test_what_the_transport_could_not_carry() -> None:
     assert only(RunLocal, session.failed(frame, TransportError("cut"), 1.1)).sequence == sequence
     assert session.failed(frame, TransportError("cut"), 1.2) == []
     assert not session.edge_up(1.2)  # told, so at once
-    only(Done, session.local_done(sequence, 39, 0.1, 1.3))
+    only(RequestDone, session.local_done(sequence, 39, 0.1, 1.3))
     _, effects = session.submit(PLAN, 21, now_s=1.4, deadline_s=2.0, finish_s=None)
     assert not effects  # it may come back in time
-    assert isinstance(only(Done, session.tick(2.0)).outcome.error, EdgeUnavailable)
+    assert isinstance(only(RequestDone, session.tick(2.0)).outcome.error, EdgeUnavailable)
 
 
 def test_news_of_an_old_failure_does_not_end_a_new_contact() -> None:
@@ -459,7 +459,7 @@ def test_a_transport_that_lost_everything() -> None:
     assert only(RunLocal, effects).sequence == first
     assert not session.edge_up(1.1)
     (_hello,) = [m for m in messages(session.tick(1.4)) if isinstance(m, wire.Hello)]
-    done = only(Done, session.tick(2.0))
+    done = only(RequestDone, session.tick(2.0))
     assert done.sequence == second
     assert isinstance(done.outcome.error, EdgeUnavailable)
     assert isinstance(done.outcome.error.__cause__, ConnectionResetError)
@@ -474,11 +474,11 @@ def test_a_refused_credential_is_told() -> None:
     assert not session.trouble.heals
     _, effects = session.submit(PLAN, 21, now_s=0.2, deadline_s=1.0, finish_s=None)
     assert not effects
-    assert "bearer token" in str(only(Done, session.tick(1.0)).outcome.error)
+    assert "bearer token" in str(only(RequestDone, session.tick(1.0)).outcome.error)
     session = greeted(PIPELINE)
     _, effects = session.submit(PLAN, 21, now_s=1.0, deadline_s=2.0, finish_s=None)
     effects = session.failed(only(Send, effects).frame, AuthenticationError("403: it was withdrawn"), 1.1)
-    assert "withdrawn" in str(only(Done, effects).outcome.error)  # sent again it would be refused again
+    assert "withdrawn" in str(only(RequestDone, effects).outcome.error)  # sent again it would be refused again
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_what_can_not_cross_and_what_is_too_large() -> None:
     _, effects = session.submit(PLAN, bytes(3000), now_s=1.0, deadline_s=2.0, finish_s=0.1)
     assert only(RunLocal, effects).payload == bytes(3000)
     _, effects = session.submit(PLAN, bytes(3000), now_s=1.0, deadline_s=2.0)
-    assert "the edge accepts 2000" in str(only(Done, effects).outcome.error)
+    assert "the edge accepts 2000" in str(only(RequestDone, effects).outcome.error)
 
 
 def test_results_wanted_on_the_edge() -> None:
@@ -547,7 +547,7 @@ def test_results_wanted_on_the_edge() -> None:
     (request,) = messages(effects)
     assert (request.start, request.stop, request.sink) == (3, 3, "edge")
     assert session.wake_s() == 2.0  # finishing locally would not bring it to the edge
-    outcome = only(Done, session.receive(reply(request, None), 1.1)).outcome
+    outcome = only(RequestDone, session.receive(reply(request, None), 1.1)).outcome
     assert (outcome.ok, outcome.value, outcome.source) == (True, None, "edge")
     assert session.pending == 0
 
@@ -613,7 +613,7 @@ def test_requests_of_stateful_pipelines_are_numbered_and_never_finished_locally(
     assert orders == [(0, 0), (0, 1), (0, 2)]
     assert not every(RunLocal, session.tick(1.99))  # a local finish would not know the edge's state
     effects = session.broken(TransportError("cut"), 1.99)  # each was sent again before, so there is no token left
-    assert len(every(Done, effects)) == 3
+    assert len(every(RequestDone, effects)) == 3
     assert session.pending == 0
     (hello,) = [m for m in messages(session.tick(3.0)) if isinstance(m, wire.Hello)]
     session.receive(welcome(hello, pipeline), 2.0)
@@ -672,8 +672,8 @@ def test_abandoned_requests_end_quietly_and_still_teach() -> None:
     assert session.tick(5.0) == []
     assert session.local_done(sequence, 1, 0.1, 5.0) == []
     effects = session.receive(reply(request, 39), 5.1)
-    assert not every(Done, effects)
-    assert only(Observed, effects).observation.round_trip_s == pytest.approx(4.1)
+    assert not every(RequestDone, effects)
+    assert only(NewObservation, effects).observation.round_trip_s == pytest.approx(4.1)
 
 
 # how much probes carry

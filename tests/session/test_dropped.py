@@ -12,7 +12,7 @@ from splitiot.functions import TaskPipeline, task, tasks
 from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP
-from splitiot.session import Done, Observed, Run, RunLocal, Send
+from splitiot.session import NewObservation, RequestDone, RunLocal, RunPart, Send
 from tests.session.support import (
     BOOT,
     EDGE_BOOT,
@@ -54,14 +54,14 @@ def test_a_drop_is_an_answer() -> None:
     session = greeted(PIPELINE)
     sequence, _ = submitted(session)
     effects = session.receive(failure(sequence, "dropped"), 1.2)
-    done = only(Done, effects)
+    done = only(RequestDone, effects)
     assert done.sequence == sequence
     outcome = done.outcome
     assert isinstance(outcome.error, Dropped)
     assert str(outcome.error) == "filtered"
     assert (outcome.source, outcome.dropped, outcome.ok) == ("none", True, False)
     assert outcome.latency_s == pytest.approx(0.2)
-    seen = only(Observed, effects).observation
+    seen = only(NewObservation, effects).observation
     assert seen.round_trip_s is None
     assert not seen.censored
     assert session.pending == 0
@@ -74,11 +74,11 @@ def test_a_drop_that_comes_twice_or_late_changes_nothing() -> None:
     sequence, request = submitted(session)
     session.receive(failure(sequence, "dropped"), 1.2)
     for answer in (failure(sequence, "dropped"), reply(request, 7)):
-        assert every(Done, session.receive(answer, 1.3)) == []
+        assert every(RequestDone, session.receive(answer, 1.3)) == []
     assert (session.counters.dropped, session.counters.late_replies) == (1, 2)
     late, _ = submitted(session, finish_s=None, deadline_s=2.0)
-    only(Done, session.tick(2.5))
-    assert every(Done, session.receive(failure(late, "dropped"), 2.6)) == []
+    only(RequestDone, session.tick(2.5))
+    assert every(RequestDone, session.receive(failure(late, "dropped"), 2.6)) == []
     assert session.counters.dropped == 1
 
 
@@ -87,7 +87,7 @@ def test_a_drop_while_the_device_finishes_itself() -> None:
     sequence, _ = submitted(session, deadline_s=2.0)
     run = only(RunLocal, session.tick(1.95))
     assert session.waits_for(sequence)
-    done = only(Done, session.receive(failure(sequence, "dropped"), 1.96))
+    done = only(RequestDone, session.receive(failure(sequence, "dropped"), 1.96))
     assert done.outcome.dropped
     assert not session.waits_for(sequence)
     assert session.local_done(run.sequence, 7, 0.01, 1.97) == []
@@ -99,12 +99,12 @@ def test_a_local_finish_that_drops(result: Any) -> None:
     session = greeted(PIPELINE)
     sequence, request = submitted(session, deadline_s=2.0)
     only(RunLocal, session.tick(1.95))
-    outcome = only(Done, session.local_done(sequence, result, 0.01, 1.97)).outcome
+    outcome = only(RequestDone, session.local_done(sequence, result, 0.01, 1.97)).outcome
     assert outcome.dropped
     assert (outcome.source, outcome.exact) == ("hedge", False)
     assert outcome.observation is not None
     assert outcome.observation.local_s is None, "it did not run to its end"
-    assert every(Done, session.receive(reply(request, 7), 1.98)) == []
+    assert every(RequestDone, session.receive(reply(request, 7), 1.98)) == []
     assert session.counters.dropped == 1
 
 
@@ -133,7 +133,7 @@ def test_a_drop_tells_that_the_edge_lives() -> None:
 
 
 def job_of(session: Any, pipeline: TaskPipeline = PIPELINE, sequence: int = 1, **more: Any) -> Any:
-    return only(Run, session.receive(request_of(pipeline, 1, 5, sequence=sequence, **more), "me", 0.0)).job
+    return only(RunPart, session.receive(request_of(pipeline, 1, 5, sequence=sequence, **more), "me", 0.0)).job
 
 
 @pytest.mark.parametrize("result", [DROP, Dropped("a task on the edge dropped the frame")])
@@ -226,7 +226,7 @@ def test_who_has_nothing_to_reset_tells_nothing() -> None:
 def claimed(session: Any, sequence: int, **more: Any) -> Any:
     """What becomes of a request: the job's `reset`, or the code of a failure."""
     effects = session.receive(request_of(PINNED, 1, 5, sequence=sequence, **more), "me", 0.1 * sequence)
-    for run in every(Run, effects):
+    for run in every(RunPart, effects):
         session.complete(run.job, 7, 0.1 * sequence)
         return run.job.reset
     (message,) = messages(effects)

@@ -15,7 +15,7 @@ from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import Pipeline
 from splitiot.planner import Planner
 from splitiot.policies import Best, Policy
-from splitiot.session import EdgeSession, Forget, Run, Send
+from splitiot.session import EdgeSession, ForgetState, RunPart, Send
 from splitiot.topology import TierProfile, Topology
 from tests.pipelines import SizedPipeline
 from tests.session.support import (
@@ -58,7 +58,7 @@ def hello_of(pipeline: Pipeline, *, boot: bytes = BOOT, sequence: int = 1, told:
 def answered(session: EdgeSession, frame: bytes, peer: str = "a", now_s: float = 0.0) -> Any:
     """Give a frame, run what it asks for, and return the one answer."""
     effects = session.receive(frame, peer, now_s, "to")
-    for run in every(Run, effects):
+    for run in every(RunPart, effects):
         job = run.job
         effects += session.complete(job, job.pipeline.part(job.start, job.stop).run(job.payload), now_s + 0.01)
     send = only(Send, effects)
@@ -77,7 +77,7 @@ def value_of(frame: bytes) -> Any:
 
 def test_a_request_is_run_and_answered_with_its_times() -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(request_of(PIPELINE, 1, 21, deadline_s=0.5), "a", 10.0, "to")).job
+    job = only(RunPart, session.receive(request_of(PIPELINE, 1, 21, deadline_s=0.5), "a", 10.0, "to")).job
     assert (job.start, job.stop, job.payload, job.owner) == (1, 3, 21, None)
     assert (job.received_s, job.expires_s) == (10.0, 10.5)
     assert session.in_flight == 1
@@ -208,7 +208,7 @@ def test_where_results_are_wanted_is_up_to_the_request() -> None:
     for number, (sink, cut, given) in enumerate([("edge", 3, 39), ("device", 1, 21), ("edge", 1, 21)]):
         turned = PIPELINE.with_sink(sink)  # type: ignore[arg-type]
         frame = request_of(turned, cut, given, sequence=number)
-        job = only(Run, session.receive(frame, "a", 0.0)).job
+        job = only(RunPart, session.receive(frame, "a", 0.0)).job
         assert job.pipeline.sink == sink  # not spoilt by what another device asked for
         effects = session.complete(job, 39, 0.1)
         assert value_of(only(Send, effects).frame) == (39 if sink == "device" else None)
@@ -219,7 +219,7 @@ def test_where_results_are_wanted_is_up_to_the_request() -> None:
 
 def test_a_duplicate_in_flight_waits_and_all_are_answered() -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(REQUEST, "a", 0.0, "first")).job
+    job = only(RunPart, session.receive(REQUEST, "a", 0.0, "first")).job
     assert session.receive(REQUEST, "a", 0.1, "second") == []
     assert session.receive(REQUEST, "a", 0.2, "third") == []
     sends = session.complete(job, 39, 0.3)
@@ -228,25 +228,25 @@ def test_a_duplicate_in_flight_waits_and_all_are_answered() -> None:
     assert session.complete(job, 40, 0.4) == []
     assert session.counters.duplicates == 2
     again = session.receive(REQUEST, "a", 0.5, "later")
-    assert not every(Run, again)
+    assert not every(RunPart, again)
     assert only(Send, again).frame == every(Send, sends)[0].frame
     assert only(Send, again).reply_to == "later"
 
 
 def test_failures_of_a_run_are_remembered_too() -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(REQUEST, "a", 0.0)).job
+    job = only(RunPart, session.receive(REQUEST, "a", 0.0)).job
     answer = read(only(Send, session.complete(job, ZeroDivisionError("no"), 0.1)).frame)
     assert (answer.code, answer.message) == ("failed", "ZeroDivisionError: no")
-    assert not every(Run, session.receive(REQUEST, "a", 0.2))
+    assert not every(RunPart, session.receive(REQUEST, "a", 0.2))
 
 
 def test_the_same_id_of_others_is_another_request() -> None:
     session = edge_session(PIPELINE)
     session.receive(REQUEST, "a", 0.0)
-    assert every(Run, session.receive(REQUEST, "b", 0.0))
-    assert every(Run, session.receive(request_of(PIPELINE, 1, 21, boot=boot_of(12)), "a", 0.0))
-    assert every(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=2), "a", 0.0))
+    assert every(RunPart, session.receive(REQUEST, "b", 0.0))
+    assert every(RunPart, session.receive(request_of(PIPELINE, 1, 21, boot=boot_of(12)), "a", 0.0))
+    assert every(RunPart, session.receive(request_of(PIPELINE, 1, 21, sequence=2), "a", 0.0))
 
 
 OTHERS: list[dict[str, Any]] = [
@@ -263,7 +263,7 @@ OTHERS: list[dict[str, Any]] = [
 def test_another_request_with_the_same_id_gets_no_answer_of_the_first(other: dict[str, Any]) -> None:
     """Two processes that were one before a fork count alike: each would get the other's value."""
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(REQUEST, "a", 0.0)).job
+    job = only(RunPart, session.receive(REQUEST, "a", 0.0)).job
     foreign = request_of(PIPELINE, 1, 22 if other == {} else 21, **other)
     refusals = [answered(session, foreign)]  # while the first one runs
     session.complete(job, 39, 0.1)
@@ -279,7 +279,7 @@ def test_arrays_are_compared_byte_for_byte() -> None:
     session = edge_session(pipeline)
     payload = np.arange(6, dtype=np.uint8)
     frame = request_of(pipeline, 1, {"t1": payload})
-    job = only(Run, session.receive(frame, "a", 0.0)).job
+    job = only(RunPart, session.receive(frame, "a", 0.0)).job
     session.complete(job, {"t2": np.zeros(3, np.uint8)}, 0.1)
     assert isinstance(answered(session, frame), wire.Reply)
     for index in range(6):
@@ -301,7 +301,7 @@ def test_what_a_device_sends_again_is_the_same_request() -> None:
     answers = []
     for frame in (first, again, first):
         effects = session.receive(frame, "a", 0.0)
-        for run in every(Run, effects):
+        for run in every(RunPart, effects):
             effects += session.complete(run.job, 39, 0.1)
         answers.append(only(Send, effects).frame)
     assert answers[0] == answers[1] == answers[2]
@@ -314,7 +314,7 @@ def test_the_answers_of_one_are_not_pushed_out_by_many_of_another() -> None:
     for k in range(2000):
         answered(session, request_of(PIPELINE, 1, k, sequence=k), "a")
     assert len(session._answers) == 1024
-    assert not every(Run, session.receive(REQUEST, "b", 0.0)), "it was run"
+    assert not every(RunPart, session.receive(REQUEST, "b", 0.0)), "it was run"
 
 
 def test_what_may_have_run_is_not_run_again_where_that_matters() -> None:
@@ -334,7 +334,7 @@ def test_what_may_have_run_is_not_run_again_where_that_matters() -> None:
 
 def test_only_so_many_duplicates_wait() -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(REQUEST, "a", 0.0, 0)).job
+    job = only(RunPart, session.receive(REQUEST, "a", 0.0, 0)).job
     busy = 0
     for number in range(1, 100):
         busy += len(messages(session.receive(REQUEST, "a", 0.0, number)))
@@ -345,7 +345,7 @@ def test_only_so_many_duplicates_wait() -> None:
 
 def test_late_is_told_as_late() -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(request_of(PIPELINE, 1, 21, deadline_s=0.5), "a", 10.0)).job
+    job = only(RunPart, session.receive(request_of(PIPELINE, 1, 21, deadline_s=0.5), "a", 10.0)).job
     assert job.late(10.49) is None
     error = job.late(10.5)
     assert isinstance(error, DeadlineExceeded)
@@ -355,7 +355,7 @@ def test_late_is_told_as_late() -> None:
 @pytest.mark.parametrize("deadline_s", [0.0, -5.0, math.nan])
 def test_senseless_deadlines_are_late(deadline_s: float) -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(request_of(PIPELINE, 1, 21, deadline_s=deadline_s), "a", 10.0)).job
+    job = only(RunPart, session.receive(request_of(PIPELINE, 1, 21, deadline_s=deadline_s), "a", 10.0)).job
     assert job.late(10.0) is not None
 
 
@@ -371,7 +371,7 @@ def test_senseless_deadlines_are_late(deadline_s: float) -> None:
 )
 def test_a_result_that_can_not_cross_is_told(result: Any, words: str) -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(REQUEST, "a", 0.0)).job
+    job = only(RunPart, session.receive(REQUEST, "a", 0.0)).job
     answer = read(only(Send, session.complete(job, result, 0.1)).frame)
     assert answer.code == "failed"
     assert words in answer.message
@@ -380,7 +380,7 @@ def test_a_result_that_can_not_cross_is_told(result: Any, words: str) -> None:
 
 def test_long_words_of_an_error_are_cut() -> None:
     session = edge_session(PIPELINE)
-    job = only(Run, session.receive(REQUEST, "a", 0.0)).job
+    job = only(RunPart, session.receive(REQUEST, "a", 0.0)).job
     assert len(read(only(Send, session.complete(job, ValueError("x" * 10**6), 0.1)).frame).message) == 1000
 
 
@@ -389,7 +389,7 @@ def test_long_words_of_an_error_are_cut() -> None:
 
 def test_busy_says_when_to_come_back_and_runs_nothing() -> None:
     session = edge_session(PIPELINE, limits=Limits(max_in_flight=2, max_in_flight_per_name=2))
-    jobs = [only(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=k), "a", 0.0)).job for k in range(2)]
+    jobs = [only(RunPart, session.receive(request_of(PIPELINE, 1, 21, sequence=k), "a", 0.0)).job for k in range(2)]
     answer = answered(session, request_of(PIPELINE, 1, 21, sequence=9), "b")
     assert isinstance(answer, wire.Busy)
     assert 0 < answer.retry_after_s < 10
@@ -428,7 +428,7 @@ def test_a_reset_starts_again() -> None:
     session = edge_session(STATEFUL)
     ordered(session, 1, 0)
     effects = session.receive(request_of(STATEFUL, 2, 1, sequence=2, order=0, epoch=1), "a", 0.0)
-    job = only(Run, effects).job
+    job = only(RunPart, effects).job
     assert job.reset
     assert job.owner
     session.complete(job, 1, 0.1)
@@ -449,7 +449,7 @@ def test_a_restarted_edge_says_that_the_state_is_lost() -> None:
 def test_a_request_that_did_not_run_leaves_a_gap_that_is_not_hidden(error: Exception) -> None:
     session = edge_session(STATEFUL)
     ordered(session, 1, 0)
-    job = only(Run, session.receive(request_of(STATEFUL, 1, 1, sequence=2, order=1), "a", 0.0)).job
+    job = only(RunPart, session.receive(request_of(STATEFUL, 1, 1, sequence=2, order=1), "a", 0.0)).job
     session.complete(job, error, 0.1)
     for sequence, order in ((3, 2), (4, 1), (5, 0), (6, -1)):
         assert ordered(session, sequence, order).code == "state-lost"
@@ -458,7 +458,7 @@ def test_a_request_that_did_not_run_leaves_a_gap_that_is_not_hidden(error: Excep
 
 def test_one_at_a_time_for_a_stateful_pipeline() -> None:
     session = edge_session(STATEFUL)
-    job = only(Run, session.receive(request_of(STATEFUL, 1, 1, sequence=1, order=0), "a", 0.0)).job
+    job = only(RunPart, session.receive(request_of(STATEFUL, 1, 1, sequence=1, order=0), "a", 0.0)).job
     assert isinstance(ordered(session, 2, 1), wire.Busy)
     assert isinstance(ordered(session, 1, 0, peer="b"), wire.Reply)
     session.complete(job, 1, 0.1)
@@ -469,7 +469,7 @@ def test_a_device_that_starts_anew_has_no_old_state() -> None:
     session = edge_session(STATEFUL)
     owners = set()
     for boot in map(boot_of, (1, 2)):
-        job = only(Run, session.receive(request_of(STATEFUL, 1, 1, boot=boot, order=0), "a", 0.0)).job
+        job = only(RunPart, session.receive(request_of(STATEFUL, 1, 1, boot=boot, order=0), "a", 0.0)).job
         owners.add(job.owner)
         session.complete(job, 1, 0.1)
     assert len(owners) == 2
@@ -661,10 +661,10 @@ def test_answers_are_bounded_by_number_and_bytes() -> None:
         answered(session, request_of(PIPELINE, 1, 21, sequence=k))
     assert len(session._answers) == 10
     for k in range(50, 60):
-        job = only(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=k), "a", 0.0)).job
+        job = only(RunPart, session.receive(request_of(PIPELINE, 1, 21, sequence=k), "a", 0.0)).job
         session.complete(job, bytes(1000), 0.1)
     assert 3000 < session._answers.nbytes <= 5000
-    job = only(Run, session.receive(request_of(PIPELINE, 1, 21, sequence=99), "a", 0.0)).job
+    job = only(RunPart, session.receive(request_of(PIPELINE, 1, 21, sequence=99), "a", 0.0)).job
     session.complete(job, bytes(6000), 0.1)  # larger than all of it: remembered neither
     assert 3000 < session._answers.nbytes <= 5000
 
@@ -686,7 +686,7 @@ def test_the_state_of_who_is_silent_for_long_is_dropped_and_told_as_lost() -> No
     session = edge_session(STATEFUL, limits=Limits(ttl_s=10.0))
     for k in range(7):
         ordered(session, 1, 0, peer=f"peer{k}")
-    forgotten = every(Forget, session.receive(hello_of(STATEFUL), "new", 10.1))
+    forgotten = every(ForgetState, session.receive(hello_of(STATEFUL), "new", 10.1))
     assert [f.owner[:2] for f in forgotten] == [(f"peer{k}", BOOT) for k in range(7)]
     assert {f.digest for f in forgotten} == {STATEFUL.digest}
     assert BOOT.hex() not in repr(forgotten[0].owner), "who knows it can ask in the device's place"
@@ -700,7 +700,7 @@ def test_a_probe_or_a_duplicate_is_heard_as_well() -> None:
     for k in range(1, 5):
         session.receive(wire.encode(wire.Probe(boot=BOOT, sequence=99)), "a", 8.0 * k)
         session.receive(request_of(STATEFUL, 1, 1, sequence=1, order=0), "b", 8.0 * k)
-    assert not every(Forget, session.receive(hello_of(STATEFUL), "new", 33.0))
+    assert not every(ForgetState, session.receive(hello_of(STATEFUL), "new", 33.0))
 
 
 def test_one_name_can_not_push_others_out() -> None:
@@ -727,10 +727,10 @@ def test_devices_that_share_a_name_do_not_disturb_each_other() -> None:
 
 def test_the_state_of_a_run_at_work_is_dropped_when_it_ends() -> None:
     session = edge_session(STATEFUL, limits=Limits(ttl_s=1.0))
-    job = only(Run, session.receive(request_of(STATEFUL, 1, 1, order=0), "a", 0.0)).job
-    assert not every(Forget, session.receive(hello_of(STATEFUL), "b", 2.0))
+    job = only(RunPart, session.receive(request_of(STATEFUL, 1, 1, order=0), "a", 0.0)).job
+    assert not every(ForgetState, session.receive(hello_of(STATEFUL), "b", 2.0))
     effects = session.complete(job, 1, 0.1)
-    assert only(Forget, effects).owner == job.owner
+    assert only(ForgetState, effects).owner == job.owner
     assert isinstance(read(only(Send, effects).frame), wire.Reply)
 
 

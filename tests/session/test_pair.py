@@ -48,7 +48,7 @@ def world(fates: list[Fate], **more: Any) -> World:
 
 
 def the_end(found: list[tuple[float, Outcome]]) -> tuple[float, Outcome]:
-    (one,) = found  # exactly one Done
+    (one,) = found  # exactly one RequestDone
     return one
 
 

@@ -14,7 +14,7 @@ from splitiot import wire
 from splitiot.errors import EdgeUnavailable, Overloaded, TransportError
 from splitiot.limits import Limits
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.session import TRANSITIONS, DeviceSession, Done, Event, Observed, RunLocal, Send, State
+from splitiot.session import TRANSITIONS, DeviceSession, Event, NewObservation, RequestDone, RunLocal, Send, State
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._budget import RetryBudget
 from splitiot.session._outbox import ObservationOutbox
@@ -141,8 +141,8 @@ def test_silence_on_a_lossy_transport_is_answered_by_sending_again_once_in_a_whi
     gaps = [b - a for (a, *_), (b, *_) in itertools.pairwise(sent)]
     assert gaps[1] > 1.8 * gaps[0]
     effects = session.receive(reply(request, 39), 8.8)
-    assert only(Done, effects).outcome.value == 39
-    seen = only(Observed, effects).observation
+    assert only(RequestDone, effects).outcome.value == 39
+    seen = only(NewObservation, effects).observation
     assert seen.retransmitted  # Karn: nobody knows which one was answered
     assert session.receive(reply(request, 39), 8.9) == []
     assert session.counters.late_replies == 1
@@ -167,7 +167,7 @@ def test_what_waits_for_better_times_ends_with_the_reason() -> None:
     session = greeted(PIPELINE)
     _, effects = session.submit(PLAN, 21, now_s=1.0, deadline_s=2.0)
     session.failed(only(Send, effects).frame, TransportError("the mast fell"), 1.1)
-    outcome = only(Done, [e for k in range(101) for e in session.tick(1.1 + k / 100)]).outcome
+    outcome = only(RequestDone, [e for k in range(101) for e in session.tick(1.1 + k / 100)]).outcome
     assert isinstance(outcome.error, EdgeUnavailable)
     assert "the mast fell" in str(outcome.error)
     assert isinstance(outcome.error.__cause__, TransportError)

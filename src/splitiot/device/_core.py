@@ -39,7 +39,7 @@ from splitiot.policies import Policy
 from splitiot.profiling import profile as measure
 from splitiot.recorder import Recorder
 from splitiot.runner import Runner
-from splitiot.session import DeviceEffect, DeviceSession, Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.session import DeviceEffect, DeviceSession, EdgeProfile, NewObservation, RequestDone, RunLocal, Send
 from splitiot.topology import Link, TierProfile, Topology
 from splitiot.transports import Punctual, Transport, failure_of
 from splitiot.wire import NextPlacement
@@ -322,9 +322,9 @@ class Core:
         waiting = deque(effects)
         while waiting:
             effect = waiting.popleft()
-            if isinstance(effect, Done):
+            if isinstance(effect, RequestDone):
                 self.done[effect.sequence] = effect.outcome
-            elif isinstance(effect, Observed):
+            elif isinstance(effect, NewObservation):
                 if self.planner is None:
                     self._early.append(effect.observation)
                 else:

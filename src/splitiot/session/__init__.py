@@ -5,7 +5,16 @@ from __future__ import annotations
 from splitiot.session._arrival import Arrival
 from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
 from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner, Received
-from splitiot.session._effects import Done, EdgeProfile, Forget, Job, Observed, Run, RunLocal, Send
+from splitiot.session._effects import (
+    EdgeProfile,
+    ForgetState,
+    Job,
+    NewObservation,
+    RequestDone,
+    RunLocal,
+    RunPart,
+    Send,
+)
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._trouble import Trouble
 
@@ -15,19 +24,19 @@ __all__ = [
     "DeviceCounters",
     "DeviceEffect",
     "DeviceSession",
-    "Done",
     "EdgeCounters",
     "EdgeEffect",
     "EdgeProfile",
     "EdgeSession",
     "Event",
-    "Forget",
+    "ForgetState",
     "Job",
     "MakePlanner",
-    "Observed",
+    "NewObservation",
     "Received",
-    "Run",
+    "RequestDone",
     "RunLocal",
+    "RunPart",
     "Send",
     "State",
     "Trouble",

@@ -33,7 +33,7 @@ from splitiot.plan import Outcome, Plan
 from splitiot.session._arrival import Arrival
 from splitiot.session._budget import RetryBudget
 from splitiot.session._edge_health import EdgeHealth
-from splitiot.session._effects import Done, EdgeProfile, Observed, RunLocal, Send
+from splitiot.session._effects import EdgeProfile, NewObservation, RequestDone, RunLocal, Send
 from splitiot.session._outbox import ObservationOutbox
 from splitiot.session._queueing import QueueingEstimator
 from splitiot.session._states import TRANSITIONS, Event, State
@@ -42,7 +42,7 @@ from splitiot.topology import TierProfile
 
 __all__ = ["DeviceEffect", "DeviceSession"]
 
-DeviceEffect: TypeAlias = Send | RunLocal | Done | Observed | EdgeProfile
+DeviceEffect: TypeAlias = Send | RunLocal | RequestDone | NewObservation | EdgeProfile
 
 _PAUSE_S: Final = 0.05  # the first pause may be as long; it doubles
 _PAUSE_CAP_S: Final = 1.0
@@ -101,8 +101,9 @@ class DeviceSession:
     """One device's conversation with one edge about one pipeline, without input or output.
 
     Methods take `now_s` (the device's monotonic clock) and return effects for the caller to carry out, in order.
-    A request ends in exactly one `Done`. Where the device has the remaining part, it finishes from the payload that it
-    kept: at once when the edge refuses or can't be reached, and early enough before the deadline when it stays silent.
+    A request ends in exactly one `RequestDone`. Where the device has the remaining part, it finishes from the payload
+    that it kept: at once when the edge refuses or can't be reached, and early enough before the deadline when it stays
+    silent.
 
     Parameters
     ----------
@@ -297,7 +298,7 @@ class DeviceSession:
         self._order, self._holder = 0, b""
 
     def abandon(self) -> None:
-        """Nobody waits for the pending requests any more: they end without a Done. Late answers still teach."""
+        """Nobody waits for the pending requests any more: they end without a RequestDone. Late answers still teach."""
         for pending in list(self._pending.values()):
             self._retire(pending)
         if self._pipeline.stateful:
@@ -371,7 +372,7 @@ class DeviceSession:
         Returns
         -------
         sequence : int
-            The request's number, which its `Done` will bear.
+            The request's number, which its `RequestDone` will bear.
         effects : list
 
         Raises
@@ -744,7 +745,7 @@ class DeviceSession:
             observation=seen,
             latency_s=now_s - pending.begun_s,
         )
-        return [*self._observe(seen, now_s), Done(pending.sequence, outcome)]
+        return [*self._observe(seen, now_s), RequestDone(pending.sequence, outcome)]
 
     def _retire(self, pending: _Pending) -> None:
         """Forget what a request needed; remember what a late answer teaches."""
@@ -828,7 +829,7 @@ class DeviceSession:
 
     def _observe(self, seen: Observation, now_s: float) -> list[DeviceEffect]:
         self.outbox.add(seen, now_s)
-        return [Observed(seen)]
+        return [NewObservation(seen)]
 
 
 _NO_MESSAGE: Final = wire.Request(boot=wire.NOBODY, sequence=0, digest=b"", start=0, stop=0, fingerprint=b"")

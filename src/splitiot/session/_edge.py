@@ -24,7 +24,7 @@ from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
 from splitiot.session._answers import Answer, Answers, Key
-from splitiot.session._effects import Forget, Job, Run, Send
+from splitiot.session._effects import ForgetState, Job, RunPart, Send
 from splitiot.session._load import Load
 from splitiot.session._peers import Held, Peer, Peers
 from splitiot.session._quota import Quota
@@ -34,7 +34,7 @@ from splitiot.wire import ErrorCode
 
 __all__ = ["EdgeEffect", "EdgeSession", "MakePlanner", "Received"]
 
-EdgeEffect: TypeAlias = Send | Run | Forget
+EdgeEffect: TypeAlias = Send | RunPart | ForgetState
 
 MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
 """Makes a device's planner from the pipeline, the device's profile and the edge's."""
@@ -105,7 +105,7 @@ class EdgeCounters(msgspec.Struct, eq=False):
 class EdgeSession:
     """The edge's conversations with all devices about some pipelines, without input or output.
 
-    The owner gives frames with the identity that the credential proved (`peer`), runs what `Run` asks for, and
+    The owner gives frames with the identity that the credential proved (`peer`), runs what `RunPart` asks for, and
     tells `complete`. One request is executed once: a duplicate waits for the one in flight, or gets the same answer
     again; another request under the same id is refused. Nothing that one device sends changes another's state.
 
@@ -221,7 +221,7 @@ class EdgeSession:
 
         Returns
         -------
-        list of Send, Run or Forget
+        list of Send, RunPart or ForgetState
             Nothing for a duplicate of a request in flight: `complete` answers all who wait.
         """
         message = received.message
@@ -245,7 +245,7 @@ class EdgeSession:
         *,
         state_kept: bool = False,
     ) -> list[EdgeEffect]:
-        """A `Run` ended: answer everybody who waits for it.
+        """A `RunPart` ended: answer everybody who waits for it.
 
         Parameters
         ----------
@@ -277,7 +277,7 @@ class EdgeSession:
                 elif job.pipeline.stateful:
                     held.order = None  # it may not have run: what follows must not be taken for the next one
         elif job.owner is not None:
-            effects.append(Forget(job.digest, job.owner))
+            effects.append(ForgetState(job.digest, job.owner))
         times = times or EdgeTimes()
         self._job_s += 0.2 * (times.compute_s - self._job_s)
         residence_s = now_s - job.received_s
@@ -395,7 +395,7 @@ class EdgeSession:
             return [*effects, failure]
         self._flights[key] = _Flight(request, fingerprint, [reply_to], nbytes, digest, job.owner is not None)
         self._load.add(name, nbytes)
-        return [*effects, Run(job)]
+        return [*effects, RunPart(job)]
 
     def _runs(self, name: str, boot: bytes, digest: str, pipeline: Pipeline | None) -> bool:
         """Whether a state of this device is in use; the peer may have been forgotten meanwhile, and be back."""

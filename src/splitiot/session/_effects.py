@@ -13,7 +13,7 @@ from splitiot.pipeline import Payload, Pipeline
 from splitiot.plan import Outcome
 from splitiot.topology import TierProfile
 
-__all__ = ["Done", "EdgeProfile", "Forget", "Job", "Observed", "Run", "RunLocal", "Send"]
+__all__ = ["EdgeProfile", "ForgetState", "Job", "NewObservation", "RequestDone", "RunLocal", "RunPart", "Send"]
 
 
 class Send(msgspec.Struct, frozen=True, eq=False):
@@ -36,14 +36,14 @@ class RunLocal(msgspec.Struct, frozen=True, eq=False):
     payload: Payload
 
 
-class Done(msgspec.Struct, frozen=True, eq=False):
+class RequestDone(msgspec.Struct, frozen=True, eq=False):
     """A request ended; nothing else will be said of it."""
 
     sequence: int
     outcome: Outcome
 
 
-class Observed(msgspec.Struct, frozen=True, eq=False):
+class NewObservation(msgspec.Struct, frozen=True, eq=False):
     """Something was measured: give it to the planner."""
 
     observation: Observation
@@ -94,13 +94,13 @@ class Job(msgspec.Struct, frozen=True, eq=False):
         return DeadlineExceeded(f"the request waited {now_s - self.received_s:.3f} s, longer than its deadline")
 
 
-class Run(msgspec.Struct, frozen=True, eq=False):
+class RunPart(msgspec.Struct, frozen=True, eq=False):
     """Run this job and tell `complete`."""
 
     job: Job
 
 
-class Forget(msgspec.Struct, frozen=True, eq=False):
+class ForgetState(msgspec.Struct, frozen=True, eq=False):
     """Drop the state kept for this owner."""
 
     digest: str

@@ -10,7 +10,7 @@ import msgspec
 
 from splitiot.limits import Limits
 from splitiot.planner import Planner
-from splitiot.session._effects import Forget
+from splitiot.session._effects import ForgetState
 
 __all__ = ["Held", "Owner", "Peer", "Peers"]
 
@@ -87,7 +87,7 @@ class Peers:
             self._peers.move_to_end((name, boot))
         return peer
 
-    def at(self, name: str, boot: bytes, now_s: float) -> tuple[Peer | None, list[Forget]]:
+    def at(self, name: str, boot: bytes, now_s: float) -> tuple[Peer | None, list[ForgetState]]:
         """Return a peer, a new one if need be, None where there is no place; and whose state to drop: of the silent."""
         dropped = self._drop_silent(now_s)
         peer = self.heard(name, boot, now_s)
@@ -96,8 +96,8 @@ class Peers:
             self._boots[name] = self._boots.get(name, 0) + 1
         return peer, dropped
 
-    def _drop_silent(self, now_s: float) -> list[Forget]:
-        dropped: list[Forget] = []
+    def _drop_silent(self, now_s: float) -> list[ForgetState]:
+        dropped: list[ForgetState] = []
         while self._peers:
             key, peer = next(iter(self._peers.items()))
             if now_s - peer.heard_s <= self._ttl_s:
@@ -105,10 +105,10 @@ class Peers:
             dropped += self._drop(*key)
         return dropped
 
-    def _drop(self, name: str, boot: bytes) -> list[Forget]:
+    def _drop(self, name: str, boot: bytes) -> list[ForgetState]:
         """Forget a peer; the state of what runs at this moment is dropped when that completes."""
         peer = self._peers.pop((name, boot))
         self._boots[name] -= 1
         if not self._boots[name]:
             del self._boots[name]
-        return [Forget(digest, peer.owner) for digest in peer.held if digest not in peer.running]
+        return [ForgetState(digest, peer.owner) for digest in peer.held if digest not in peer.running]

@@ -13,7 +13,7 @@ from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
 from splitiot.policies import Policy
 from splitiot.runner import Runner
-from splitiot.session import EdgeEffect, EdgeSession, Forget, Job, Run, Send
+from splitiot.session import EdgeEffect, EdgeSession, ForgetState, Job, RunPart, Send
 from splitiot.testing.simulation._heap import Chance
 from splitiot.testing.simulation._network import Line
 from splitiot.testing.simulation._oracles import Counted, EdgeMemory
@@ -137,12 +137,12 @@ class EdgeMachine:
                 if effect.frame[3] == _BUSY:
                     self._world.refused_as_busy(line)
                 self._world.network.down(line, effect.frame)
-            elif isinstance(effect, Run):
+            elif isinstance(effect, RunPart):
                 self.memory.accepted(effect.job, self.now_s)
                 if effect.job.owner is not None:
                     self._world.ran_on_a_state()
                 self._queue.append(effect.job)
-            elif isinstance(effect, Forget):
+            elif isinstance(effect, ForgetState):
                 self.memory.forgot(effect, self.now_s)
                 for (digest, _), runner in self.runners.items():
                     if digest == effect.digest:

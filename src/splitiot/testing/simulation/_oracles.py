@@ -14,7 +14,7 @@ from splitiot.estimators.link import LinkEstimator
 from splitiot.limits import Limits
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
-from splitiot.session import Forget, Job
+from splitiot.session import ForgetState, Job
 from splitiot.session._answers import Key
 from splitiot.testing.simulation._work import Memory, Work, flavoured, same, value_of
 from splitiot.topology import Link, TierProfile
@@ -170,7 +170,7 @@ class EdgeMemory:
         if job.owner is not None:
             self._running.pop((job.digest, job.key[:2]), None)
 
-    def forgot(self, effect: Forget, now_s: float) -> None:
+    def forgot(self, effect: ForgetState, now_s: float) -> None:
         """The session wants a state to be dropped."""
         owner: Any = effect.owner
         whose = owner[0], owner[1]

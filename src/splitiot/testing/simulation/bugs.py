@@ -20,7 +20,7 @@ from splitiot.errors import EdgeUnavailable, ProtocolError
 from splitiot.estimators.seen import Seen
 from splitiot.pipeline import DROP, Pipeline
 from splitiot.runner import Runner
-from splitiot.session import Arrival, DeviceSession, Done, EdgeSession, Job, RunLocal, Send
+from splitiot.session import Arrival, DeviceSession, EdgeSession, Job, RequestDone, RunLocal, Send
 from splitiot.session import _breaker as breaker
 from splitiot.session import _edge as edge
 from splitiot.session._answers import Answers
@@ -83,7 +83,7 @@ def _never(old: Any) -> property:
 def _ends_twice(old: Any) -> Any:
     def end(self: DeviceSession, *words: Any, **named: Any) -> Any:
         effects = old(self, *words, **named)
-        return [*effects, *(effect for effect in effects if isinstance(effect, Done))]
+        return [*effects, *(effect for effect in effects if isinstance(effect, RequestDone))]
 
     return end
 
@@ -94,7 +94,7 @@ def _late_answer_overwrites(old: Any) -> Any:
         effects = old(self, reply, buffers, nbytes, pending, now_s, *more)
         if known is not None:
             outcome = _outcome(known, now_s)
-            effects = [*effects, Done(reply.sequence, outcome)]
+            effects = [*effects, RequestDone(reply.sequence, outcome)]
         return effects
 
     return replied
