@@ -27,8 +27,8 @@ from splitiot.session._answers import Answer, Answers, Key
 from splitiot.session._effects import ForgetState, Job, RunPart, Send
 from splitiot.session._load import Load
 from splitiot.session._peers import Held, Peer, Peers
+from splitiot.session._profiles import find_profile
 from splitiot.session._quota import Quota
-from splitiot.session._told import told_profile
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
 
@@ -560,7 +560,7 @@ class EdgeSession:
             profile = self.profiles.get(digest)
             if self._make_planner is not None and profile is not None and digest not in peer.planners:
                 try:
-                    told = told_profile(hello.profiles, pipeline)
+                    told = find_profile(hello.profiles, pipeline)
                     if told is None:
                         want.append(theirs.digest)
                         continue

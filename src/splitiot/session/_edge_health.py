@@ -15,7 +15,7 @@ from splitiot.pipeline import Pipeline, RuntimeInfo
 from splitiot.session._arrival import Arrival
 from splitiot.session._breaker import CAP_S, LEASE_S, Breaker
 from splitiot.session._effects import EdgeProfile, Send
-from splitiot.session._told import told_profile
+from splitiot.session._profiles import find_profile
 from splitiot.session._trouble import Trouble, trouble_of
 from splitiot.topology import TierProfile
 
@@ -85,7 +85,7 @@ class EdgeHealth:
         self._breaker = Breaker()
         self._free_until_s = math.inf
         self._crossed_s = self._bare_at_s = self._busy_until_s = -math.inf
-        self._want_profile, self._edge_wants_profile, self._told_profile = True, False, False
+        self._want_profile, self._edge_wants_profile, self._find_profile = True, False, False
 
     def up(self, now_s: float) -> bool:
         """Whether requests can be sent."""
@@ -127,7 +127,7 @@ class EdgeHealth:
                 self.lost(trial.sequence, now_s)
         if self.edge is None or self.refusal:
             return self.again(now_s) if now_s >= self._breaker.retry_s else []
-        owes_profile = self._edge_wants_profile and not self._told_profile and self.profile is not None
+        owes_profile = self._edge_wants_profile and not self._find_profile and self.profile is not None
         return self.again(now_s) if owes_profile else []
 
     def wake_s(self) -> float:
@@ -234,7 +234,7 @@ class EdgeHealth:
     def greet(self, now_s: float) -> Send:
         """Say hello."""
         known, own = self._pipeline, self.profile if self._edge_wants_profile else None
-        self._told_profile = own is not None
+        self._find_profile = own is not None
         hello = wire.Hello(
             boot=self._boot,
             sequence=self._number(),
@@ -279,7 +279,7 @@ class EdgeHealth:
             self._breaker.wait(now_s + _REFUSED_S)
         effects: list[Send | EdgeProfile] = []
         try:
-            profile = told_profile(welcome.profiles, self._pipeline)
+            profile = find_profile(welcome.profiles, self._pipeline)
         except ProfileError:
             profile = None  # a broken one is none
         if profile is not None:

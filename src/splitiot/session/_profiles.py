@@ -1,4 +1,4 @@
-"""Profiles that the other side tells."""
+"""Profiles that the other side sent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from splitiot.pipeline import Pipeline
 from splitiot.topology import TierProfile
 from splitiot.wire import ProfileData
 
-__all__ = ["told_profile"]
+__all__ = ["find_profile"]
 
 _OTHER: Final = 16  # of a profile's lists those that are not of steps are shorter
 
 
-def told_profile(profiles: Iterable[ProfileData], pipeline: Pipeline) -> TierProfile | None:
+def find_profile(profiles: Iterable[ProfileData], pipeline: Pipeline) -> TierProfile | None:
     """Return the first of these profiles that is of this pipeline, None where there is none.
 
     Looks at no other one, and at this one only if its lists are no longer than the pipeline can make them.

@@ -20,7 +20,7 @@ are bounded before anything is made of them, and a frame that breaks a rule is r
 
 from __future__ import annotations
 
-from splitiot.wire._frame import MAGIC, MAX_HEADER_BYTES, VERSION, decode, encode, no_frame, told_bytes
+from splitiot.wire._frame import MAGIC, MAX_HEADER_BYTES, VERSION, decode, encode, frame_length, no_frame
 from splitiot.wire._messages import (
     BOOT_BYTES,
     KINDS,
@@ -81,8 +81,8 @@ __all__ = [
     "decode",
     "encode",
     "finite",
+    "frame_length",
     "no_frame",
     "pack",
-    "told_bytes",
     "unpack",
 ]

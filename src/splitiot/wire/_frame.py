@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Request
 
-__all__ = ["MAGIC", "MAX_HEADER_BYTES", "VERSION", "decode", "encode", "no_frame", "told_bytes"]
+__all__ = ["MAGIC", "MAX_HEADER_BYTES", "VERSION", "decode", "encode", "frame_length", "no_frame"]
 
 VERSION: Final = 2
 
@@ -83,7 +83,7 @@ def no_frame(data: bytes | bytearray | memoryview, said: str = "") -> str:
     return f"no splitiot frame but {kind}" + (f", which begins {shown}" if start else "")
 
 
-def told_bytes(start: bytes) -> int | None:
+def frame_length(start: bytes) -> int | None:
     """Return how many bytes a frame has that begins so; None where it is none of this version.
 
     Parameters

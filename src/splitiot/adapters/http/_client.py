@@ -247,7 +247,7 @@ class HttpTransport(RoundTrip):
                 words = wire.no_frame(start + body.read(_MAX_DETAIL_BYTES), _line(kind) or "of no type")
                 raise TransportError(self._masked(f"{self._where} answered {words}"), heals=False, remedy=_PORTAL)
         if length is None:
-            length = wire.told_bytes(start)  # the frame tells it, where HTTP does not
+            length = wire.frame_length(start)  # the frame tells it, where HTTP does not
             if length is None and body.ended:
                 raise Cut("it ended within its frame")
             if length is None:
