@@ -322,14 +322,14 @@ class DeviceSession:
             if pending.local:
                 continue
             if now_s >= pending.deadline_s:
-                effects += self._happened(pending, Event.DEADLINE, now_s)
+                effects += self._transition(pending, Event.DEADLINE, now_s)
             elif pending.hedge_s is not None and now_s >= pending.hedge_s:
-                effects += self._happened(pending, Event.HEDGE, now_s)
+                effects += self._transition(pending, Event.HEDGE, now_s)
             elif pending.state is State.WAITING:
                 if self._heard_s >= pending.again_s:
-                    effects += self._happened(pending, Event.SILENT, now_s)
+                    effects += self._transition(pending, Event.SILENT, now_s)
             elif now_s >= pending.again_s:
-                effects += self._happened(pending, Event.AGAIN, now_s)
+                effects += self._transition(pending, Event.AGAIN, now_s)
         return effects
 
     def rest(self, now_s: float, free_s: float = math.inf) -> list[DeviceEffect]:
@@ -456,7 +456,7 @@ class DeviceSession:
             return sequence, self._was_too_large(pending, large, now_s)
         if not self.edge_up(now_s):
             why = EdgeUnavailable(self.why_down)
-            return sequence, self._happened(pending, Event.LOST, now_s, why)
+            return sequence, self._transition(pending, Event.LOST, now_s, why)
         self.counters.offloaded += 1
         pending.again_s = now_s + self._patience_s(pending)
         return sequence, [Send(frame)]
@@ -514,7 +514,7 @@ class DeviceSession:
         if isinstance(message, wire.Busy):
             self._health.busy(message.retry_after_s, arrival.came_s)
             busy = Overloaded("the edge is busy", retry_after_s=message.retry_after_s)
-            return effects + self._happened(pending, Event.BUSY, now_s, busy)
+            return effects + self._transition(pending, Event.BUSY, now_s, busy)
         if message.code in (wire.ErrorCode.DROPPED, wire.ErrorCode.FAILED):
             self._ran(pending, message.edge_boot)
         if message.code == wire.ErrorCode.DROPPED:
@@ -522,7 +522,7 @@ class DeviceSession:
         error = RemoteError(message.message or message.code, code=message.code)
         if message.code not in _PASSING:
             self._complain(error, now_s)
-        return effects + self._happened(pending, Event.REFUSED, now_s, error)
+        return effects + self._transition(pending, Event.REFUSED, now_s, error)
 
     def failed(self, frame: bytes, error: Exception, now_s: float) -> list[DeviceEffect]:
         """The transport could not carry a frame, or lost the answer to it."""
@@ -540,14 +540,14 @@ class DeviceSession:
             return []  # that it was not answered is known already
         self._health.failed(now_s, error)
         heals = not isinstance(error, TransportError) or error.heals  # else it would fail again, sent once more
-        return self._happened(pending, Event.LOST if heals else Event.REFUSED, now_s, _unreachable(error))
+        return self._transition(pending, Event.LOST if heals else Event.REFUSED, now_s, _unreachable(error))
 
     def broken(self, error: Exception, now_s: float) -> list[DeviceEffect]:
         """The transport lost everything that was under way."""
         self._health.broken(error, now_s)
         effects: list[DeviceEffect] = []
         for pending in list(self._pending.values()):
-            effects += self._happened(pending, Event.LOST, now_s, _unreachable(error))
+            effects += self._transition(pending, Event.LOST, now_s, _unreachable(error))
         return effects
 
     def local_done(
@@ -594,11 +594,11 @@ class DeviceSession:
     def _was_too_large(self, pending: _Pending, error: FrameTooLarge, now_s: float) -> list[DeviceEffect]:
         self._large[pending.plan.cut] = now_s + _TOO_LARGE_S
         self._large_cuts = frozenset(self._large)
-        return self._happened(pending, Event.REFUSED, now_s, error)
+        return self._transition(pending, Event.REFUSED, now_s, error)
 
     # what becomes of a request
 
-    def _happened(
+    def _transition(
         self, pending: _Pending, event: Event, now_s: float, error: SplitiotError | None = None
     ) -> list[DeviceEffect]:
         """Go where `TRANSITIONS` says: to the first state there that is possible."""
@@ -692,7 +692,7 @@ class DeviceSession:
         except ProtocolError as error:
             self.counters.bad_frames += 1
             self._complain(error, now_s)
-            return self._happened(pending, Event.REFUSED, now_s, error)
+            return self._transition(pending, Event.REFUSED, now_s, error)
         self._complaint = None
         exact = self._health.exact_from(reply.runtime)
         return self._end(pending, value, None, "edge", now_s, seen=seen, exact=exact)

@@ -108,7 +108,7 @@ def _outcome(known: Any, now_s: float) -> Any:
 
 def _ignoring(event: Event) -> Change:
     def change(old: Any) -> Any:
-        def happened(self: Any, pending: Any, what: Event, *words: Any) -> Any:
+        def transition(self: Any, pending: Any, what: Event, *words: Any) -> Any:
             if what is event:
                 pending.again_s = math.inf
                 if event is Event.HEDGE:
@@ -116,19 +116,19 @@ def _ignoring(event: Event) -> Change:
                 return []
             return old(self, pending, what, *words)
 
-        return happened
+        return transition
 
     return change
 
 
 def _gives_up(event: Event) -> Change:
     def change(old: Any) -> Any:
-        def happened(self: Any, pending: Any, what: Event, now_s: float, error: Any = None) -> Any:
+        def transition(self: Any, pending: Any, what: Event, now_s: float, error: Any = None) -> Any:
             if what is event and not pending.local:
                 return self._end(pending, None, error or EdgeUnavailable("a planted bug"), "none", now_s)
             return old(self, pending, what, now_s, error)
 
-        return happened
+        return transition
 
     return change
 
@@ -421,11 +421,11 @@ BUGS: Final[tuple[Bug, ...]] = (
         "_replied",
         _late_answer_overwrites,
     ),
-    _bug("hedge-never", "no local finish before the deadline", DeviceSession, "_happened", _ignoring(Event.HEDGE)),
+    _bug("hedge-never", "no local finish before the deadline", DeviceSession, "_transition", _ignoring(Event.HEDGE)),
     _bug("hedge-late", "a local finish is thought to take half as long", Core, "_finish_s", _half),
     _bug("lane-ignored", "the wait for the lane is not reckoned with", Core, "submit", _without_lane),
-    _bug("busy-ends", "an edge that is busy ends the request", DeviceSession, "_happened", _gives_up(Event.BUSY)),
-    _bug("loss-ends", "a frame that was lost ends the request", DeviceSession, "_happened", _gives_up(Event.LOST)),
+    _bug("busy-ends", "an edge that is busy ends the request", DeviceSession, "_transition", _gives_up(Event.BUSY)),
+    _bug("loss-ends", "a frame that was lost ends the request", DeviceSession, "_transition", _gives_up(Event.LOST)),
     _bug("boot-ignored", "answers to another boot are taken", DeviceSession, "receive", _accepts_any_boot),
     _bug("frames-trusted", "garbage raises on the device", DeviceSession, "receive", _trusts_frames),
     _bug("edge-trusts", "garbage raises on the edge", EdgeSession, "receive", _edge_trusts),
