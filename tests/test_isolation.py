@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import logging
@@ -15,7 +14,6 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitiot.errors import CutError, LocalProtocolError, RemoteProtocolError, StepError, TaskKilled
+from splitiot._child import ChildProcess, _parent
+from splitiot.errors import CutError, LocalProtocolError, StepError, TaskKilled
 from splitiot.functions import task
-from splitiot.isolation import IsolatedFunction, _child, _function, _messages, _process, importable
+from splitiot.isolation import IsolatedFunction, _function, importable
 from splitiot.pipeline import DROP
-from splitiot.wire import pack
 from tests import isolated
 from tests.share import FULL
 from tests.test_wire import PAYLOADS, same
@@ -261,12 +259,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that the ids of all children started from now on are put in."""
     pids: list[int] = []
 
-    class Noted(_process.Child):
-        def __init__(self, name: str, order: str) -> None:
-            super().__init__(name, order)
+    class Noted(ChildProcess):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
             pids.append(self.pid)
 
-    monkeypatch.setattr(_function, "Child", Noted)
+    monkeypatch.setattr(_function, "ChildProcess", Noted)
     return pids
 
 
@@ -375,14 +373,13 @@ def test_ctrl_c_ends_the_child_and_is_raised(make: Make, monkeypatch: pytest.Mon
             asked.wait()
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    put = job._child._requests.put  # type: ignore[union-attr]
+    receive = ChildProcess.receive
 
-    class Requests:
-        def put(self, request: Any) -> None:
-            put(request)
-            asked.set()
+    def received(child: ChildProcess, timeout_s: float) -> Any:
+        asked.set()
+        return receive(child, timeout_s)
 
-    job._child._requests = Requests()  # type: ignore[union-attr, assignment]
+    monkeypatch.setattr(ChildProcess, "receive", received)
     interrupter = Asked()
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):
@@ -450,11 +447,10 @@ print(job.pid, flush=True)
 
 @LINUX
 def test_no_orphan_is_left_that_lets_no_thread_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = f"{_child.__name__}._LATE_S = 1.0"  # instead of 10 s
+    late = f"import {_parent.__name__}; {_parent.__name__}._LATE_S = 1.0"  # instead of 10 s
     code = f"""
-import splitiot.isolation._process as p
-p.CODE = p.CODE.replace("; main()", "; import {_child.__name__}; {late}; main()")
-from splitiot.isolation import IsolatedFunction
+from splitiot.isolation import IsolatedFunction, _function
+_function.CODE = "{late}; " + _function.CODE
 from tests import isolated
 job = IsolatedFunction(isolated.hang_holding_the_interpreter, name="job", timeout_s=1.0)
 job._started()
@@ -469,45 +465,31 @@ job(None)
     assert gone(pid)
 
 
-# garbled messages -------------------------------------------------------------------------------------------
+# messages that can't be read or sent ------------------------------------------------------------------------
 
 
-def received(data: bytes, tmp_path: Path) -> Any:
-    (tmp_path / "bytes").write_bytes(data)
-    with FileIO(str(tmp_path / "bytes")) as stream:
-        return _messages.receive(stream)
+@pytest.mark.parametrize("code", ["os.write(1, b'x' * 99)", "Parent().send(b'x')", "Parent().send()"])
+def test_a_garbled_answer_ends_the_child(make: Make, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = "import os, time; from splitiot._child import Parent"
+    monkeypatch.setattr(_function, "CODE", f"{waiting}; {code}; time.sleep(60)")
+    pids = started(monkeypatch)
+    job = make(isolated.same)
+    with pytest.raises(TaskKilled, match="job answered with garbled bytes while it was starting") as raised:
+        job(1)
+    assert raised.value.reason == "died" and job.pid is None
+    if sys.platform != "win32":
+        assert reaped(pids[0])
 
 
-def test_garbled_messages_are_refused(tmp_path: Path) -> None:
-    whole = b"".join(_messages.frame("result", (pack({"x": np.arange(5)}),)))
-    message, _ = received(whole, tmp_path)
-    assert message.kind == "result"
-    for stop in range(len(whole)):
-        with pytest.raises(EOFError):
-            received(whole[:stop], tmp_path)
-    for at in range(len(whole) - 40):  # before the array's bytes
-        for value in (0x00, 0x7F, 0xC1, 0xFF):
-            changed = whole[:at] + bytes([value]) + whole[at + 1 :]
-            with contextlib.suppress(EOFError, _messages.Garbled, RemoteProtocolError):
-                _messages.unpacked(received(changed, tmp_path))
-
-
-def test_lengths_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(_messages.Garbled):
-        received(b"SIso\xff\xff\xff\xff", tmp_path)
-    for sizes in ([2**62], [-1], [2**30, 1]):
-        part = _messages._Part(None, None, tuple(("uint8", (1,), size) for size in sizes))
-        header = _messages.msgspec.msgpack.encode(_messages.Message("result", (part,)))
-        with pytest.raises(_messages.Garbled, match="impossible lengths"):
-            received(_messages._PREFIX.pack(b"SIso", len(header)) + header, tmp_path)
-
-
-def test_too_large_a_message_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_messages, "_MAX_BYTES", 100)
-    with pytest.raises(LocalProtocolError, match="too many to cross"):
-        _messages.frame("call", (pack(np.zeros(101, np.uint8)),))
-    with pytest.raises(LocalProtocolError, match="too many to cross"):
-        _messages.frame("call", (pack("x" * 101),))
+def test_too_large_a_message_is_not_sent(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_function, "ChildProcess", functools.partial(ChildProcess, max_bytes=100))
+    job = make(isolated.same)
+    assert job(1) == 1
+    pid = job.pid
+    for value in (np.zeros(101, np.uint8), "x" * 101):
+        with pytest.raises(LocalProtocolError, match="too many to cross"):
+            job(value)
+    assert job(2) == 2 and job.pid == pid
 
 
 # resources, start and end -----------------------------------------------------------------------------------

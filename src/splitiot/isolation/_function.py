@@ -12,18 +12,23 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Final
 
 from splitiot import _fork
+from splitiot._child import ChildDied, ChildHung, ChildProcess, Garbled
 from splitiot._log import logger
-from splitiot.errors import CutError, LocalProtocolError, RemoteProtocolError, StepError, TaskKilled
-from splitiot.isolation._messages import frame, unpacked
+from splitiot.errors import CutError, LocalProtocolError, StepError, TaskKilled
+from splitiot.isolation._messages import Header, decode, encode
 from splitiot.isolation._names import LOADING, importable
-from splitiot.isolation._process import Child
 from splitiot.pipeline import DROP
 from splitiot.wire import pack
 
-__all__ = ["START_S", "IsolatedFunction"]
+__all__ = ["CODE", "END_S", "START_S", "IsolatedFunction"]
+
+CODE: Final = "from splitiot.isolation._child import main; main()"
 
 START_S: Final = 60.0
 """How long a child may take to import the function and to do its set-up."""
+
+END_S: Final = 5.0
+"""How long a child may take for its tear-down."""
 
 
 class IsolatedFunction:
@@ -97,7 +102,7 @@ class IsolatedFunction:
         self._lock = threading.Lock()
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self._finalizer = None
 
     @property
@@ -123,7 +128,7 @@ class IsolatedFunction:
                 payloads.append(pack(argument))
             except LocalProtocolError as error:
                 raise LocalProtocolError(f"argument {index} of {self.name}: {error}") from error
-        request = frame("call", tuple(payloads))
+        request = encode("call", payloads)
         with self._lock:
             if self._closed:
                 raise LocalProtocolError(f"{self.name} was closed: make another one")
@@ -134,28 +139,27 @@ class IsolatedFunction:
                 )
             try:
                 child = self._started()
-                received = child.ask(request, self.timeout_s)
-                del request
-                message = received[0]
-                values = unpacked(received)
-            except BaseException as error:  # Ctrl-C too: nothing is known of the child any more
-                self._drop()
-                if isinstance(error, RemoteProtocolError):
-                    raise TaskKilled(f"{self.name} answered with garbled bytes: {error}", reason="died") from error
+                child.send(*request)
+                del request, payloads
+                header, values = _answer(child, self.name, self.timeout_s)
+            except LocalProtocolError:  # the arguments are too large: the child knows nothing of them
                 raise
-            if message.kind == "memory":
+            except BaseException:  # Ctrl-C too: nothing is known of the child any more
+                self._drop()
+                raise
+            if header.kind == "memory":
                 self._drop()
                 limit = "there is" if self.max_bytes is None else f"its limit of {self.max_bytes} bytes allows"
                 raise TaskKilled(f"{self.name} wanted more memory than {limit}, and was stopped", reason="memory")
-        if message.kind == "result":
+        if header.kind == "result":
             (value,) = values
             return value
-        if message.kind == "drop":
+        if header.kind == "drop":
             return DROP
-        if message.kind == "uncrossable":
-            raise LocalProtocolError(f"the result of {self.name}: {message.text}")
-        logger.debug("%s raised in its process:\n%s", self.name, message.trace)
-        raise StepError(f"{self.name} raised {message.text}")
+        if header.kind == "uncrossable":
+            raise LocalProtocolError(f"the result of {self.name}: {header.text}")
+        logger.debug("%s raised in its process:\n%s", self.name, header.trace)
+        raise StepError(f"{self.name} raised {header.text}")
 
     def close(self) -> None:
         """End the child: it leaves its resource. Waits for a call that is at work."""
@@ -165,16 +169,19 @@ class IsolatedFunction:
                 self._finalizer()
             self._child = self._finalizer = None
 
-    def _started(self) -> Child:
+    def _started(self) -> ChildProcess:
         if self._child is not None and not self._child.alive:  # killed while it was idle: nothing is lost
             self._drop()
         if self._child is None:
-            self._child = child = Child(self.name, self._order)
-            self._finalizer = weakref.finalize(self, child.end)
-            message, _ = child.ask(None, START_S)
-            if message.kind != "ready":
-                logger.debug("%s could not be started:\n%s", self.name, message.trace)
-                raise StepError(f"{self.name} could not be started in a process of its own: {message.text}")
+            try:
+                self._child = child = ChildProcess(f"isolated-{self.name}", CODE, [self._order])
+            except OSError as error:
+                raise StepError(str(error)) from error
+            self._finalizer = weakref.finalize(self, _end, child, self.name)
+            header, _ = _answer(child, self.name, START_S, " while it was starting")
+            if header.kind != "ready":
+                logger.debug("%s could not be started:\n%s", self.name, header.trace)
+                raise StepError(f"{self.name} could not be started in a process of its own: {header.text}")
         return self._child
 
     def _drop(self) -> None:
@@ -186,3 +193,29 @@ class IsolatedFunction:
 
     def __repr__(self) -> str:
         return f"IsolatedFunction({self.name!r}, timeout_s={self.timeout_s})"
+
+
+def _answer(child: ChildProcess, name: str, timeout_s: float, doing: str = "") -> tuple[Header, list[Any]]:
+    try:
+        return decode(child.receive(timeout_s))
+    except ChildHung as error:
+        raise TaskKilled(f"{name} {error}{doing}, and was stopped", reason="hung") from None
+    except ChildDied as error:
+        raise TaskKilled(f"{name} died{doing}: {error}", reason="died") from None
+    except Garbled as error:
+        raise TaskKilled(f"{name} answered with garbled bytes{doing}: {error}", reason="died") from error
+
+
+def _end(child: ChildProcess, name: str) -> None:
+    """Let it leave its resource, then end it."""
+    try:
+        if child.ours:
+            child.send(*encode("end"))
+            header, _ = _answer(child, name, END_S)
+            if header.text:
+                logger.warning("%s: leaving its resource raised %s", name, header.text)
+            child.wait(END_S)
+    except (TaskKilled, ChildHung) as error:
+        logger.warning("%s did not end when asked to: %s", name, error)
+    finally:
+        child.kill()
