@@ -98,7 +98,6 @@ def test_reading_a_variable_is_no_state() -> None:
 
 def test_early_outputs_stay_or_cross() -> None:
     model = load_model(networks.early_output())
-    assert model.early_outputs == ("t4",)
     assert [t.name for t in model.outputs] == ["t4", "t9"]
     assert model.boundary(3).names == ("t5",)
     assert model.part(0, 3).outputs.names == ("t5", "t4")

@@ -24,7 +24,7 @@ from tests import networks
 from tests.networks import Net
 
 needs_litert = pytest.mark.extra("litert")
-START = "import json, os, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._check as c; "
+START = "import json, os, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._child_main as c; "
 
 
 def change_child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -69,7 +69,7 @@ def test_an_endless_loop(kernels: Any) -> None:
 
 @needs_litert
 def test_a_crash_names_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_child(monkeypatch, "c.Checker.whole = lambda self: os.abort()")
+    change_child(monkeypatch, "c.CutChecker.whole = lambda self: os.abort()")
     with pytest.raises(UnsupportedModel, match="killed by SIGABRT while running it"):
         load_model(networks.chain(), probe=True)
     change_child(monkeypatch, "c.known_shapes = lambda *_, **__: os.abort()")

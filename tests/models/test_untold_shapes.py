@@ -11,7 +11,8 @@ import pytest
 
 from splitiot.errors import MissingDependencyError
 from splitiot.models import ModelPart, load_model, probe
-from splitiot.models._check import Checker
+from splitiot.models._check import CutChecker
+from splitiot.models._whole import open_whole
 from splitiot.models.tflite.operators import BUILT_IN
 from splitiot.models.tflite.table import Table
 from splitiot.pipeline import Kernels, Runtime
@@ -166,7 +167,8 @@ def test_files_of_users(name: str, n: int, kernels: Kernels, field_dir: Path) ->
         if kernels != "default":
             return
         if not ALL:  # 40 s
-            checker = Checker(model, Runtime(), [values(model, 0)])
+            runtime = Runtime()
+            checker = CutChecker(model, runtime, [values(model, 0)], lambda: open_whole(model, runtime))
             assert checker.whole() == ""
             assert not any(checker.cut(cut)[0] for cut in range(1, n, 20))
             return

@@ -18,13 +18,14 @@ from hypothesis.extra import numpy as hnp
 
 from splitiot.errors import LocalProtocolError, MissingDependencyError, ModelError
 from splitiot.models import load_model, verify, verify_model
-from splitiot.models._check import WHOLE, _read_request, difference, pack_request
+from splitiot.models._check import difference
 from splitiot.models._random_input import random_payload
+from splitiot.models._request import WHOLE, pack_request, read_request
 from splitiot.models.interpreters import pick
 from splitiot.pipeline import Runtime, TensorSpec
 from tests import networks
 
-START = "import json, os, signal, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._check as c; "
+START = "import json, os, signal, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._child_main as c; "
 
 
 @pytest.fixture
@@ -110,15 +111,16 @@ def test_a_wrong_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     # one bit of what crosses, at one cut
     change_child(
         monkeypatch,
-        "through, real = c._through_bytes, c.Checker.cut\n"
+        "import splitiot.models._check as k\n"
+        "through, real = k._through_bytes, c.CutChecker.cut\n"
         "def flip(payload):\n"
         "    out = {k: v.copy() for k, v in through(payload).items()}\n"
         "    for a in out.values(): a.reshape(-1).view('uint8')[3] ^= 128\n"
         "    return out\n"
-        "def cut(self, k):\n"
-        "    c._through_bytes = flip if k == 2 else through\n"
-        "    return real(self, k)\n"
-        "c.Checker.cut = cut",
+        "def cut(self, at):\n"
+        "    k._through_bytes = flip if at == 2 else through\n"
+        "    return real(self, at)\n"
+        "c.CutChecker.cut = cut",
     )
     report = verify_model(load_model(networks.chain()))
     assert not report.ok
@@ -135,12 +137,12 @@ def test_a_wrong_answer_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_crash_takes_one_cut_only(monkeypatch: pytest.MonkeyPatch) -> None:
     change_child(
         monkeypatch,
-        "real = c.Checker.cut\n"
+        "real = c.CutChecker.cut\n"
         "def cut(self, k):\n"
         "    if k == 1: os.kill(os.getpid(), signal.SIGSEGV)\n"
         "    if k == 3: os._exit(7)\n"
         "    return real(self, k)\n"
-        "c.Checker.cut = cut",
+        "c.CutChecker.cut = cut",
     )
     report = verify_model(load_model(networks.chain()))
     assert [(line.cut, line.ok) for line in report.lines] == [(0, True), (1, False), (2, True), (3, False), (4, True)]
@@ -152,7 +154,7 @@ def test_a_crash_takes_one_cut_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @runs
 def test_a_whole_model_that_crashes_can_not_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    change_child(monkeypatch, "c.Checker.whole = lambda self: os.abort()")
+    change_child(monkeypatch, "c.CutChecker.whole = lambda self: os.abort()")
     report = verify_model(load_model(networks.chain()))
     assert (report.ok, report.ran, report.lines) == (False, False, ())
     assert report.detail == "killed by SIGABRT while running the uncut model"
@@ -179,11 +181,12 @@ def test_strings_do_not_reach_the_child() -> None:
 def test_what_differs_from_run_to_run_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     change_child(
         monkeypatch,
-        "real, calls = c._Whole.__call__, []\n"
+        "import splitiot.models._whole as w\n"
+        "real, calls = w._File.__call__, []\n"
         "def run(self, payload):\n"
         "    calls.append(1)\n"
         "    return {k: v + len(calls) for k, v in real(self, payload).items()}\n"
-        "c._Whole.__call__ = run",
+        "w._File.__call__ = run",
     )
     report = verify_model(load_model(networks.chain()))
     assert (report.ok, report.ran, report.lines) == (False, True, ())
@@ -229,8 +232,7 @@ def test_a_child_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
         verify_model(model)
 
 
-def test_what_the_child_can_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "_CHILD", START + "c.load_model = None; c.main()")
+def test_what_the_child_can_not_read() -> None:
     model = load_model(networks.chain())
     model.digest = "f" * 64  # type: ignore[misc]
     try:
@@ -263,7 +265,7 @@ def test_an_endless_loop(said: list[Any], ran: bool, details: Any, monkeypatch: 
 
     @contextmanager
     def child(request: bytes) -> Iterator[Any]:
-        header, _, _ = _read_request(BytesIO(request))
+        header, _, _ = read_request(BytesIO(request))
         asked.append(header["cuts"])
         script = Script()
         for message in said if len(asked) == 1 else _well(header["cuts"]):
@@ -334,7 +336,7 @@ def test_random_payloads_and_the_way_to_the_child(dtype: str, shape: tuple[int, 
             assert np.ptp(array.astype(int)) > 200
         elif array.dtype.kind in "iu" and array.dtype.itemsize > 2:
             assert 0 <= array.min() <= array.max() <= 9
-    header, model, payloads = _read_request(BytesIO(pack_request({"a": 1}, b"model", [payload, payload])))
+    header, model, payloads = read_request(BytesIO(pack_request({"a": 1}, b"model", [payload, payload])))
     assert (header["a"], model, len(payloads)) == (1, b"model", 2)
     for name, value in payloads[1].items():
         assert difference({name: value}, {name: np.asarray(payload[name])}) == ("", 0.0)

@@ -17,7 +17,7 @@ from splitiot.errors import ModelError
 
 __all__ = ["CODE", "Messages", "start_child"]
 
-CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from splitiot.models._check import main; main()"
+CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from splitiot.models._child_main import main; main()"
 
 Messages: TypeAlias = "queue.SimpleQueue[dict[str, Any] | None]"
 

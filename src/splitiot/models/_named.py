@@ -5,15 +5,17 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from splitiot.errors import LocalProtocolError
+from splitiot.errors import CutError, LocalProtocolError, NotCuttable
 from splitiot.models._random_input import random_payload
-from splitiot.pipeline import Payload, Pipeline, TensorSpec, foreign
+from splitiot.pipeline import Part, Payload, Pipeline, TensorSpec, foreign
 
-__all__ = ["Named"]
+__all__ = ["CutPipeline", "Named"]
+
+P = TypeVar("P", bound=Part)
 
 
 class Named(Pipeline):
@@ -23,6 +25,8 @@ class Named(Pipeline):
     ----------
     name : str
     inputs : tuple of TensorSpec
+    results : tuple of str
+        Names of the results' tensors; one may stand there twice.
     input_names, result_names : mapping of str to str
         What the file's signature calls inputs and results, with the names of their tensors; empty where it has none.
         `run` takes either names, and gives several results by these.
@@ -30,6 +34,7 @@ class Named(Pipeline):
 
     name: str
     inputs: tuple[TensorSpec, ...]
+    results: tuple[str, ...]
     input_names: Mapping[str, str] = MappingProxyType({})
     result_names: Mapping[str, str] = MappingProxyType({})
 
@@ -43,7 +48,7 @@ class Named(Pipeline):
     ) -> None:
         """Say what the inputs and the results are; the first thing to do."""
         self.name, self.inputs = name, tuple(inputs)
-        self._results = tuple(results)
+        self.results = tuple(results)
         alone = len(set(input_names.values())) == len(input_names)  # else one value of two would be dropped
         self.input_names = _names_for([spec.name for spec in inputs], input_names if alone else {})
         self.result_names = _names_for(results, result_names)
@@ -148,12 +153,57 @@ class Named(Pipeline):
 
     def join(self, kept: Payload, returned: Payload) -> Any:
         results = {**kept, **returned} if kept and returned else kept or returned
-        names = self._results
+        names = self.results
         if len(names) == 1:
             return results[names[0]]
         if self.result_names:
             return {name: results[tensor] for name, tensor in self.result_names.items()}
         return {name: results[name] for name in names}
+
+
+class CutPipeline(Named, Generic[P]):
+    """One whose parts are made as they are asked for.
+
+    Attributes
+    ----------
+    warnings : tuple of str
+        What to know before cutting.
+    """
+
+    warnings: tuple[str, ...] = ()
+
+    def _legal(self, cut: int) -> int:
+        cut = self.check_cut(cut)
+        if cut in self.refused:
+            raise NotCuttable(f"{self.name} can't be cut at {cut}: {self.refused[cut]}")
+        return cut
+
+    def _ends(self, start: int, stop: int) -> tuple[int, int]:
+        """Check where a part begins and ends."""
+        start, stop = self.check_cut(start), self.check_cut(stop)
+        if stop < start:
+            raise CutError(f"a part's stop {stop} lies before its start {start}")
+        for cut in (start, stop):
+            if 0 < cut < self.n:
+                self._legal(cut)
+        return start, stop
+
+    @abc.abstractmethod
+    def part(self, start: int, stop: int) -> P:
+        """Steps [start, stop).
+
+        Raises
+        ------
+        CutError
+            There is no such part.
+        NotCuttable
+            One end is neither 0 nor n nor a legal cut.
+        """
+
+    def split(self, cut: int) -> tuple[P, P]:
+        """Cut in two: the head, steps [0, cut), and the tail, steps [cut, n)."""
+        cut = self._legal(cut)
+        return self.part(0, cut), self.part(cut, self.n)
 
 
 def _names_for(tensors: Sequence[str], names: Mapping[str, str]) -> Mapping[str, str]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from splitiot.errors import CutError, LocalProtocolError, ModelError, NotCuttable, UnsupportedModel
+from splitiot.errors import CutError, LocalProtocolError, ModelError, UnsupportedModel
 from splitiot.models._convert import fixed_inputs, remembers
 from splitiot.models._layers import Calls, LayerCall, digest_of, flatten
-from splitiot.models._named import Named
+from splitiot.models._named import CutPipeline
 from splitiot.pipeline import (
     NOTHING,
     UNTYPED,
@@ -38,7 +38,7 @@ __all__ = ["LayerPart", "LayerPipeline"]
 _Compiled = Callable[..., Any]
 
 
-class LayerPipeline(Named):
+class LayerPipeline(CutPipeline["LayerPart"]):
     """A Keras model, one step a layer call.
 
     A shared layer is a step each time it is called, a nested model's layers are steps of their own, `InputLayer` is
@@ -55,7 +55,6 @@ class LayerPipeline(Named):
     """
 
     stateful = False
-    warnings: tuple[str, ...] = ()
 
     def __init__(self, model: Any, *, sink: Sink = "device") -> None:
         found = flatten(model)
@@ -83,7 +82,7 @@ class LayerPipeline(Named):
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Each result once, as far as its shape is fixed."""
-        return tuple(self._traced.specs[name] for name in self._results if name in self._traced.specs)
+        return tuple(self._traced.specs[name] for name in self.results if name in self._traced.specs)
 
     def _refused(self) -> dict[int, str]:
         refused = {}
@@ -105,12 +104,12 @@ class LayerPipeline(Named):
         return tuple(dict.fromkeys(alive))
 
     def _results_at(self, cut: int) -> tuple[str, ...]:
-        return tuple(name for name in self._results if self._born[name] <= cut)
+        return tuple(name for name in self.results if self._born[name] <= cut)
 
     def _returning(self, cut: int) -> tuple[str, ...]:
         if self.sink == "edge":
             return ()
-        return self._results if cut == 0 else tuple(name for name in self._results if self._born[name] > cut)
+        return self.results if cut == 0 else tuple(name for name in self.results if self._born[name] > cut)
 
     def _produced(self, start: int, stop: int) -> tuple[str, ...]:
         """What a part gives: what crosses at its end, and the results made inside."""
@@ -127,12 +126,6 @@ class LayerPipeline(Named):
             return UNTYPED
         return Boundary(tuple(self._traced.specs[name] for name in names))
 
-    def _legal(self, cut: int) -> int:
-        cut = self.check_cut(cut)
-        if cut in self.refused:
-            raise NotCuttable(f"{self.name} can't be cut at {cut}: {self.refused[cut]}")
-        return cut
-
     def boundary(self, cut: int) -> Boundary:
         return self._boundary(self._crossing(self._legal(cut)))
 
@@ -140,27 +133,8 @@ class LayerPipeline(Named):
         return self._boundary(self._returning(self._legal(cut)))
 
     def part(self, start: int, stop: int) -> LayerPart:
-        """Steps [start, stop).
-
-        Raises
-        ------
-        CutError
-            There is no such part.
-        NotCuttable
-            One end is neither 0 nor n nor a legal cut.
-        """
-        start, stop = self.check_cut(start), self.check_cut(stop)
-        if stop < start:
-            raise CutError(f"a part's stop {stop} lies before its start {start}")
-        for cut in (start, stop):
-            if 0 < cut < self.n:
-                self._legal(cut)
+        start, stop = self._ends(start, stop)
         return LayerPart(self, start, stop, self._crossing(start), self._produced(start, stop))
-
-    def split(self, cut: int) -> tuple[LayerPart, LayerPart]:
-        """Cut in two: the head, steps [0, cut), and the tail, steps [cut, n)."""
-        cut = self._legal(cut)
-        return self.part(0, cut), self.part(cut, self.n)
 
     def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of what crosses and of what stays."""

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from splitiot._cached import cached_property
 from splitiot._expect import described
 from splitiot._files import read_bounded
-from splitiot.errors import CutError, NotCuttable, UnsupportedModel
-from splitiot.models._named import Named
-from splitiot.models.part import ModelPart
+from splitiot.errors import UnsupportedModel
+from splitiot.models._named import CutPipeline
+from splitiot.models.part import ModelPart, child_shapes_for
 from splitiot.models.tflite.anatomy import Anatomy
 from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import Network, decode
 from splitiot.models.tflite.indices import index_limits
 from splitiot.models.tflite.operators import UNEVEN
 from splitiot.models.tflite.reader import IDENTIFIER, LARGEST_BYTES, read_model
+from splitiot.models.tflite.resize import resized
 from splitiot.models.tflite.validate import validate
 from splitiot.pipeline import (
     NOTHING,
@@ -106,12 +107,11 @@ def load_model(
         foreign.refuse_file(data, file)
     network = _network(data)
     key, index = _choose(network, signature)
-    anatomy = Anatomy(network, index, runtime, unchosen=signature is None)
+    ask = child_shapes_for(runtime)
+    anatomy = Anatomy(network, index, ask_shapes=ask, unchosen=signature is None)
     if resize_input:
-        from splitiot.models.resize import resized
-
         data = resized(anatomy, resize_input)
-        anatomy = Anatomy(_network(data), index, runtime, unchosen=signature is None)
+        anatomy = Anatomy(_network(data), index, ask_shapes=ask, unchosen=signature is None)
     model = Model(data, anatomy, name=name, signature=key, sink=check_sink(sink), runtime=runtime)
     if probe:
         from splitiot.models.probe import probe_model
@@ -140,7 +140,7 @@ def _choose(network: Network, signature: str | None) -> tuple[str | None, int]:
     raise UnsupportedModel(f"the model has no signature {signature!r}; it has {names}")
 
 
-class Model(Named):
+class Model(CutPipeline[ModelPart]):
     """A network: its operators are the steps. Made by `load_model`.
 
     Operators that only prepare constants (float16 weights behind DEQUANTIZE) are no steps: every part that needs
@@ -156,6 +156,8 @@ class Model(Named):
         Each once. An output whose size depends on the data stands there with the shape that the file has.
     warnings : tuple of str
         What to know before cutting: random and custom operators, open sizes.
+    random : bool
+        Whether it draws random numbers: then only fresh interpreters agree.
     """
 
     def __init__(
@@ -172,7 +174,8 @@ class Model(Named):
         self._kernels = "default" if runtime is None else runtime.kernels
         self.signature, self.sink = signature, sink
         self.subgraph = anatomy.graph.index
-        self.stateful, self.warnings = anatomy.stateful, tuple(anatomy.warnings(self._kernels))
+        self.stateful, self.random = anatomy.stateful, anatomy.random
+        self.warnings = tuple(anatomy.warnings(self._kernels))
         self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
         inputs = tuple(map(anatomy.spec, anatomy.graph.inputs))
         self._name(
@@ -198,12 +201,6 @@ class Model(Named):
         """Each result once."""
         return self._anatomy.results
 
-    @property
-    def early_outputs(self) -> tuple[str, ...]:
-        """Results that exist before the last step."""
-        born = self._anatomy.liveness.born
-        return tuple(self._anatomy.names[i] for i in self._anatomy.liveness.results if born[i] < self.n)
-
     @cached_property
     def refused(self) -> Mapping[int, str]:  # type: ignore[override]
         return self._anatomy.refused(self.sink, fusing=self._kernels in FUSING)
@@ -211,12 +208,6 @@ class Model(Named):
     @cached_property
     def cuts(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(cut for cut in range(self.n + 1) if cut not in self.refused)
-
-    def _legal(self, cut: int) -> int:
-        cut = self.check_cut(cut)
-        if cut in self.refused:
-            raise NotCuttable(f"{self.name} can't be cut at {cut}: {self.refused[cut]}")
-        return cut
 
     def boundary(self, cut: int) -> Boundary:
         known = self._boundaries.get(cut)
@@ -254,21 +245,7 @@ class Model(Named):
         return first
 
     def part(self, start: int, stop: int) -> ModelPart:
-        """Steps [start, stop).
-
-        Raises
-        ------
-        CutError
-            There is no such part.
-        NotCuttable
-            One end is neither 0 nor n nor a legal cut.
-        """
-        start, stop = self.check_cut(start), self.check_cut(stop)
-        if stop < start:
-            raise CutError(f"a part's stop {stop} lies before its start {start}")
-        for cut in (start, stop):
-            if 0 < cut < self.n:
-                self._legal(cut)
+        start, stop = self._ends(start, stop)
         return ModelPart.cut(
             self._anatomy,
             start,
@@ -279,11 +256,6 @@ class Model(Named):
             signature=self.signature or "serving_default",
             runtime=self._runtime,
         )
-
-    def split(self, cut: int) -> tuple[ModelPart, ModelPart]:
-        """Cut in two: the head, steps [0, cut), and the tail, steps [cut, n)."""
-        cut = self._legal(cut)
-        return self.part(0, cut), self.part(cut, self.n)
 
     @cached_property
     def index_limits(self) -> Mapping[str, int]:

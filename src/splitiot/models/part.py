@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from splitiot._files import read_bounded, write_atomically
 from splitiot.errors import CutError, MalformedModel, NotCuttable
-from splitiot.models.tflite.anatomy import Anatomy
+from splitiot.models.tflite.anatomy import Anatomy, AskShapes
 from splitiot.models.tflite.fusions import FUSING
 from splitiot.models.tflite.graph import decode
 from splitiot.models.tflite.reader import LARGEST_BYTES, read_model
@@ -19,7 +19,7 @@ from splitiot.models.tflite.validate import validate
 from splitiot.models.tflite.writer import write_model
 from splitiot.pipeline import Boundary, Executable, Part, Runtime, Sink, TensorSpec
 
-__all__ = ["ModelPart"]
+__all__ = ["ModelPart", "child_shapes_for"]
 
 _FORMAT = 1
 _Tensor = tuple[str, str, tuple[int, ...]]
@@ -144,7 +144,7 @@ class ModelPart(Part):
                 f"the part's description has format {description.format} and steps "
                 f"[{description.start}, {description.stop}) of {description.n}: cut the model again with this version"
             )
-        anatomy = Anatomy(network, 0)
+        anatomy = Anatomy(network, 0, ask_shapes=child_shapes_for(None))
         inputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.inputs)))
         # what an interpreter told when it was cut need not be asked again
         told = [shape for _, _, shape in description.outputs]
@@ -194,6 +194,17 @@ class ModelPart(Part):
 
     def __repr__(self) -> str:
         return f"<ModelPart {self.name!r} [{self.start}, {self.stop}) of {self.n}>"
+
+
+def child_shapes_for(runtime: Runtime | None) -> AskShapes:
+    """Return what asks an interpreter in a child process for shapes."""
+
+    def ask(model: bytes, inputs: Mapping[int, tuple[int, ...]] | None = None) -> Mapping[int, tuple[int, ...]]:
+        from splitiot.models import probe  # few networks need it, and starting processes takes modules
+
+        return probe.child_shapes(model, runtime, inputs=inputs)
+
+    return ask
 
 
 def _listed(boundary: Boundary) -> list[_Tensor]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from splitiot.errors import MissingDependencyError, UnsupportedModel
-from splitiot.models._check import pack_request
 from splitiot.models._child import start_child
 from splitiot.models._custom_ops import for_child
 from splitiot.models._random_input import was_random
+from splitiot.models._request import pack_request
 from splitiot.pipeline import Runtime
 
 if TYPE_CHECKING:

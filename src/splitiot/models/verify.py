@@ -12,10 +12,11 @@ from attrs import asdict, frozen
 
 from splitiot._escape import escaped
 from splitiot.errors import MissingDependencyError, ModelError
-from splitiot.models._check import WHOLE, Arrays, Checker, pack_request
+from splitiot.models._check import CutChecker, open_steps
 from splitiot.models._child import CODE, Messages, start_child
 from splitiot.models._custom_ops import for_child
 from splitiot.models._random_input import random_payload, was_random
+from splitiot.models._request import WHOLE, Arrays, pack_request
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ def verify_layers(
     _positive(samples)
     info = pipeline.runtime_info(runtime)
     payloads = _payloads(pipeline, samples, sample, seed)
-    checker = Checker(pipeline, runtime or Runtime(), payloads)
+    runtime = runtime or Runtime()
+    checker = CutChecker(pipeline, runtime, payloads, lambda: open_steps(pipeline, runtime))
     ran, lines = False, []
     try:
         detail = checker.whole()

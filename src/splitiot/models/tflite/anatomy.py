@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from splitiot._cached import cached_property
 from splitiot.errors import MalformedModel, MissingDependencyError, ModelError
@@ -17,9 +18,21 @@ from splitiot.models.tflite.slice import slice_network
 from splitiot.models.tflite.state import find_state
 from splitiot.models.tflite.table import Table
 from splitiot.models.tflite.writer import write_model
-from splitiot.pipeline import Kernels, Runtime, Sink, TensorSpec
+from splitiot.pipeline import Kernels, Sink, TensorSpec
 
-__all__ = ["Anatomy"]
+__all__ = ["Anatomy", "AskShapes"]
+
+
+class AskShapes(Protocol):
+    """Asks an interpreter for the shapes of the first subgraph's tensors.
+
+    It raises MissingDependencyError where there is no interpreter, and ModelError where that does not run the model.
+    """
+
+    def __call__(
+        self, model: bytes, inputs: Mapping[int, tuple[int, ...]] | None = None
+    ) -> Mapping[int, tuple[int, ...]]:
+        """Return them by the tensor's index; `inputs` are other shapes for inputs."""
 
 
 class Anatomy:
@@ -31,8 +44,8 @@ class Anatomy:
         Validated.
     index : int
         The subgraph.
-    runtime : Runtime, optional
-        Of the interpreter that is asked for shapes, if it comes to that.
+    ask_shapes : AskShapes
+        Asks an interpreter for shapes that the file does not tell, if it comes to that.
     unchosen : bool
         Whether nobody said which subgraph: then several signatures are worth a warning.
 
@@ -40,20 +53,24 @@ class Anatomy:
     ----------
     names : tuple of str
         A name for every tensor, each once.
-    stateful : bool
+    stateful, random : bool
+        Whether a run leaves something to the next, and whether one draws random numbers.
     """
 
-    def __init__(self, network: Network, index: int, runtime: Runtime | None = None, *, unchosen: bool = False) -> None:
+    def __init__(
+        self, network: Network, index: int, *, ask_shapes: AskShapes, unchosen: bool = False
+    ) -> None:
         self.network, self.graph = network, network.graphs[index]
         if not self.graph.operators or not self.graph.outputs:
             raise MalformedModel(f"subgraph {index} has no operator or no output: there is nothing to run")
-        self.runtime, self.unchosen = runtime, unchosen
+        self.ask_shapes, self.unchosen = ask_shapes, unchosen
         self.liveness = Liveness(self.graph)
         self.steps = self.liveness.steps
         self.shapes = Shapes(self.graph)
         self.names = _names(self.graph.tensors)
         self.states = find_state(network, self.graph, self.steps)
         self.stateful = any(state.remembers for state in self.states)
+        self.random = any(state.random for state in self.states)
         self._producer = {i: operator for operator in self.graph.operators for i in operator.outputs if i >= 0}
         self._shared = self._find_shared()
         self._answer: dict[int, tuple[int, ...]] | str | None = None
@@ -139,11 +156,9 @@ class Anatomy:
         return self._answer
 
     def _ask(self) -> dict[int, tuple[int, ...]] | str:
-        from splitiot.models.probe import child_shapes
-
         table, tensors = self.part_table(0, self.n, self.graph.inputs, self.liveness.results, baked=False)
         try:
-            known = child_shapes(write_model(table), self.runtime)
+            known = self.ask_shapes(write_model(table))
         except MissingDependencyError:
             return 'only an interpreter knows its shape, and there is none: pip install "splitiot[litert]"'
         except ModelError as error:

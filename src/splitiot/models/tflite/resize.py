@@ -50,12 +50,8 @@ def resized(anatomy: Anatomy, shapes: Mapping[str, Sequence[int]]) -> bytes:
                 f"input {name!r} has the sizes {list(signature)}, where -1 is open: it can't be {list(shape)}"
             )
         wanted[by_name[name]] = shape
-    from splitiot.models.probe import child_shapes
-
     table, tensors = anatomy.part_table(0, anatomy.n, graph.inputs, anatomy.liveness.results, baked=False)
-    known = child_shapes(
-        write_model(table), anatomy.runtime, inputs={tensors[index]: shape for index, shape in wanted.items()}
-    )
+    known = anatomy.ask_shapes(write_model(table), {tensors[index]: shape for index, shape in wanted.items()})
     model = anatomy.network.table
     changed = list(graph.table["tensors"])
     for index, new in tensors.items():
