@@ -14,8 +14,9 @@ from splitiot import wire
 from splitiot.adapters.http import HttpTransport
 from splitiot.device import Device
 from splitiot.edge import EdgeService
-from splitiot.errors import FrameTooLarge, TransportError
-from splitiot.functions import tasks
+from splitiot.errors import FrameTooLarge, PayloadTooLarge, TransportError
+from splitiot.functions import task, tasks
+from splitiot.pipeline import Pipeline
 from splitiot.policies import Context, Decision, Fixed, Policy
 from splitiot.session import Trouble
 from splitiot.topology import TierProfile
@@ -488,3 +489,56 @@ def test_a_trouble_is_words() -> None:
         trouble.reason = "other"  # type: ignore[misc]
     with device_on(Silent()) as device:
         assert device.trouble is not None
+
+
+def read_file(number: int) -> bytes:
+    return bytes([number % 256]) * 3_000_000
+
+
+def mirrored(photograph: bytes) -> bytes:
+    return photograph[::-1]
+
+
+def spelled(number: int) -> str:
+    return "x" * (2_000_000 + number)
+
+
+def counted(text: str) -> int:
+    return len(text)
+
+
+def first_cut(pipeline: Pipeline, service: EdgeService, **more: Any) -> Device:
+    own = TierProfile.from_steps(
+        pipeline.digest, [1e-3] * pipeline.n, sent_bytes=[8.0, 9.0, 0.0], returned_bytes=[8.0, 8.0, 0.0]
+    )
+    transport = InMemory(lambda frame: service.handle(frame, peer="me"))
+    return Device(pipeline, transport, profile=own, policy=FewestHere(), cache=False, **more)
+
+
+def test_a_photograph_crosses_both_ways() -> None:
+    pipeline = tasks([task(read_file, tier="device"), mirrored])
+    with EdgeService([pipeline]) as service, first_cut(pipeline, service) as device:
+        outcome = device.run(7)
+        assert (outcome.source, outcome.exact) == ("edge", True)
+        assert outcome.value == read_file(7)
+
+
+def test_what_no_frame_carries_is_finished_here_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = tasks([task(spelled, tier="device"), counted])
+    with EdgeService([pipeline]) as service, first_cut(pipeline, service) as device:
+        for number in range(4):
+            outcome = device.run(number)
+            assert outcome.value == 2_000_000 + number
+            assert outcome.source == ("local" if number else "fallback")
+        assert device.trouble is not None and "too large to send" in device.trouble.reason
+        assert device.edge_up
+        (warning,) = warnings_in(caplog)
+        assert "too large to send" in warning
+    assert service.counters.requests == 0
+
+
+def test_what_no_frame_carries_ends_in_words_where_the_device_has_no_tail() -> None:
+    pipeline = tasks([task(spelled, tier="device"), task(counted, tier="edge")])
+    with EdgeService([pipeline]) as service, first_cut(pipeline, service) as device:
+        outcome = device.run(1)
+    assert isinstance(outcome.error, PayloadTooLarge)

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from splitiot import wire
 from splitiot.codecs import DTYPES
 from splitiot.edge import EdgeService
-from splitiot.errors import LocalProtocolError, RemoteProtocolError
+from splitiot.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from splitiot.functions import tasks
 from splitiot.observation import EdgeTimes, Observation
 
@@ -297,6 +297,41 @@ def crossed(payload: object, *, copy: bool = False) -> object:
 @given(PAYLOADS, st.booleans())
 def test_payloads_cross_unchanged(payload: object, copy: bool) -> None:
     assert same(crossed(payload, copy=copy), payload)
+
+
+def test_large_bytes_have_buffers_of_their_own() -> None:
+    """In the header there is room for 1 MiB: a photograph has more."""
+    picture, small = bytes(range(256)) * 12_000, b"thumbnail"
+    one = np.arange(3.0)
+    for payload in (
+        picture,
+        [picture, picture[:5000], small],
+        {"picture": picture, "small": small, "rows": [one, picture[1:], np.float32(2.0)], "x": (small, picture, one)},
+        (small, bytes(4096), bytes(4097)),
+    ):
+        assert same(crossed(payload), payload)
+    packed = wire.pack({"picture": picture, "one": one})
+    assert packed.nbytes == len(picture) + one.nbytes
+    assert [array[0] for array in packed.arrays] == ["float64", "uint8"]
+
+
+@pytest.mark.parametrize("payload", [["x" * 2**20, 1], {"x": [float(k) for k in range(200_000)]}, [bytes(4000)] * 300])
+def test_what_fills_a_header_is_too_large(payload: object) -> None:
+    with pytest.raises(PayloadTooLarge, match="too large to send"):
+        crossed(payload)
+
+
+def test_large_bytes_that_are_not_there_are_refused() -> None:
+    packed = wire.pack([bytes(5000), bytes(5000)])
+    views = [memoryview(bytes(5000))] * 2
+    assert wire.unpack(packed, views) == [bytes(5000)] * 2
+    for packed_, some in (
+        (msgspec.structs.replace(packed, arrays=packed.arrays[:1]), views[:1]),
+        (msgspec.structs.replace(packed, arrays=packed.arrays * 2), views * 2),
+        (msgspec.structs.replace(packed, arrays=()), []),
+    ):
+        with pytest.raises(RemoteProtocolError):
+            wire.unpack(packed_, some)
 
 
 @pytest.mark.parametrize("order", "<>")

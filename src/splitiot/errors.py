@@ -16,6 +16,7 @@ SplitiotError
 │   └── TransportBug              a transport raised or returned what it must not
 ├── ProtocolError                 bytes that break the protocol
 │   ├── LocalProtocolError        this side was used wrongly
+│   │   └── PayloadTooLarge       a payload is more than one frame carries
 │   └── RemoteProtocolError       the other side sent what it must not
 ├── StepError                     a step raised: its own exception is the cause
 │   └── TaskKilled                an isolated task hung, died or took too much memory
@@ -48,6 +49,7 @@ __all__ = [
     "ModelError",
     "NotCuttable",
     "Overloaded",
+    "PayloadTooLarge",
     "ProfileError",
     "ProtocolError",
     "RemoteError",
@@ -186,6 +188,10 @@ class ProtocolError(SplitiotError):
 
 class LocalProtocolError(ProtocolError):
     """A mistake in the calling code: this side was used wrongly."""
+
+
+class PayloadTooLarge(LocalProtocolError):
+    """A payload holds more than one frame can carry. A device that can finish alone does so."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -19,6 +19,7 @@ from splitiot.errors import (
     FrameTooLarge,
     LocalProtocolError,
     Overloaded,
+    PayloadTooLarge,
     ProtocolError,
     RemoteError,
     RemoteProtocolError,
@@ -398,7 +399,11 @@ class DeviceSession:
         elif deadline_s - finish_s - self._margin_s > now_s:
             hedge_s = min(deadline_s - finish_s - self._margin_s, now_s + patience_s)
         sent, kept = pipeline.divide(cut, payload)
-        packed = wire.pack(sent, RAW)
+        unsendable: PayloadTooLarge | None = None
+        try:
+            packed = wire.pack(sent, RAW)
+        except PayloadTooLarge as error:
+            packed, unsendable = _NO_PAYLOAD, error
         remembers = pipeline.remembers_from(cut)
         sequence = self._number()
         told = self.outbox.take(now_s)
@@ -426,7 +431,10 @@ class DeviceSession:
             runtime=self._health.runtime if self._exact else b"",
             implementation=pipeline.implementation,
         )
-        frame = wire.encode(message, packed.buffers)
+        try:
+            frame = wire.encode(message, packed.buffers)
+        except PayloadTooLarge as error:
+            frame, unsendable = b"", error
         pending = _Pending(
             sequence=sequence,
             plan=plan,
@@ -450,6 +458,9 @@ class DeviceSession:
         if now_s >= deadline_s:
             late = DeadlineExceeded(f"the deadline passed {now_s - deadline_s:.3f} s before the request could be sent")
             return sequence, self._end(pending, None, late, "none", now_s)
+        if unsendable is not None:
+            self._complain(unsendable, now_s)
+            return sequence, self._was_too_large(pending, unsendable, now_s)
         limit = self._health.max_frame_bytes
         if len(frame) > limit:
             large = FrameTooLarge(f"the payload takes {len(frame)} bytes; the edge accepts {limit}", limit=limit)
@@ -591,7 +602,9 @@ class DeviceSession:
         """The edge answers, but not with what it was asked for: the device finishes, and nobody would hear of it."""
         self._complaint = trouble_of(error, now_s if self._complaint is None else self._complaint.since_s)
 
-    def _was_too_large(self, pending: _Pending, error: FrameTooLarge, now_s: float) -> list[DeviceEffect]:
+    def _was_too_large(
+        self, pending: _Pending, error: FrameTooLarge | PayloadTooLarge, now_s: float
+    ) -> list[DeviceEffect]:
         self._large[pending.plan.cut] = now_s + _TOO_LARGE_S
         self._large_cuts = frozenset(self._large)
         return self._transition(pending, Event.REFUSED, now_s, error)
@@ -832,6 +845,7 @@ class DeviceSession:
         return [NewObservation(seen)]
 
 
+_NO_PAYLOAD: Final = wire.pack(None)
 _NO_MESSAGE: Final = wire.Request(boot=wire.NOBODY, sequence=0, digest=b"", start=0, stop=0, fingerprint=b"")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from splitiot._escape import escaped
-from splitiot.errors import RemoteError, RemoteProtocolError, TransportError
+from splitiot.errors import PayloadTooLarge, RemoteError, RemoteProtocolError, TransportError
 
 __all__ = ["Trouble", "trouble_of"]
 
@@ -55,6 +55,8 @@ def trouble_of(error: Exception, since_s: float) -> Trouble:
         return Trouble(reason, since_s, _NO_EDGE, False)
     if isinstance(error, RemoteError):
         return Trouble(f"the edge could not compute: {reason}", since_s, "see what its log says", False)
+    if isinstance(error, PayloadTooLarge):  # the message says what to do
+        return Trouble(reason, since_s, heals=False)
     if isinstance(error, TransportError):
         return Trouble(reason, since_s, error.remedy or (_CHECK if error.heals else ""), error.heals)
     return Trouble(reason, since_s, _CHECK)

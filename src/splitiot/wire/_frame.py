@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from numpy.typing import NDArray
 
-from splitiot.errors import LocalProtocolError, RemoteProtocolError
+from splitiot.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from splitiot.wire._messages import KINDS, MAX_FRAME_BYTES, Message, Reply, Request
 
 __all__ = ["MAGIC", "MAX_HEADER_BYTES", "VERSION", "decode", "encode", "frame_length", "no_frame"]
@@ -38,7 +38,8 @@ def encode(message: Message, buffers: Sequence[NDArray[Any] | bytes] = ()) -> by
     Raises
     ------
     LocalProtocolError
-        It is too large, or holds text that is no Unicode.
+        It holds text that is no Unicode.
+    PayloadTooLarge
     """
     try:
         header = _ENCODER.encode(message)
@@ -54,7 +55,10 @@ def encode(message: Message, buffers: Sequence[NDArray[Any] | bytes] = ()) -> by
             pieces.append(_ZEROS[:padding])
         body += size + padding
     if body > 0xFFFFFFFF or length > MAX_HEADER_BYTES:
-        raise LocalProtocolError(f"a frame with {length} bytes of header and {body} of arrays is too large to send")
+        raise PayloadTooLarge(
+            f"a frame with {length} bytes of header and {body} of arrays is too large to send: numbers that stand in "
+            "arrays, and bytes, take no room in the header"
+        )
     pieces[0] = _PREFIX.pack(MAGIC, VERSION, _NUMBER_OF[type(message)], length, body, 0)
     return b"".join(pieces)
 

@@ -99,7 +99,7 @@ class Tree(msgspec.Struct, frozen=True, array_like=True):
     pieces : bytes
         5 for each: its kind (1 byte) and a number (4, little-endian). 1 to 4 are the next so many plain values, bytes,
         arrays, arrays as numpy scalars; 5 to 7 are a list, a tuple, a dict of so many items, whose pieces follow; 13 to
-        15 the same of the next so many plain values.
+        15 the same of the next so many plain values; 8 is bytes of their own buffers, the last ones.
     values : tuple
         None, bool, int, float, str.
     keys : tuple of str

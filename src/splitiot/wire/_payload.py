@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot.codecs import MAX_DIMENSIONS, RAW, Codec
-from splitiot.errors import LocalProtocolError, RemoteProtocolError
+from splitiot.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from splitiot.pipeline import MAX_DEPTH, Payload, dtype_name, rebuilt
 from splitiot.wire._messages import MAX_ARRAYS, MAX_PIECES, MAX_TELEMETRY, PIECE_BYTES, Array, Reply, Request, Tree
 
@@ -25,6 +25,14 @@ or dict of so many items, whose pieces follow."""
 _KEYS: Final = 0  # the column; those of values, bytes and arrays have the numbers of their kinds
 _FLAT: Final = 8
 """Added to a list, tuple or dict: its items are the next plain values, and no pieces of it follow."""
+
+_LARGE: Final = 8
+"""Bytes, too: of those that would fill the header each has a buffer, behind the arrays' ones."""
+
+_LARGE_BYTES: Final = 4096
+
+_COLUMNS: Final = {_PLAIN: 1, _BYTES: 2, _ARRAY: 3, _SCALAR: 3, _LARGE: 4}
+"""Where the next values of a kind stand."""
 
 _PIECE: Final = struct.Struct("<BI")
 assert _PIECE.size == PIECE_BYTES
@@ -52,6 +60,7 @@ _KINDS: Final[dict[type, int]] = {
     tuple: _TUPLE,
     dict: _DICT,
 }
+_GROUPS: Final = (_LIST, _TUPLE, _DICT)
 _PLAIN_TYPES: Final = frozenset(kind for kind, number in _KINDS.items() if number == _PLAIN)
 
 
@@ -83,7 +92,9 @@ def pack(payload: Payload, codec: Codec = RAW) -> Packed:
     Raises
     ------
     LocalProtocolError
-        Something else stands in it, or too much of it; the message says where. There is no pickle.
+        Something else stands in it; the message says where. There is no pickle.
+    PayloadTooLarge
+        Too much of it.
 
     Examples
     --------
@@ -112,14 +123,24 @@ def _put(
     array: NDArray[Any], where: str, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]
 ) -> None:
     dtype = dtype_name(array, where)
-    if len(arrays) == MAX_ARRAYS:
-        words = f"{where}: a payload can hold at most {MAX_ARRAYS} arrays and numpy scalars: put them in one array"
-        raise LocalProtocolError(words)
+    _expect_room(arrays, where)
     if array.ndim > MAX_DIMENSIONS:
         raise LocalProtocolError(f"{where}: arrays of {array.ndim} dimensions can't cross: at most {MAX_DIMENSIONS}")
     buffer = codec.encode(array)
     arrays.append((dtype, array.shape, len(buffer) if isinstance(buffer, bytes) else buffer.nbytes))
     buffers.append(buffer)
+
+
+def _expect_room(arrays: list[Array], where: str) -> None:
+    if len(arrays) == MAX_ARRAYS:
+        raise PayloadTooLarge(
+            f"{where}: a payload can hold at most {MAX_ARRAYS} arrays and numpy scalars: put them in one array"
+        )
+
+
+def _kind_of(item: Any) -> int:
+    kind = _KINDS[type(item)]
+    return _LARGE if kind == _BYTES and len(item) > _LARGE_BYTES else kind
 
 
 def _tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray[Any] | bytes]) -> Tree | None:
@@ -132,14 +153,15 @@ def _tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray
 
     if payload is None:
         return None
+    large: list[bytes] = []
     pieces: list[bytes] = []
     values: list[bool | int | float | str | None] = []
     keys: list[str] = []
     blobs: list[bytes] = []
 
     def write(items: Sequence[Any]) -> None:
-        for kind, run in groupby(items, lambda item: _KINDS[type(item)]):
-            if kind >= _LIST:
+        for kind, run in groupby(items, _kind_of):
+            if kind in _GROUPS:
                 for item in run:
                     write_group(kind, item)
                 continue
@@ -149,6 +171,8 @@ def _tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray
                 values.extend(alike)
             elif kind == _BYTES:
                 blobs.extend(alike)
+            elif kind == _LARGE:
+                large.extend(alike)
 
     def write_group(kind: int, group: Any) -> None:
         if kind == _DICT:
@@ -163,10 +187,14 @@ def _tree(payload: Any, codec: Codec, arrays: list[Array], buffers: list[NDArray
 
     write([rebuilt([payload], 0, leaf, tuple)])
     if len(pieces) > MAX_PIECES:
-        raise LocalProtocolError(
+        raise PayloadTooLarge(
             f"the payload has {len(pieces)} pieces (lists, tuples, dicts, and runs of values in them), and at most "
             f"{MAX_PIECES} can cross: put numbers in arrays, or a table in one list for each column"
         )
+    for blob in large:
+        _expect_room(arrays, "bytes")
+        arrays.append(("uint8", (len(blob),), len(blob)))
+        buffers.append(blob)
     return Tree(b"".join(pieces), tuple(values), tuple(keys), tuple(blobs))
 
 
@@ -193,12 +221,16 @@ def unpack(
     RemoteProtocolError
         The parts do not fit together.
     """
-    arrays, names = message.arrays, message.names
+    arrays, names, tree = message.arrays, message.names, message.payload
     if len(buffers) != len(arrays):
         raise RemoteProtocolError(f"{len(arrays)} arrays but {len(buffers)} buffers")
+    large: list[bytes] = []
+    if tree is not None and (count := _count_large(tree)):
+        large = [bytes(buffer) for buffer in buffers[-count:]]
+        arrays = arrays[:-count]
     leaves: list[NDArray[Any]] = []
     try:
-        for (dtype, shape, _), buffer in zip(arrays, buffers):  # noqa: B905  (as many: see above; strict is slow)
+        for (dtype, shape, _), buffer in zip(arrays, buffers):  # noqa: B905  (at least as many; strict is slow)
             array = codec.decode(buffer, dtype, shape)
             leaves.append(array.copy() if copy and not (array.flags.owndata and array.flags.writeable) else array)
     except (ValueError, OverflowError) as error:  # a length that fits 64 bits, but not the machine
@@ -208,20 +240,27 @@ def unpack(
         if not len(named) == len(names) == len(leaves):
             raise RemoteProtocolError(f"{len(leaves)} arrays but the names {names}")
         return named
-    if message.payload is None:
+    if tree is None:
         if leaves:
             raise RemoteProtocolError(f"{len(leaves)} arrays, but a payload without any")
         return None
-    return _read(message.payload, leaves)
+    return _read(tree, leaves, large)
 
 
-def _read(tree: Tree, arrays: Sequence[NDArray[Any]]) -> Payload:
+def _count_large(tree: Tree) -> int:
+    """How many of the last buffers are bytes."""
+    if _LARGE not in tree.pieces[::PIECE_BYTES] or len(tree.pieces) % PIECE_BYTES:
+        return 0
+    return sum(size for kind, size in _PIECE.iter_unpack(tree.pieces) if kind == _LARGE)
+
+
+def _read(tree: Tree, arrays: Sequence[NDArray[Any]], large: Sequence[bytes]) -> Payload:
     """Put the values and arrays back where they stood."""
     if len(tree.pieces) % PIECE_BYTES:
         raise RemoteProtocolError("the payload's pieces are cut off")
     pieces = _PIECE.iter_unpack(tree.pieces)
-    columns: tuple[Sequence[Any], ...] = (tree.keys, tree.values, tree.blobs, arrays)
-    at = [0, 0, 0, 0]
+    columns: tuple[Sequence[Any], ...] = (tree.keys, tree.values, tree.blobs, arrays, large)
+    at = [0, 0, 0, 0, 0]
 
     def taken(column: int, size: int) -> Sequence[Any]:
         begin = at[column]
@@ -236,10 +275,10 @@ def _read(tree: Tree, arrays: Sequence[NDArray[Any]]) -> Payload:
         left = count
         while left > 0:
             kind, size = next(pieces, (0, 0))
-            if kind < _LIST:
+            if kind < _LIST or kind == _LARGE:
                 if kind == 0 or not 0 < size <= left:
                     raise RemoteProtocolError("the payload's pieces do not fit together")
-                some = taken(min(kind, _ARRAY), size)
+                some = taken(_COLUMNS[kind], size)
                 got += some if kind != _SCALAR else [array[()] for array in some]
                 left -= size
                 continue
