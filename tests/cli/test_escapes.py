@@ -125,10 +125,8 @@ def test_a_target_of_an_edge(tmp_path: Path) -> None:
 
 @pytest.mark.extra("cli")
 def test_everything_that_a_console_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    from rich.text import Text
-
     console = Console()
-    console.print(EVIL, Text(EVIL, style="red"), console.table({EVIL: "left"}, [[EVIL], [Text(EVIL)]]))
+    console.print(EVIL, console.table({EVIL: "left"}, [[EVIL], [(EVIL, "green")]]), style="red")
     console.note(EVIL)
     console.warn(EVIL)
     console.error(EVIL)

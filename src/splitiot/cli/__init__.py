@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         with terminable():
-            # the demonstration draws with rich's own console
-            return int(module.run(arguments, console.plain() if chosen == "demo" else console))
+            return int(module.run(arguments, console))
 
     return report_errors(command, console, debug=arguments.debug)
 

@@ -8,8 +8,9 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from splitiot._escape import escaped, escaped_json
 from splitiot.errors import MissingDependencyError
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["Console", "write_what_can_be_written"]
+__all__ = ["Cell", "Console", "write_what_can_be_written"]
+
+Cell: TypeAlias = str | tuple[str, str]
+"""Of a table: text, or text and its style."""
 
 _PIPED_COLUMNS = 120
 
@@ -71,8 +75,8 @@ class Console:
         if not self.json:
             assert self.out is not None
 
-    def plain(self) -> Rich:
-        """Return a console of rich on stdout with rich's own settings: it reads markup.
+    def with_markup(self) -> Rich:
+        """Return rich's console on stdout with its own settings, for the demonstration: it reads markup.
 
         Raises
         ------
@@ -81,11 +85,11 @@ class Console:
         """
         return _rich(stderr=False, markup=True, highlight=True)
 
-    def print(self, *things: Any, style: str | None = None) -> None:
-        """Write text or what rich can render to stdout; nothing with `json`."""
+    def print(self, *blocks: str | Table, style: str | None = None) -> None:
+        """Write text, and tables that `table` made, to stdout; nothing with `json`."""
         if not self.json:
-            for thing in things or ("",):
-                self.out.print(_harmless(thing), style=style)
+            for block in blocks or ("",):
+                self.out.print(_text(block) if isinstance(block, str) else block, style=style)
 
     def data(self, document: Any, *, line: bool = False) -> None:
         """Write one JSON document to stdout, on one line if wanted; numbers that are not finite become null."""
@@ -111,10 +115,10 @@ class Console:
     def table(
         self,
         columns: Mapping[str, str],
-        rows: Sequence[Sequence[str | Text]],
+        rows: Sequence[Sequence[Cell]],
         styles: Sequence[str | None] | None = None,
     ) -> Table:
-        """Make a plain table without vertical lines; markup in its cells is not read.
+        """Make a plain table without vertical lines.
 
         Parameters
         ----------
@@ -122,7 +126,7 @@ class Console:
             Headings, and ``"right"`` or ``"left"``: these always have the room that they need. Where a line is too
             short, ``"left end"`` columns lose their ends, ``"left start"`` columns their beginnings, and
             ``"left wrap"`` columns take several lines.
-        rows : sequence of sequence
+        rows : sequence of sequence of cells
         styles : sequence, optional
             One for each row.
         """
@@ -131,7 +135,7 @@ class Console:
         from rich.text import Text
 
         columns = {escaped(heading): how for heading, how in columns.items()}
-        texts = [[_harmless(cell if isinstance(cell, Text) else Text(cell)) for cell in row] for row in rows]
+        texts = [[_text(cell) if isinstance(cell, str) else _text(*cell) for cell in row] for row in rows]
         wanted = [
             max([len(heading), *(len(line) for row in texts for line in row[index].plain.split("\n"))])
             for index, heading in enumerate(columns)
@@ -145,16 +149,39 @@ class Console:
                 wanted[index] = room
                 for row in texts:
                     row[index] = _shortened(row[index], room, way)
-        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False, header_style="bold")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False, header_style="bold")
         for heading, (side, way), width in zip(columns, ways, wanted, strict=True):
             justify: Any = side
             wraps = way == "wrap"
-            made.add_column(
+            table.add_column(
                 Text(heading), justify=justify, no_wrap=not wraps, overflow="fold", min_width=None if wraps else width
             )
         for number, row in enumerate(texts):
-            made.add_row(*row, style=None if styles is None else styles[number])
-        return made
+            table.add_row(*row, style=None if styles is None else styles[number])
+        return table
+
+    @contextlib.contextmanager
+    def live(self, draw: Callable[[], Sequence[str | Table]]) -> Iterator[Callable[[], None]]:
+        """Keep what `draw` returns on the terminal; gives a function that draws it anew, at most 20 times a second."""
+        from rich.console import Group
+        from rich.live import Live
+
+        def drawn() -> Group:
+            return Group(*(_text(block) if isinstance(block, str) else block for block in draw()))
+
+        with Live(drawn(), console=self.out, auto_refresh=False) as view:
+            drawn_s = 0.0
+
+            def refresh() -> None:
+                nonlocal drawn_s
+                if time.monotonic() - drawn_s > 0.05:  # drawing takes longer than a small network
+                    drawn_s = time.monotonic()
+                    view.update(drawn(), refresh=True)
+
+            try:
+                yield refresh
+            finally:
+                view.update(drawn(), refresh=True)
 
     @contextlib.contextmanager
     def progress(self, words: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
@@ -189,9 +216,7 @@ class Console:
         if not _can_draw():
             yield
             return
-        from rich.text import Text
-
-        with self.err.status(Text(escaped(words))):
+        with self.err.status(_text(words)):
             yield
 
     @contextlib.contextmanager
@@ -237,14 +262,11 @@ def _shortened(text: Text, room: int, way: str) -> Text:
     return Text("\n".join(map(shorten, text.plain.split("\n"))), style=text.style)
 
 
-def _harmless(thing: Any) -> Any:
-    """Escape what a text says; other things that rich renders have done that for their parts."""
-    if isinstance(thing, str):
-        return escaped(thing)
-    plain = getattr(thing, "plain", None)  # rich's Text
-    if plain is None or (words := escaped(plain)) == plain:
-        return thing
-    return type(thing)(words, style=thing.style)
+def _text(words: str, style: str = "") -> Text:
+    """Return text that rich shows as it is: it reads no markup in it, and the terminal finds no commands there."""
+    from rich.text import Text
+
+    return Text(escaped(words), style=style)
 
 
 def _one_line(text: str) -> str:

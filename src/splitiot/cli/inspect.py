@@ -46,11 +46,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     if console.json:
         console.data(found)
     else:
-        from rich.text import Text
-
         _show(found, console)
         if "plot" in found:
-            console.print(Text(f"drawn in {found['plot']}"))
+            console.print(f"drawn in {found['plot']}")
     return 0
 
 
@@ -122,8 +120,6 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any], console: Console) -> None:
-    from rich.text import Text
-
     reasons: dict[str, list[int]] = {}
     for cut in found["cuts"]:
         if not cut["legal"]:
@@ -149,7 +145,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
         columns = {"cut": "right", "step in front": "left", "Keras layer": "left", **columns}
         rows = [[*row[:2], _layer(cut["layers"]), *row[2:]] for row, cut in zip(rows, found["cuts"], strict=True)]
     styles = ["dim" if not cut["legal"] else "green" if cut["minimum"] else None for cut in found["cuts"]]
-    console.print(Text(f"{found['name']}  {_summary(found)}", style="bold"))
+    console.print(f"{found['name']}  {_summary(found)}", style="bold")
     console.print(f"digest {found['digest']}", style="dim")
     if found["stateful"]:
         console.print("stateful: the cut stays where the first request has it", style="yellow")
@@ -158,9 +154,9 @@ def _show(found: dict[str, Any], console: Console) -> None:
         console.print("* fewer bytes, up or back, than at every cut before it: where the edge runs each step at least")
         console.print("  as fast as the device, only these can be best")
     for why, cuts in reasons.items():
-        console.print(Text(f"[{marks[why]}] {'cut' if len(cuts) == 1 else 'cuts'} {ranges(cuts)}: {why}"))
+        console.print(f"[{marks[why]}] {'cut' if len(cuts) == 1 else 'cuts'} {ranges(cuts)}: {why}")
     for warning in found["warnings"]:
-        console.print(Text(f"warning: {warning}"), style="yellow")
+        console.print(f"warning: {warning}", style="yellow")
 
 
 def _summary(found: dict[str, Any]) -> str:

@@ -158,8 +158,6 @@ def _document(target: Target, plan: Plan, device: TierProfile, edge: TierProfile
 
 
 def _show(target: Target, plan: Plan, console: Console, arguments: argparse.Namespace) -> None:
-    from rich.text import Text
-
     costs, pipeline = plan.costs, target.pipeline
     needs, by = costs.exchanges, arguments.objective
     everywhere = np.ones(len(costs), dtype=np.bool_)
@@ -190,11 +188,11 @@ def _show(target: Target, plan: Plan, console: Console, arguments: argparse.Name
         rows.append([*cells, *(column[row] for column in shown.values()), marks.get(row, "")])
     colours = {plan.row: "bold green", plan.runner_up: "yellow"}
     styles = [colours.get(row) for row in range(len(rows))]
-    console.print(Text(f"{target.name}  every placement, times in ms", style="bold"))
+    console.print(f"{target.name}  every placement, times in ms", style="bold")
     console.print("", console.table(columns, rows, styles), "")
     for line in plan.explain().splitlines():
         loud = line.startswith("plan ") or "do not split" in line
-        console.print(Text(line, style="bold" if loud else ""))
+        console.print(line, style="bold" if loud else None)
     if arguments.edge is None and arguments.edge_url is None and arguments.edge_speedup == 1:
         console.note("the edge is taken to be as fast as this machine: --edge FILE or --edge-speedup X says otherwise")
 

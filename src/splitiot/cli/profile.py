@@ -75,8 +75,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _show(made: TierProfile, target: Target, console: Console, tier: str | None) -> None:
-    from rich.text import Text
-
     pipeline, n = target.pipeline, made.n
     digits = fitting_digits([made.whole_s])
     rows, before = [], 0
@@ -100,7 +98,8 @@ def _show(made: TierProfile, target: Target, console: Console, tier: str | None)
     runtime = "" if info is None else f" · {info.name} {info.version}, {info.kernels} kernels · {info.machine}"
     title = f"{target.name}  {n} steps · {milliseconds(made.whole_s)} ms the whole{runtime}"
     columns = {"cut": "right", "step in front": "left end", "head ms": "right", "tail ms": "right", "share": "right"}
-    console.print(Text(title, style="bold"), f"digest {made.digest}", f"machine {made.machine}", "")
+    console.print(title, style="bold")
+    console.print(f"digest {made.digest}", f"machine {made.machine}", "")
     console.print(console.table(columns | {"": "left"}, rows), "")
     guessed = [step.name for step in pipeline.steps if tier is not None and step.tier not in (None, tier)]
     if guessed:

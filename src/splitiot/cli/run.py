@@ -41,6 +41,8 @@ from splitiot.models._random_input import was_random
 from splitiot.transports import Transport
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from splitiot.device import Device
     from splitiot.pipeline import Runtime
     from splitiot.plan import Outcome
@@ -337,38 +339,26 @@ def _shown(console: Console, totals: Totals) -> Iterator[Callable[[Record], None
     if console.json:
         yield lambda one: console.data(one.to_dict(), line=True)
         return
-    from rich.text import Text
-
     if not console.out.is_terminal:
         console.print(_line(list(COLUMNS)))
         try:
             yield lambda one: console.print(_line(cells(one)))
         finally:
-            console.print("", Text(str(totals)))
+            console.print("", str(totals))
         return
-    from rich.console import Group
-    from rich.live import Live
-
     last: deque[Record] = deque(maxlen=max(3, min(_SHOWN, console.out.height - 8)))
 
-    def drawn() -> Group:
+    def draw() -> list[str | Table]:
         styles = ["red" if one.error else "yellow" if one.source in ("fallback", "hedge") else None for one in last]
-        return Group(console.table(COLUMNS, [cells(one) for one in last], styles), Text(), Text(str(totals)))
+        return [console.table(COLUMNS, [cells(one) for one in last], styles), "", str(totals)]
 
-    with Live(drawn(), console=console.out, auto_refresh=False) as live:
-        shown_s = 0.0
+    with console.live(draw) as refresh:
 
         def show(one: Record) -> None:
-            nonlocal shown_s
             last.append(one)
-            if time.monotonic() - shown_s > 0.05:  # drawing takes longer than a small network
-                shown_s = time.monotonic()
-                live.update(drawn(), refresh=True)
+            refresh()
 
-        try:
-            yield show
-        finally:
-            live.update(drawn(), refresh=True)
+        yield show
 
 
 def _conclude(console: Console, totals: Totals, score: Score | None, results: list[Any]) -> None:
@@ -381,10 +371,8 @@ def _conclude(console: Console, totals: Totals, score: Score | None, results: li
         if console.json:
             console.data(last, line=True)
     if not console.json:
-        from rich.text import Text
-
         for name, value in last.get("score", {}).items():
-            console.print(Text(f"{name} {value:.6g}"))
+            console.print(f"{name} {value:.6g}")
 
 
 def _line(row: list[str]) -> str:

@@ -186,9 +186,7 @@ def _announce(
     if console.json:
         console.data({"url": url, "pipelines": pipelines}, line=True)
         return
-    from rich.text import Text
-
-    console.print(Text(f"edge ready at {url}", style="bold green"))
+    console.print(f"edge ready at {url}", style="bold green")
     columns = {"target": "left end", "steps": "right", "whole, ms": "right", "digest": "left"}
     rows = [
         (t.text, str(t.pipeline.n), milliseconds(measured.get(t.pipeline.digest)), t.pipeline.digest[:12])

@@ -9,7 +9,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from splitiot.cli._arguments import add_model_arguments, add_runtime_arguments, at_least, positive, runtime_of
-from splitiot.cli._console import Console
+from splitiot.cli._console import Cell, Console
 from splitiot.cli._format import brief, ranges, size
 from splitiot.cli._inputs import read_inputs
 from splitiot.cli._target import Target, load_model_file
@@ -63,30 +63,29 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _show(name: str, report: VerifyReport, console: Console) -> None:
-    from rich.text import Text
-
     info = report.info
     runs = f"{report.samples} input{'s' * (report.samples != 1)}"
-    console.print(Text(f"{name}  {runs} · {info.name} {info.version} · {info.kernels} kernels · {info.machine}"))
+    console.print(f"{name}  {runs} · {info.name} {info.version} · {info.kernels} kernels · {info.machine}")
     for warning in report.warnings:
-        console.print(Text(f"warning: {warning}"), style="yellow")
-    no = Text("refused", style="dim")
-    rows = {cut: (str(cut), "", no, Text(brief(why, 60))) for cut, why in report.refused.items()}
+        console.print(f"warning: {warning}", style="yellow")
+    rows: dict[int, tuple[str, str, Cell, str]] = {
+        cut: (str(cut), "", ("refused", "dim"), brief(why, 60)) for cut, why in report.refused.items()
+    }
     for line in report.lines:
-        result = Text("exact", style="green") if line.ok else Text("DIFFERENT", style="bold red")
+        result = ("exact", "green") if line.ok else ("DIFFERENT", "bold red")
         gap = f" (by up to {line.max_abs_difference:.3g})" if line.max_abs_difference else ""
-        rows[line.cut] = (str(line.cut), size(line.nbytes), result, Text(line.detail + gap))
+        rows[line.cut] = (str(line.cut), size(line.nbytes), result, line.detail + gap)
     columns = {"cut": "right", "bytes": "right", "result": "left", "why": "left wrap"}
-    if not any(row[3].plain for row in rows.values()):
+    if not any(row[3] for row in rows.values()):
         del columns["why"]
     if report.lines:
         console.print("", console.table(columns, [rows[cut][: len(columns)] for cut in sorted(rows)]), "")
     if not report.lines:
-        console.print(Text(report.detail if report.ran else f"it can't run here: {report.detail}"), style="red")
-        console.print(Text("no cut could be checked: NOT OK", style="bold red"))
+        console.print(report.detail if report.ran else f"it can't run here: {report.detail}", style="red")
+        console.print("no cut could be checked: NOT OK", style="bold red")
         return
     exact = sum(line.ok for line in report.lines)
     words = f"{exact} of {len(report.lines)} cuts exact"
     if report.refused:
         words += f", {len(report.refused)} refused ({ranges(sorted(report.refused))})"
-    console.print(Text(f"{words}: {'ok' if report.ok else 'NOT OK'}", style="bold green" if report.ok else "bold red"))
+    console.print(f"{words}: {'ok' if report.ok else 'NOT OK'}", style="bold green" if report.ok else "bold red")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from rich.console import Console
+    from splitiot.cli._console import Console
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,4 +33,4 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run the demonstration; 0 if no request was lost and every value was right."""
     from splitiot.cli.demo._run import run as play  # the device process, too, imports this package
 
-    return play(arguments, console)
+    return play(arguments, console.with_markup())
