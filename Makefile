@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river lint contracts types docs torture fuzz-frames fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river test-lowest test-sdist test-nightly lint contracts types docs torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams full lock clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -24,7 +24,14 @@ WHEELS := build/wheels
 REQUIREMENTS := tools/requirements
 PYTEST := pytest -q -n auto --dist worksteal
 PIP_INSTALL := -m pip --disable-pip-version-check install -qq
+
+# The versions that CI tested. `make LOCKED= test` takes the newest ones instead, `make lock` writes the files anew.
+LOCKS := $(REQUIREMENTS)/locks
+LOCKED := yes
+locked = $(if $(LOCKED),-c $(LOCKS)/$(1).txt)
 say = @printf '\033[1m%s\033[0m\n' "$(1)"
+
+JOBS_HERE := $(shell nproc 2>/dev/null || echo 2)
 
 SOURCES := $(shell find src -not -path '*/__pycache__*') pyproject.toml LICENSE $(wildcard README.md)
 
@@ -43,7 +50,8 @@ test-core: .venv-core/.stamp  ## Run the tests without any extra
 		.venv-core/bin/$(PYTEST) -rfE tests --doctest-modules --pyargs splitiot
 
 test-pythons: $(STAMPS)/wheel  ## Run the tests without any extra on every other Python 3.12 and 3.13 found
-	@$(BIN)/python tools/other_pythons.py --wheels $(WHEELS) --requirements $(REQUIREMENTS)/test.txt
+	@$(BIN)/python tools/other_pythons.py --wheels $(WHEELS) --requirements $(REQUIREMENTS)/test.txt \
+		$(if $(LOCKED),--constraints $(LOCKS)/main.txt)
 
 test-main: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples $(STAMPS)/servers  ## Run the tests with the extras (TESTS="-k wire" picks some)
 	$(call say,Tests with $(EXTRAS))
@@ -74,6 +82,33 @@ test-river: .venv-river/.stamp  ## Run the tests beside River, whose drift detec
 	$(call say,Tests beside River)
 	@SPLITIOT_TEST_INSTALLED=1 .venv-river/bin/pytest -q -rfE tests/river $(TESTS)
 
+# What takes numpy, each extra, and the rest of the core in hand. Old packages use what newer ones call old.
+LOWEST := tests/test_package.py tests/test_cost.py tests/test_device.py tests/test_planner.py tests/test_telemetry.py \
+	tests/test_vision.py tests/test_wire.py tests/adapters/test_http.py tests/cli/test_inspect.py \
+	tests/cli/test_profile.py tests/models/test_execute.py tests/models/test_interpreters.py
+
+test-lowest:  ## Run some tests with the lowest versions that pyproject.toml allows, on Python 3.11
+	@if [ -z "$(PYTHON_311)" ]; then \
+		echo "Skipped: there is no Python 3.11, and the lowest versions have no wheels for later ones"; \
+	else \
+		$(MAKE) --no-print-directory .venv-lowest/.stamp PYTHON_311="$(PYTHON_311)" && \
+		printf '\033[1m%s\033[0m\n' "Tests with the lowest versions" && \
+		SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) \
+			.venv-lowest/bin/$(PYTEST) -rfE -W ignore::DeprecationWarning $(LOWEST) $(TESTS); \
+	fi
+
+test-sdist: $(WHEELS)/.built .venv-core/.stamp  ## Build the sdist, the wheel from it, and run some tests out of it
+	@rm -rf build/sdist
+	@$(BIN)/hatchling build -t sdist -d build/sdist
+	@$(BIN)/python tools/check_sdist.py build/sdist $(WHEELS)
+	@cd build/sdist/unpacked/* && SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS= \
+		$(CURDIR)/.venv-core/bin/pytest -q -rfE tests/test_package.py tests/test_wire.py
+
+test-nightly: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples $(STAMPS)/servers  ## Search with Hypothesis: other examples each time, and ten times as many
+	$(call say,Searches)
+	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) SPLITIOT_TEST_HYPOTHESIS=nightly \
+		$(BIN)/$(PYTEST) -m hypothesis --hypothesis-show-statistics tests $(TESTS)
+
 lint: $(STAMPS)/lint  ## Check the style of the code
 	$(BIN)/ruff check .
 
@@ -90,10 +125,13 @@ docs: $(STAMPS)/docs  ## Build the documentation into build/site
 	@echo "open build/site/index.html"
 
 torture: $(STAMPS)/wheel  ## Simulate 2,000 runs in which everything goes wrong (SEEDS=100 for a quick look)
-	$(BIN)/splitiot torture --seeds $(or $(SEEDS),2000) --first-seed $(or $(FIRST),0) --jobs $(or $(JOBS),$(shell nproc 2>/dev/null || echo 2))
+	$(BIN)/splitiot torture --seeds $(or $(SEEDS),2000) --first-seed $(or $(FIRST),0) --jobs $(or $(JOBS),$(JOBS_HERE))
 
 fuzz-frames: $(STAMPS)/wheel $(STAMPS)/test  ## Read frames that were changed at random, and what the dearest ones cost (FRAMES=10000000 takes 10 minutes)
 	$(BIN)/python tools/fuzz_frames.py --frames $(or $(FRAMES),200000) --seed $(or $(SEED),1)
+
+fuzz-models: $(STAMPS)/wheel $(STAMPS)/test  ## Read models that were changed at random, and run those that are taken (5 minutes)
+	$(BIN)/python tools/fuzz_models.py --byte $(or $(MUTANTS),20000) --structural 2000 --jobs $(JOBS_HERE) --run
 
 fusions: $(STAMPS)/wheel $(STAMPS)/test  ## Try all pairs of operators for cuts that change bits, and print them (5 minutes)
 	SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_FUSIONS=all \
@@ -118,8 +156,20 @@ bench-throughput: $(STAMPS)/wheel  ## Keep a stream's target while everything ch
 bench-streams: $(STAMPS)/wheel  ## Measure pipelined runs against the slowest resource's rate (2 to 3 minutes)
 	$(BIN)/python benchmarks/streams.py
 
+full: test-nightly torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams  ## Everything that takes too long for each change (1 to 2 hours)
+
+LOCK = tools/lock.py $(LOCKS)
+
+lock: $(WHEELS)/.built  ## Write the newest versions into tools/requirements/locks, for CI to test
+	@$(BIN)/python $(LOCK)/main.txt "$$(echo $(WHEELS)/*.whl)[$(EXTRAS)]" $(foreach f,build coverage docs examples lint servers test,-r $(REQUIREMENTS)/$(f).txt)
+	@$(BIN)/python $(LOCK)/river.txt $(WHEELS)/*.whl $(foreach f,test river,-r $(REQUIREMENTS)/$(f).txt)
+	@$(BIN)/python $(LOCK)/keras.txt "$$(echo $(WHEELS)/*.whl)[tensorflow,litert]" $(foreach f,test keras,-r $(REQUIREMENTS)/$(f).txt)
+	@$(BIN)/python tools/lowest.py > build/lowest.txt
+	@$(PYTHON_311) $(LOCK)/lowest.txt "$$(echo $(WHEELS)/*.whl)[$(EXTRAS)]" -r $(REQUIREMENTS)/test.txt -c build/lowest.txt
+	@$(PYTHON_311) $(LOCK)/tflite.txt "$$(echo $(WHEELS)/*.whl)[tflite]" -r $(REQUIREMENTS)/test.txt
+
 clean:  ## Remove everything that was made
-	rm -rf .venv .venv-core .venv-pythons .venv-keras .venv-tflite .venv-river build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-core .venv-pythons .venv-keras .venv-tflite .venv-river .venv-lowest build splitiot-demo .hypothesis .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- environments, each remade when what it is made from changes ---
@@ -131,8 +181,8 @@ $(STAMPS)/made:
 	@$(PYTHON) -m venv --clear .venv
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/build: $(REQUIREMENTS)/build.txt | $(STAMPS)/made
-	@$(BIN)/python $(PIP_INSTALL) -r $<
+$(STAMPS)/build: $(REQUIREMENTS)/build.txt $(LOCKS)/main.txt | $(STAMPS)/made
+	@$(BIN)/python $(PIP_INSTALL) -r $< $(call locked,main)
 	@touch $@
 
 $(WHEELS)/.built: $(SOURCES) $(STAMPS)/build
@@ -142,42 +192,53 @@ $(WHEELS)/.built: $(SOURCES) $(STAMPS)/build
 	@touch $@
 
 # Twice: the first renews our package, though its version is the same; the second brings what it needs.
-$(STAMPS)/wheel: $(WHEELS)/.built
+$(STAMPS)/wheel: $(WHEELS)/.built $(LOCKS)/main.txt
 	$(call say,Installing the wheel with $(EXTRAS))
 	@$(BIN)/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
-	@$(BIN)/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[$(EXTRAS)]"
+	@$(BIN)/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[$(EXTRAS)]" $(call locked,main)
 	@touch $@
 
-.venv-core/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt
+.venv-core/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(LOCKS)/main.txt
 	$(call say,Installing the wheel without extras in .venv-core)
 	@test -x .venv-core/bin/python || $(PYTHON) -m venv .venv-core
 	@.venv-core/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
-	@.venv-core/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt
+	@.venv-core/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt $(call locked,main)
 	@touch $@
 
-.venv-keras/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(REQUIREMENTS)/keras.txt
+.venv-keras/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(REQUIREMENTS)/keras.txt $(LOCKS)/keras.txt
 	$(call say,Installing the wheel with TensorFlow in .venv-keras)
 	@test -x .venv-keras/bin/python || $(PYTHON) -m venv .venv-keras
 	@.venv-keras/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
 	@.venv-keras/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tensorflow,litert]" \
-		-r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/keras.txt
+		-r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/keras.txt $(call locked,keras)
 	@touch $@
 
-.venv-tflite/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt
+.venv-tflite/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(LOCKS)/tflite.txt
 	$(call say,Installing the wheel with tflite-runtime in .venv-tflite)
 	@test -x .venv-tflite/bin/python || $(PYTHON_311) -m venv .venv-tflite
 	@.venv-tflite/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
-	@.venv-tflite/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tflite]" -r $(REQUIREMENTS)/test.txt
+	@.venv-tflite/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[tflite]" -r $(REQUIREMENTS)/test.txt \
+		$(call locked,tflite)
 	@touch $@
 
-.venv-river/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(REQUIREMENTS)/river.txt
+.venv-lowest/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(LOCKS)/lowest.txt
+	$(call say,Installing the wheel with the lowest versions in .venv-lowest)
+	@test -x .venv-lowest/bin/python || $(PYTHON_311) -m venv .venv-lowest
+	@.venv-lowest/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
+	@.venv-lowest/bin/python $(PIP_INSTALL) "$$(echo $(WHEELS)/*.whl)[$(EXTRAS)]" -r $(REQUIREMENTS)/test.txt \
+		-c $(LOCKS)/lowest.txt
+	@touch $@
+
+.venv-river/.stamp: $(WHEELS)/.built $(REQUIREMENTS)/test.txt $(REQUIREMENTS)/river.txt $(LOCKS)/river.txt
 	$(call say,Installing the wheel with River in .venv-river)
 	@test -x .venv-river/bin/python || $(PYTHON) -m venv .venv-river
 	@.venv-river/bin/python $(PIP_INSTALL) --no-deps --force-reinstall $(WHEELS)/*.whl
-	@.venv-river/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/river.txt
+	@.venv-river/bin/python $(PIP_INSTALL) $(WHEELS)/*.whl -r $(REQUIREMENTS)/test.txt -r $(REQUIREMENTS)/river.txt \
+		$(call locked,river)
 	@touch $@
 
-$(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs $(STAMPS)/examples $(STAMPS)/servers: $(STAMPS)/%: $(REQUIREMENTS)/%.txt | $(STAMPS)/made
+FURTHER := $(foreach f,coverage docs examples lint servers test,$(STAMPS)/$(f))
+$(FURTHER): $(STAMPS)/%: $(REQUIREMENTS)/%.txt $(LOCKS)/main.txt | $(STAMPS)/made
 	$(call say,Installing what $* needs)
-	@$(BIN)/python $(PIP_INSTALL) -r $<
+	@$(BIN)/python $(PIP_INSTALL) -r $< $(call locked,main)
 	@touch $@

@@ -23,6 +23,7 @@ from hypothesis import settings
 import splitiot
 from splitiot.errors import MissingDependencyError
 from tests.served import Served
+from tests.share import SEARCH, examples
 
 # What can be imported where an extra is installed.
 EXTRAS = {
@@ -38,9 +39,11 @@ EXTRAS = {
 PROMISED = os.environ.get("SPLITIOT_TEST_EXTRAS")
 """None where nothing is promised, "" in a run without extras."""
 
+# No test has a deadline of its own: how long an example takes says nothing on a machine that does other things too.
 settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("search", max_examples=2000, deadline=None)
-settings.load_profile(os.environ.get("SPLITIOT_TEST_HYPOTHESIS", "ci"))
+settings.register_profile("local", deadline=None, print_blob=True)
+settings.register_profile("nightly", max_examples=examples(100), deadline=None, print_blob=True)
+settings.load_profile(SEARCH)
 
 
 def promised() -> set[str]:

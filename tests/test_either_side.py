@@ -39,6 +39,7 @@ from splitiot.recorder import Recorder
 from splitiot.session import RunPart
 from splitiot.topology import Link, TierProfile, Topology
 from tests.session.support import BOOT, RUNTIME, Clock, Scripted, edge_session, messages, numbers, only, request_of
+from tests.share import examples
 
 PIPELINE = numbers()
 SENT = (2000.0, 500.0, 100.0, 0.0)
@@ -130,7 +131,7 @@ def hello() -> bytes:
 
 # Times are multiples of 1/128, so that differences are the same on a clock that is 4096 s ahead.
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(drawn=MOMENTS, ahead_s=st.sampled_from([0.0, 4096.0]))
 def test_the_same_calls_give_the_same_decisions_on_either_side(name: str, drawn: Any, ahead_s: float) -> None:
     here = planner(POLICIES[name])

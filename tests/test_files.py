@@ -35,6 +35,7 @@ from splitiot.session._outbox import ObservationOutbox
 from splitiot.topology import TierProfile
 from splitiot.transports import InMemory
 from tests import networks
+from tests.share import examples
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes and devices as POSIX has them")
 
@@ -510,7 +511,7 @@ def replaced(tree: Any, data: st.DataObject) -> Any:
     return data.draw(hostile)
 
 
-FUZZED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+FUZZED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(400))
 
 
 @FUZZED

@@ -28,7 +28,7 @@ from splitiot.functions import task
 from splitiot.isolation import IsolatedFunction, _function, importable
 from splitiot.pipeline import DROP
 from tests import isolated
-from tests.share import FULL
+from tests.share import FULL, examples
 from tests.test_wire import PAYLOADS, same
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="process groups, pidfds and memory limits of Linux")
@@ -82,7 +82,7 @@ def reaped(pid: int | None) -> bool:
 # values -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150 if FULL else 30)
+@settings(max_examples=examples(150 if FULL else 30))
 @given(PAYLOADS)
 def test_values_cross_unchanged(mirror: IsolatedFunction, payload: object) -> None:
     before = mirror.pid
@@ -90,7 +90,7 @@ def test_values_cross_unchanged(mirror: IsolatedFunction, payload: object) -> No
     assert before in (None, mirror.pid)
 
 
-@settings(max_examples=30 if FULL else 10)
+@settings(max_examples=examples(30 if FULL else 10))
 @given(st.lists(PAYLOADS, max_size=4))
 def test_several_arguments_cross(several: IsolatedFunction, payloads: list[object]) -> None:
     assert same(several(*payloads), tuple(payloads))

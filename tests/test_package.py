@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -183,3 +184,13 @@ def test_every_extra_is_imported_by_something() -> None:
     assert not unused, f"nothing in src imports {', '.join(sorted(unused))}: an extra comes with what needs it"
     table = (CHECKOUT / "docs" / "getting-started.md").read_text("utf-8")
     assert not [extra for extra in extras if f"| `{extra}` |" not in table], "docs/getting-started.md lists every extra"
+
+
+def test_the_lowest_versions_that_ci_tests_are_those_that_are_promised() -> None:
+    bounds = runpy.run_path(str(CHECKOUT / "tools" / "lowest.py"))["lowest"]()
+    assert {"numpy", "starlette", "Pillow"} <= bounds.keys()
+    lock = (CHECKOUT / "tools" / "requirements" / "locks" / "lowest.txt").read_text("utf-8")
+    tested = dict(line.split("==") for line in lock.lower().replace("_", "-").splitlines() if "==" in line)
+    bounds.pop("tensorflow")  # 600 MB, and not beside the others: tested at its newest only
+    wrong = {name for name, bound in bounds.items() if not f"{tested.get(name.lower())}.".startswith(f"{bound}.")}
+    assert not wrong, f"make lock: {', '.join(sorted(wrong))}"

@@ -18,6 +18,7 @@ from splitiot.policies import Best, Fixed, Hysteresis
 from splitiot.solver import solve
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
+from tests.share import examples
 from tests.test_cost import chains, fomo
 
 POWER = Power(busy_w=1.0, send_w=0.7, receive_w=0.4, idle_w=0.1)
@@ -32,7 +33,7 @@ def best_at(plan: Plan, up_bytes_per_s: float) -> tuple[int, float]:
     return row, float(other.values(plan.objective)[row])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(chains(), st.sampled_from(["latency_s", "period_s", "energy_j"]))
 def test_break_evens_are_where_the_answer_changes(
     drawn: tuple[SizedPipeline, Topology, tuple[float, float]], objective: Objective

@@ -39,7 +39,7 @@ from splitiot.transports import InMemory
 from tests import isolated
 from tests.pipelines import SizedPipeline
 from tests.session.support import add_one, double, minus_three, profile_of, read
-from tests.share import FULL
+from tests.share import FULL, examples
 
 
 @frozen
@@ -756,7 +756,7 @@ def chains(draw: st.DrawFn) -> tuple[list[Op], Pipeline]:
     return ops, pipeline
 
 
-@settings(max_examples=120 if FULL else 20)
+@settings(max_examples=examples(120 if FULL else 20))
 @given(chains(), st.lists(st.integers(-9, 9), min_size=1, max_size=4))
 def test_any_chain_gives_the_same_at_every_cut(chain: tuple[list[Op], Pipeline], values: list[int]) -> None:
     ops, pipeline = chain
@@ -828,7 +828,7 @@ def remembering(draw: st.DrawFn) -> tuple[list[bool], Pipeline]:
     return keeps, tasks(made) if at in (0, n) else tasks(made[:at]) + tasks(made[at:])
 
 
-@settings(max_examples=150 if FULL else 25)
+@settings(max_examples=examples(150 if FULL else 25))
 @given(remembering(), st.lists(st.tuples(st.sampled_from("aabR"), st.integers(-9, 9), st.integers(0, 99)), max_size=14))
 def test_any_state_is_that_of_each_device_alone(
     chain: tuple[list[bool], Pipeline], script: list[tuple[str, int, int]]

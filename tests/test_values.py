@@ -33,7 +33,7 @@ from splitiot.topology import TierProfile
 from splitiot.transports import InMemory
 from tests import networks
 from tests.session.support import Clock, Scripted, planner_of, profile_of, read
-from tests.share import FULL
+from tests.share import FULL, examples
 
 
 class Level(enum.IntEnum):
@@ -170,7 +170,7 @@ PAYLOADS = st.recursive(
 )
 
 
-@settings(max_examples=1000 if FULL else 100)
+@settings(max_examples=examples(1000 if FULL else 100))
 @given(PAYLOADS)
 def test_own_makes_what_crossing_makes(value: Any) -> None:
     wanted, got = attempt(crossed, value), attempt(owned, value)
@@ -451,7 +451,7 @@ def dying(answer: Callable[[bytes], bytes], after: int) -> Callable[[bytes], byt
     return carry
 
 
-@settings(max_examples=150 if FULL else 20)
+@settings(max_examples=examples(150 if FULL else 20))
 @given(chains(), VALUES, st.integers(0, 3))
 def test_any_chain_gives_the_same_at_every_cut_and_leaves_its_argument(
     ops: list[Op], values: list[Any], after: int
@@ -483,7 +483,7 @@ def hedges(pipeline: Pipeline, values: Sequence[Any], cut: int) -> list[Outcome]
     return outcomes
 
 
-@settings(max_examples=60 if FULL else 8, deadline=None)
+@settings(max_examples=examples(60 if FULL else 8), deadline=None)
 @given(chains(), VALUES, st.integers(0, 4), st.integers(0, 9))
 def test_any_chain_over_one_buffer_in_a_stream(ops: list[Op], values: list[Any], cut: int, after: int) -> None:
     cut = min(cut, len(ops))

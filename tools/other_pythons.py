@@ -1,6 +1,7 @@
 """Run the tests without extras on every other Python 3.12 and 3.13 that this machine has.
 
 Usage: python tools/other_pythons.py --wheels build/wheels --requirements tools/requirements/test.txt
+       --constraints tools/requirements/locks/main.txt
 
 Looks on PATH and where pyenv, uv and a source build put interpreters. Each is tried by running it, since
 a name proves little (a pyenv shim may stand for nothing). One environment a version, in .venv-pythons/.
@@ -42,19 +43,21 @@ def works(python: Path, version: str) -> bool:
     return done.returncode == 0 and done.stdout.strip() == version
 
 
-def prepare(python: Path, version: str, wheel: Path, requirements: Path) -> Path:
+def prepare(python: Path, version: str, wheel: Path, requirements: Path, constraints: Path | None) -> Path:
     """Return the Python of an environment with the wheel and the test tools in it."""
     environment = ENVIRONMENTS / version
     inside = environment / "bin" / "python"
     stamp = environment / "made-from"
-    wanted = hashlib.sha256(wheel.read_bytes() + requirements.read_bytes() + str(python).encode()).hexdigest()
+    pins = constraints.read_bytes() if constraints else b""
+    wanted = hashlib.sha256(wheel.read_bytes() + requirements.read_bytes() + pins + str(python).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted:
         return inside
     if not inside.exists():
         subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
     pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
     subprocess.run([*pip, "--no-deps", "--force-reinstall", wheel], check=True)
-    subprocess.run([*pip, wheel, "-r", requirements], check=True)
+    pinned = ["-c", constraints] if constraints else []
+    subprocess.run([*pip, wheel, "-r", requirements, *pinned], check=True)
     stamp.write_text(wanted)
     return inside
 
@@ -72,6 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheels", type=Path, required=True, help="the folder that holds the one wheel")
     parser.add_argument("--requirements", type=Path, required=True, help="what the tests need")
+    parser.add_argument("--constraints", type=Path, help="the versions to install; without it the newest")
     arguments = parser.parse_args()
     (wheel,) = arguments.wheels.glob("*.whl")
 
@@ -84,7 +88,7 @@ def main() -> int:
             print(f"Python {version}: none found that works", flush=True)
             continue
         print(f"Python {version}: {python}", flush=True)
-        if test(prepare(python, version, wheel, arguments.requirements)) != 0:
+        if test(prepare(python, version, wheel, arguments.requirements, arguments.constraints)) != 0:
             failed.append(version)
     if failed:
         print(f"The tests failed on Python {', '.join(failed)}")

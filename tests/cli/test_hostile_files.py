@@ -20,6 +20,7 @@ from splitiot.cli._tokens import read_tokens
 from splitiot.errors import TraceError
 from splitiot.sim import load_trace
 from tests.cli.helpers import CHAIN, Cli
+from tests.share import examples
 from tests.sim.logs import logged
 from tests.test_files import PLACES, in_time_and_memory, mutated
 
@@ -104,7 +105,7 @@ def test_what_numpy_wrote_comes_back(tmp_path: Path, dtype: str, shape: tuple[in
         assert list(both) == ["a", "b"]
 
 
-FUZZED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+FUZZED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(300))
 
 
 @FUZZED

@@ -16,6 +16,7 @@ from splitiot.models.tflite.schema import OPERATORS
 from splitiot.models.tflite.validate import validate
 from splitiot.pipeline import Sink
 from tests import networks
+from tests.share import examples
 
 SINKS: tuple[Sink, ...] = ("device", "edge")
 
@@ -127,7 +128,7 @@ def test_every_cut_of_random_networks(data: bytes) -> None:
 
 
 @given(networks.graphs(max_steps=6))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_random_networks_are_exact(data: bytes) -> None:
     """head -> tail equals the whole, bit for bit, in the same interpreter."""
     pytest.importorskip("ai_edge_litert", reason="needs an interpreter")

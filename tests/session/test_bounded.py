@@ -32,6 +32,7 @@ from tests.session.support import (
     read,
     request_of,
 )
+from tests.share import examples
 
 PIPELINE, STATEFUL = numbers(), Remembering()
 DIGEST = bytes.fromhex(PIPELINE.digest)
@@ -233,7 +234,7 @@ REQUESTS = st.builds(
 SENT = st.one_of(HELLOS, PROBES, REQUESTS)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.tuples(SENT, st.binary(max_size=40), st.sampled_from("ab")), max_size=8), st.booleans())
 def test_whatever_is_sent_gets_an_answer(sent: list[tuple[Any, bytes, str]], plans: bool) -> None:
     """Answers to all but requests, whose results nobody can bound, are bounded by what was sent."""
