@@ -1,4 +1,4 @@
-"""How often drift detectors cry wolf, and how late they tell a step: ``python benchmarks/detectors.py [--json FILE]``.
+"""How often drift detectors cry wolf, and how late they see a step: ``python benchmarks/detectors.py [--json FILE]``.
 
 Streams of numbers around 1 with relative noise, all from fixed seeds. Two halves: who tunes a detector looks at
 ``--half tuning``, and reports the other one. This is no test: it exits with 0 when a target is missed, and
@@ -26,7 +26,7 @@ NOISES = (0.05, 0.1, 0.2)
 STEPS = (1.2, 1.5, 2.0, 1 / 1.2, 1 / 1.5, 1 / 2.0)
 WARM_UP = 30  # samples that are not counted
 STABLE = 1000  # samples of a stable stream after these
-WITHIN = 100  # samples in which a step must be told
+WITHIN = 100  # samples in which a step must be detected
 SPIKES = 0.02  # part of the samples that is 2 to 6 times too large
 HALVES = {"tuning": 0, "report": 1_000_000}
 FALSE_ALARMS, DELAY = 3.0, 6.0  # targets of the default, at noise of 10 %
@@ -46,7 +46,7 @@ class Result:
 
 def detectors() -> dict[str, Callable[[], Detector]]:
     """Return ours, and River's where it is installed."""
-    found: dict[str, Callable[[], Detector]] = {
+    ours: dict[str, Callable[[], Detector]] = {
         "LogCusum": LogCusum,
         "VarianceDetector": VarianceDetector,
         "Ema": Ema,
@@ -55,8 +55,8 @@ def detectors() -> dict[str, Callable[[], Detector]]:
         from river import drift
     except ModuleNotFoundError:
         print("River's detectors are left out: `make bench-drift` brings them (or pip install river)", file=sys.stderr)
-        return found
-    return found | {
+        return ours
+    return ours | {
         "ADWIN": drift.ADWIN,
         "ADWIN clock=1": lambda: drift.ADWIN(clock=1),
         "PageHinkley": drift.PageHinkley,
@@ -128,9 +128,9 @@ def microseconds(make: Callable[[], Detector]) -> float:
 
 
 def measure(kind: str, half: str, count: int) -> list[Result]:
-    seed, found = HALVES[half], detectors()
+    seed, makers = HALVES[half], detectors()
     results = []
-    us = {name: microseconds(make) for name, make in found.items()}
+    us = {name: microseconds(make) for name, make in makers.items()}
     for noise in NOISES:
         n = WARM_UP + STABLE
         stable = [values.tolist() for values in streams(kind, noise, n, count, seed)]
@@ -142,7 +142,7 @@ def measure(kind: str, half: str, count: int) -> list[Result]:
             ]
             for step in STEPS
         }
-        for name, make in found.items():
+        for name, make in makers.items():
             print(f"noise of {noise:.0%}: {name}", file=sys.stderr, flush=True)
             result = Result(name, noise, false_alarms(make, stable), false_alarms(make, spiky), us=us[name])
             for step, cases in stepped.items():
@@ -163,7 +163,7 @@ def table(results: list[Result]) -> None:
     for line in (head, ["-" * width for width in widths], *lines):
         cells = zip(line, widths, strict=True)
         print("  ".join(c.ljust(w) if i == 1 else c.rjust(w) for i, (c, w) in enumerate(cells)))
-    print(f"\nSteps: median and 90 % of the samples until told, part not told within {WITHIN}. us: of an update.")
+    print(f"\nSteps: median and 90 % of the samples until detected, part missed within {WITHIN}. us: of an update.")
     print("What cries wolf all the time is quick at steps, too.")
 
 

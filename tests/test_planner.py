@@ -203,7 +203,7 @@ def test_each_kind_counts_once_whatever_the_order() -> None:
         once.observe(whole, now_s=0.0)
         expected, got = once.snapshot(), again.snapshot()
         for state in (expected, got):
-            state["estimators"]["seen"].pop("repeated")
+            state["estimators"]["deduplicator"].pop("repeated")
         assert got == expected
     planner.observe(whole, now_s=0.0)
     planner.observe(whole, whole, now_s=1.0)
@@ -241,7 +241,7 @@ def test_unknown_old_and_absurd_plan_ids() -> None:
     before = planner.repeated
     planner.observe(Observation(plan_id=10**6 + 5, cut=1, head_s=0.1), now_s=0.0)
     assert planner.repeated == before + 1
-    assert len(planner.snapshot()["estimators"]["seen"]["seen"]) <= 1024
+    assert len(planner.snapshot()["estimators"]["deduplicator"]["seen"]) <= 1024
     planner.observe(Observation(plan_id=2**63, cut=1, head_s=0.5), now_s=0.0)
     assert planner.decide(0.0).id < 2**62
 
@@ -441,7 +441,7 @@ def test_a_broken_state_changes_nothing() -> None:
         {**good, "estimators": {**good["estimators"], "device": {"log": "x"}}},
         {**good, "estimators": {**good["estimators"], "edge": {**good["estimators"]["edge"], "counts": [1] * 99}}},
         {**good, "estimators": {**good["estimators"], "link": {**good["estimators"]["link"], "rtts": [1]}}},
-        {**good, "estimators": {**good["estimators"], "seen": {"seen": [[1]], "floor": 0, "repeated": 0}}},
+        {**good, "estimators": {**good["estimators"], "deduplicator": {"seen": [[1]], "floor": 0, "repeated": 0}}},
     ]
     for state in broken:
         with pytest.raises(ProfileError):

@@ -190,7 +190,7 @@ class Plan:
         if ranking is None or not self.steady or ranking.mask is not costs.mask:
             return False  # which rows a policy permits may depend on the bandwidth
         if ranking.objective == "period_s":
-            return not costs.in_turn
+            return not costs.serialized
         return ranking.objective in ("latency_s", "energy_j")
 
     def explain(self) -> str:
@@ -298,7 +298,7 @@ def _break_evens(costs: Costs, objective: Objective, best: int) -> tuple[BreakEv
         fixed = base.latency_s
     elif objective == "energy_j" and costs.power is not None:
         fixed, slope = base.energy_j, slope * costs.power.send_w
-    elif objective == "period_s" and not costs.in_turn:
+    elif objective == "period_s" and not costs.serialized:
         fixed = base.period_s
     else:
         return ()
@@ -312,13 +312,13 @@ def _break_evens(costs: Costs, objective: Objective, best: int) -> tuple[BreakEv
             faster = np.where(slope > slope[best], crossing, 0.0)
     faster = np.where(np.isfinite(faster) & costs.mask & (faster > 0), np.minimum(faster, now), 0.0)
     slower = np.where(np.isfinite(slower) & costs.mask, np.maximum(slower, now), np.inf)
-    found: list[BreakEven] = []
+    break_evens: list[BreakEven] = []
     if (u := float(slower.min())) < math.inf:  # of several that cross there, the flattest wins beyond
-        found.append(_at(costs, u, _last_least(np.where(slower <= u, slope, np.inf)), faster=False))
+        break_evens.append(_at(costs, u, _last_least(np.where(slower <= u, slope, np.inf)), faster=False))
     if (u := float(faster.max())) > 0:
         rank = fixed if objective == "period_s" else -slope
-        found.append(_at(costs, u, _last_least(np.where(faster >= u, rank, np.inf)), faster=True))
-    return tuple(found)
+        break_evens.append(_at(costs, u, _last_least(np.where(faster >= u, rank, np.inf)), faster=True))
+    return tuple(break_evens)
 
 
 def _at(costs: Costs, u: float, row: int, *, faster: bool) -> BreakEven:
@@ -335,7 +335,7 @@ def _last_least(values: NDArray[np.float64]) -> int:
     return len(values) - 1 - int(values[::-1].argmin())
 
 
-# words ------------------------------------------------------------------------------------------------------
+# explanation ------------------------------------------------------------------------------------------------
 
 
 def _where(placement: Placement, n: int) -> str:
@@ -376,9 +376,9 @@ def _explain(plan: Plan) -> list[str]:
         ("edge waits", costs.wait_s, ""),
     ]
     needs_edge = bool(costs.exchanges[row])
-    for name, column, words in terms:
+    for name, column, remark in terms:
         if name == "device" or (needs_edge and (name != "edge waits" or column[row] > 0)):
-            lines.append(f"  {name:<11} {_ms(float(column[row])):>14}  {words}".rstrip())
+            lines.append(f"  {name:<11} {_ms(float(column[row])):>14}  {remark}".rstrip())
     lines.append(f"  latency     {_ms(plan.latency_s):>14}")
     if unit not in ("latency_s", None):
         lines.append(f"  {name_of(unit):<11} {_amount(unit, float(values[row])):>14}")
@@ -387,10 +387,10 @@ def _explain(plan: Plan) -> list[str]:
         whose = "nothing else is allowed" if costs.mask.sum() == 1 else "the policy permits nothing else"
         lines.append(f"  runner-up   none: {whose}")
     else:
-        words = "better" if plan.margin < 0 else "worse"
+        side = "better" if plan.margin < 0 else "worse"
         amount = _amount(unit, abs(plan.margin))
         share = f" ({abs(plan.margin) / values[row]:.0%})" if values[row] > 0 else ""
-        lines.append(f"  runner-up   {_where(costs.placements[other], n)}, {amount}{share} {words}")
+        lines.append(f"  runner-up   {_where(costs.placements[other], n)}, {amount}{share} {side}")
     if best != row:
         by = " " * 7 if plan.ranking is not None else f" by {name_of(plan.objective)}:"
         lines.append(f"  best{by} {_where(costs.placements[best], n)}, which the policy did not choose")

@@ -25,7 +25,7 @@ from splitiot.cost import (
 )
 from splitiot.errors import Infeasible, ProfileError
 from splitiot.estimators import Beliefs, JointEstimator
-from splitiot.estimators.seen import MAX_ID
+from splitiot.estimators.deduplicator import MAX_ID
 from splitiot.observation import Observation
 from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
@@ -42,7 +42,7 @@ __all__ = ["Estimators", "Planner", "PlannerState"]
 Estimators: TypeAlias = Callable[[Sequence[TierProfile], Link], JointEstimator]
 """Makes what learns, from the profiles of device and edge and the prior link."""
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 _NO_TELEMETRY: Final[Mapping[str, float]] = MappingProxyType({})
 _P99: Final = 2.3263478740408408  # 99 % quantile of the standard normal distribution
 
@@ -239,8 +239,8 @@ class Planner:
             return rows
         mask = met(self._subject_to, rows)
         if not mask.any():
-            words = " and ".join(map(str, self._subject_to))
-            raise Infeasible(f"of {int(rows.mask.sum())} placements that are allowed now none has {words}")
+            wanted = " and ".join(map(str, self._subject_to))
+            raise Infeasible(f"of {int(rows.mask.sum())} placements that are allowed now none has {wanted}")
         return rows.masked(mask)
 
     def _believed(self, rows: Costs, now_s: float) -> Costs:
@@ -422,7 +422,7 @@ class Planner:
     @property
     def repeated(self) -> int:
         """How many observations told nothing new."""
-        return self._estimators.seen.repeated
+        return self._estimators.deduplicator.repeated
 
     @property
     def costs(self) -> Costs:

@@ -57,15 +57,15 @@ def test_it_is_the_formula(values: list[float]) -> None:
         after = detector.snapshot()
         assert after["samples"] == before["samples"] + 1
         if before["first"] is not None:
-            assert (after["up"], after["down"], after["found"]) == (0, 0, False)
+            assert (after["up"], after["down"], after["drift_detected"]) == (0, 0, False)
             continue
         z = (math.log(x) - before["centre"]) / before["spread"] * before["n"] / (before["n"] + 1)
         z = min(max(z, -2.5), 2.5)
         assert after["up"] == pytest.approx(max(0.0, before["up"] + z - 0.4), abs=1e-9)
         assert after["down"] == pytest.approx(max(0.0, before["down"] - z - 0.4), abs=1e-9)
-        assert after["found"] == (max(after["up"], after["down"]) > 3.0)
+        assert after["drift_detected"] == (max(after["up"], after["down"]) > 3.0)
         assert abs(detector.get()) == max(after["up"], after["down"])
-        assert (after["first"] is None) == (not after["found"])
+        assert (after["first"] is None) == (not after["drift_detected"])
         if max(before["up"], before["down"]) >= 1.5:  # nothing is learned from what may be a change
             assert (after["centre"], after["spread"], after["n"]) == (before["centre"], before["spread"], before["n"])
         # and a single sample moves it by no more than two sigmas would
@@ -96,7 +96,7 @@ def test_refused_samples_change_nothing(values: list[float], data: st.DataObject
         for bad in data.draw(st.lists(st.sampled_from(BAD), max_size=2)):
             two.update(bad)
             refused += 1
-            assert not two.drift_detected  # it has been told
+            assert not two.drift_detected  # it has been detected
     assert two.refused == refused
     assert two.snapshot() | {"refused": 0, "found": False} == one.snapshot() | {"found": False}
 
@@ -164,7 +164,7 @@ def test_spikes_are_no_drift() -> None:
     [(0.1, 1.2, 6, 13), (0.1, 1.5, 3, 4), (0.2, 1.5, 6, 11), (0.05, 2, 3, 3)],
 )
 @pytest.mark.parametrize("up", [True, False])
-def test_steps_are_told_soon_and_on_their_side(
+def test_steps_are_detected_soon_and_on_their_side(
     noise: float, step: float, median: int, nine_tenths: int, up: bool
 ) -> None:
     delays, sides = [], []
@@ -185,24 +185,24 @@ def test_steps_are_told_soon_and_on_their_side(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_starts_again_from_what_it_was_told(seed: int) -> None:
-    detector, level, told, others = LogCusum(), 1.0, 0, 0
+def test_it_starts_again_from_the_samples_behind_a_drift(seed: int) -> None:
+    detector, level, detected, others = LogCusum(), 1.0, 0, 0
     rng = np.random.default_rng(seed)
     flags(detector, rng.lognormal(0, 0.1, 60).tolist())
     for i in range(100):
         level = 2.0 if i % 2 == 0 else 1.0
         seen = flags(detector, (level * rng.lognormal(0, 0.1, 30)).tolist())
-        told += any(seen[:6])
+        detected += any(seen[:6])
         others += max(0, sum(seen) - 1)
         assert detector.reference == pytest.approx(level, rel=0.2)
         assert detector.spread == pytest.approx(0.1, rel=0.7)
-    assert told >= 97
+    assert detected >= 97
     assert others <= 12  # a second alarm for the same step: 3 of 100 are expected
 
 
 def test_it_can_tell_the_next_drift_six_samples_later() -> None:
     detector = LogCusum()
-    # 3 samples tell a drift, 5 more make the reference, 3 tell that it is over
+    # 3 samples show a drift, 5 more make the reference, 3 show that it is over
     seen = flags(detector, [1.0] * 20 + [2.0] * 8 + [1.0] * 8)
     assert [i for i, flag in enumerate(seen) if flag] == [22, 30]
     assert detector.samples == 36

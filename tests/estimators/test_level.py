@@ -13,13 +13,13 @@ from splitiot.estimators.level import Level
 
 
 def feed(level: Level, values: list[float], part: object = None) -> list[int]:
-    """Return where it told of a drift."""
-    told = []
+    """Return where it detected a drift."""
+    detected = []
     for number, value in enumerate(values):
         level.update(math.log(value), part)
         if level.drift_detected:
-            told.append(number)
-    return told
+            detected.append(number)
+    return detected
 
 
 def noisy(value: float, count: int, seed: int = 0, sigma: float = 0.05) -> list[float]:
@@ -42,10 +42,10 @@ def test_one_hiccup_is_ignored_two_are_believed() -> None:
     feed(level, noisy(1.0, 30))
     before = level.log
     assert not level.update(math.log(4.0))
-    assert level.doubted
+    assert level.awaiting_confirmation
     assert level.log == before
     feed(level, [1.0])
-    assert not level.doubted
+    assert not level.awaiting_confirmation
     assert level.update(math.log(4.0)) is False
     assert level.update(math.log(5.0)) is True
     assert math.exp(level.log) == pytest.approx(4.0, rel=0.1)  # the nearer of both
@@ -63,40 +63,40 @@ def test_a_drift_makes_what_was_before_count_no_more() -> None:
     assert quick.samples < 6 < patient.samples
 
 
-def test_usual_is_the_average_of_levels_that_held() -> None:
+def test_the_baseline_is_the_average_of_levels_that_held() -> None:
     level = Level()
     level.start(math.log(3.0))
-    assert math.exp(level.usual) == pytest.approx(3.0)
+    assert math.exp(level.baseline) == pytest.approx(3.0)
     feed(level, noisy(1.0, 40))
-    assert math.exp(level.usual) == pytest.approx(1.0, rel=0.1)
+    assert math.exp(level.baseline) == pytest.approx(1.0, rel=0.1)
     feed(level, noisy(8.0, 40))
-    assert math.exp(level.usual) == pytest.approx(1.0, rel=0.1)  # only what ended counts
+    assert math.exp(level.baseline) == pytest.approx(1.0, rel=0.1)  # only what ended counts
     feed(level, noisy(1.0, 3))
-    assert math.exp(level.usual) == pytest.approx(8.0**0.3, rel=0.1)
+    assert math.exp(level.baseline) == pytest.approx(8.0**0.3, rel=0.1)
     feed(level, [9.0, 9.0])  # the level before did not hold: it was two samples long
-    assert math.exp(level.usual) == pytest.approx(8.0**0.3, rel=0.1)
+    assert math.exp(level.baseline) == pytest.approx(8.0**0.3, rel=0.1)
 
 
-def test_what_is_known_is_usual_until_another_level_held() -> None:
+def test_a_prior_is_the_baseline_until_another_level_held() -> None:
     level = Level()
-    level.start(known=True)
+    level.start(has_prior=True)
     for _ in range(49):
         level.update(math.log(30.0))
-        assert level.usual == 0.0
+        assert level.baseline == 0.0
     level.update(math.log(30.0))
-    assert math.exp(level.usual) == pytest.approx(30.0)
+    assert math.exp(level.baseline) == pytest.approx(30.0)
     restored = Level()
-    restored.start(known=True)
+    restored.start(has_prior=True)
     restored.restore(level.snapshot())
-    assert restored.usual == level.usual
+    assert restored.baseline == level.baseline
 
 
-def test_a_level_that_is_told_to_have_held_is_usual() -> None:
+def test_a_level_that_has_held_is_the_baseline() -> None:
     level = Level()
     level.start(0.0, held=True)
     feed(level, [50.0, 50.0, 50.0])
     assert level.drifts == 1
-    assert level.usual == 0.0
+    assert level.baseline == 0.0
 
 
 def test_where_it_begins_is_no_drift() -> None:
@@ -127,7 +127,7 @@ def test_the_detector_follows_one_part() -> None:
     assert feed(moved, noisy(1.3, 60, 5), (0, 3)) == []  # it turns to the other part
 
 
-def test_a_detector_that_tells_for_as_long_as_it_lasts_tells_once() -> None:
+def test_a_detector_that_signals_for_as_long_as_it_lasts_detects_once() -> None:
     level = Level(detector=lambda: VarianceDetector(window=10, threshold=0.15))
     feed(level, noisy(1.0, 30, 6, sigma=0.02))
     assert len(feed(level, noisy(1.4, 8, 7, sigma=0.02))) == 1

@@ -270,21 +270,21 @@ def test_bandwidth_that_the_round_trip_hides_is_not_identified() -> None:
     assert estimator.get().up_bytes_per_s == pytest.approx(1e8, rel=0.01)
 
 
-def test_a_change_is_told_and_what_was_usual_stays_known() -> None:
+def test_a_change_is_detected_and_the_baseline_stays_known() -> None:
     fast, slow = Link.from_mbit_per_s(20, rtt_s=0.01), Link.from_mbit_per_s(1, rtt_s=0.01)
     world = World(LinkEstimator(PRIOR), noise=0.03, seed=1)
     for _ in range(20):
         world.exchange(fast, 150_000)
-    told = 0
+    detected = 0
     for _ in range(4):
         world.exchange(slow, 150_000)
-        told += world.estimator.drift_detected
+        detected += world.estimator.drift_detected
     belief = world.estimator.up_belief(world.now_s)
-    assert (told, belief.drifts) == (1, 1)
-    assert belief.usual == pytest.approx(fast.up_bytes_per_s, rel=0.15)
+    assert (detected, belief.drifts) == (1, 1)
+    assert belief.baseline == pytest.approx(fast.up_bytes_per_s, rel=0.15)
     assert belief.value == pytest.approx(slow.up_bytes_per_s, rel=0.15)
     down = world.estimator.down_belief(world.now_s)
-    assert (down.value, down.usual) == (belief.value, belief.usual)  # the prior says both ways alike
+    assert (down.value, down.baseline) == (belief.value, belief.baseline)  # the prior says both ways alike
 
 
 def test_a_surprise_is_doubted_until_it_comes_again() -> None:
@@ -292,11 +292,11 @@ def test_a_surprise_is_doubted_until_it_comes_again() -> None:
     world = World(LinkEstimator(PRIOR))
     for _ in range(5):
         world.exchange(fast, 150_000)
-    assert not world.estimator.up_belief(0.0).doubted
+    assert not world.estimator.up_belief(0.0).awaiting_confirmation
     world.exchange(slow, 150_000)
-    assert world.estimator.up_belief(0.0).doubted
+    assert world.estimator.up_belief(0.0).awaiting_confirmation
     world.exchange(slow, 150_000)
-    assert not world.estimator.up_belief(0.0).doubted
+    assert not world.estimator.up_belief(0.0).awaiting_confirmation
 
 
 def test_a_small_exchange_leads_out_of_a_stall() -> None:
@@ -304,12 +304,12 @@ def test_a_small_exchange_leads_out_of_a_stall() -> None:
     estimator = LinkEstimator(PRIOR)
     estimator.update(Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=4000, censored=True), now_s=0.0)
     assert estimator.get().up_bytes_per_s == pytest.approx(800, rel=0.01)
-    assert estimator.up_belief(0.0).usual == pytest.approx(PRIOR.up_bytes_per_s)
+    assert estimator.up_belief(0.0).baseline == pytest.approx(PRIOR.up_bytes_per_s)
     estimator.update(Observation(plan_id=0, cut=0, probe=True, round_trip_s=0.012, sent_bytes=100), now_s=1.0)
     assert estimator.get().up_bytes_per_s > 100 / 0.0121
 
 
-def test_what_is_usual_survives_a_stall_where_nothing_was_identified() -> None:
+def test_the_baseline_survives_a_stall_where_nothing_was_identified() -> None:
     """A dominated exchange says that the prior was right; what comes after a stall does not replace it."""
     link = Link(rtt_s=0.1, up_bytes_per_s=1e7, down_bytes_per_s=1e7)
     world = World(LinkEstimator(link))
@@ -318,7 +318,7 @@ def test_what_is_usual_survives_a_stall_where_nothing_was_identified() -> None:
         world.exchange(Link(0.1, 1e4, 1e4), 20_000)
     belief = world.estimator.up_belief(world.now_s)
     assert belief.value == pytest.approx(1e4, rel=0.1)
-    assert belief.usual > 1e5
+    assert belief.baseline > 1e5
 
 
 def test_absurdly_long_exchanges_leave_a_state_that_json_can_hold() -> None:
@@ -330,13 +330,13 @@ def test_absurdly_long_exchanges_leave_a_state_that_json_can_hold() -> None:
         assert state["rate"] >= 1.0  # bytes/s, as `get` says
 
 
-def test_a_drift_is_told_by_one_update_only() -> None:
+def test_a_drift_is_detected_by_one_update_only() -> None:
     world = World(LinkEstimator(PRIOR))
-    told = False
+    detected = False
     for mbit_per_s in (20, 20, 20, 20, 20, 0.5, 0.5):
         world.exchange(Link.from_mbit_per_s(mbit_per_s, rtt_s=0.01), 100_000)
-        told = world.estimator.drift_detected
-    assert told
+        detected = world.estimator.drift_detected
+    assert detected
     world.estimator.update(Observation(plan_id=9, cut=3, head_s=0.1), world.now_s)  # nothing about the link
     assert not world.estimator.drift_detected
 
@@ -354,16 +354,16 @@ def test_after_a_drift_only_the_last_two_samples_count() -> None:
 
 
 def test_a_bound_ends_a_level_that_held() -> None:
-    """What was usual before goes into what is usual, though no exchange told of the end."""
+    """What was believed before goes into the baseline, though no exchange showed the end."""
     world = World(LinkEstimator(PRIOR))
     for mbit in (20, 5):
         for _ in range(8):
             world.exchange(Link.from_mbit_per_s(mbit, rtt_s=0.01), 150_000)
-    before = world.estimator.up_belief(world.now_s).usual
+    before = world.estimator.up_belief(world.now_s).baseline
     assert before == pytest.approx(20 * 125e3, rel=0.1)
     stalled = Observation(plan_id=1, cut=0, round_trip_s=5.0, sent_bytes=150_000, censored=True)
     world.estimator.update(stalled, world.now_s)
-    assert world.estimator.up_belief(world.now_s).usual == pytest.approx(before**0.7 * (5 * 125e3) ** 0.3, rel=0.1)
+    assert world.estimator.up_belief(world.now_s).baseline == pytest.approx(before**0.7 * (5 * 125e3) ** 0.3, rel=0.1)
 
 
 # what small frames can't tell
@@ -479,9 +479,9 @@ def test_a_slow_small_frame_lowers_a_bound_only_if_another_one_confirms_it() -> 
     world.more_s = 0.006
     world.exchange(link, 2000)
     assert world.estimator.get().up_bytes_per_s == before
-    assert world.estimator.up_belief(world.now_s).doubted
+    assert world.estimator.up_belief(world.now_s).awaiting_confirmation
     stored = json.loads(json.dumps(world.estimator.snapshot()))
-    assert stored["waits"]
+    assert stored["awaiting_confirmation"]
     world.exchange(link, 2000)
     assert world.estimator.get().up_bytes_per_s < before
 

@@ -264,19 +264,19 @@ def test_another_profile_forgets_the_steps() -> None:
     assert estimator.heads_s.tolist() == PROFILE.scaled(2).heads_s.tolist()
 
 
-def test_drifts_and_what_is_usual_are_told() -> None:
+def test_a_belief_has_its_drifts_and_its_baseline() -> None:
     estimator = device()
     for i in range(20):
         estimator.update(head(3, 1.0), float(i))
     estimator.update(head(3, 3.0), 20.0)
-    assert estimator.belief(20.0).doubted
+    assert estimator.belief(20.0).awaiting_confirmation
     assert not estimator.drift_detected
     estimator.update(head(3, 3.0), 21.0)
     belief = estimator.belief(21.0)
     assert estimator.drift_detected
-    assert (belief.drifts, belief.samples, belief.doubted) == (1, 2, False)
+    assert (belief.drifts, belief.samples, belief.awaiting_confirmation) == (1, 2, False)
     assert belief.value == pytest.approx(3.0, rel=0.05)
-    assert belief.usual == pytest.approx(1.0, rel=0.05)
+    assert belief.baseline == pytest.approx(1.0, rel=0.05)
 
 
 def test_absurd_steps_are_no_warning() -> None:

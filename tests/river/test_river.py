@@ -33,13 +33,13 @@ SCALARS: dict[str, Callable[[], Scalar]] = {
 
 
 def drifts(detector: Detector, values: Iterable[float]) -> list[int]:
-    """Where a detector tells of drift, whoever made it."""
-    told = []
+    """Where a detector detects a drift, whoever made it."""
+    detected = []
     for i, x in enumerate(values):
         detector.update(x)
         if detector.drift_detected:
-            told.append(i)
-    return told
+            detected.append(i)
+    return detected
 
 
 def averages(estimator: Scalar, values: Iterable[float]) -> list[float]:
@@ -67,17 +67,17 @@ def test_a_detector_is_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_it_tells_a_jump_and_nothing_before(name: str) -> None:
-    told = drifts(DETECTORS[name](), stream(1.0, 3.0))
-    assert told
-    assert 200 <= told[0] < 300
+    detected = drifts(DETECTORS[name](), stream(1.0, 3.0))
+    assert detected
+    assert 200 <= detected[0] < 300
 
 
 @pytest.mark.parametrize("name", ["LogCusum", "ADWIN", "PageHinkley", "KSWIN"])
 def test_a_jump_is_told_once_or_a_few_times_then_it_starts_again(name: str) -> None:
-    told = drifts(DETECTORS[name](), stream(1.0, 3.0, 1.0))
-    assert any(200 <= i < 300 for i in told)
-    assert any(400 <= i < 500 for i in told)
-    assert len(told) < 30
+    detected = drifts(DETECTORS[name](), stream(1.0, 3.0, 1.0))
+    assert any(200 <= i < 300 for i in detected)
+    assert any(400 <= i < 500 for i in detected)
+    assert len(detected) < 30
 
 
 @pytest.mark.parametrize("name", SCALARS)

@@ -82,17 +82,17 @@ class Table:
     terms: Floats  # (rows, 6)
     power: Power | None
     row_of: dict[int, int] = field(init=False)
-    in_turn: NDArray[np.bool_] | None = field(init=False)  # rows whose requests reach the edge one after another
+    serialized: NDArray[np.bool_] | None = field(init=False)  # rows whose requests reach the edge one after another
 
     @row_of.default
     def _index(self) -> dict[int, int]:
         return {placement.cut: row for row, placement in enumerate(self.placements)}
 
-    @in_turn.default
-    def _find(self) -> NDArray[np.bool_] | None:
-        found = np.array([self.pipeline.remembers_from(placement.cut) for placement in self.placements])
-        found &= self.terms[:, RTT] > 0
-        return found if found.any() else None
+    @serialized.default
+    def _serialized_rows(self) -> NDArray[np.bool_] | None:
+        rows = np.array([self.pipeline.remembers_from(placement.cut) for placement in self.placements])
+        rows &= self.terms[:, RTT] > 0
+        return rows if rows.any() else None
 
 
 class Costs:
@@ -283,8 +283,8 @@ class Costs:
         """
         busy = self._terms * self._beliefs
         result: Floats = busy[:, :4].max(axis=1)
-        if self._table.in_turn is not None:
-            result = np.where(self._table.in_turn, np.maximum(busy[:, 0], busy[:, 1:].sum(axis=1)), result)
+        if self._table.serialized is not None:
+            result = np.where(self._table.serialized, np.maximum(busy[:, 0], busy[:, 1:].sum(axis=1)), result)
         return result
 
     def paced_s(self, window: int) -> Floats:
@@ -348,9 +348,9 @@ class Costs:
         return self._terms[:, DOWN]
 
     @property
-    def in_turn(self) -> bool:
+    def serialized(self) -> bool:
         """Whether any tail remembers something, so that its requests reach the edge one after another."""
-        return self._table.in_turn is not None
+        return self._table.serialized is not None
 
     @property
     def exchanges(self) -> NDArray[np.bool_]:
@@ -441,7 +441,7 @@ def check_objective(objective: Objective) -> Objective:
 
 
 def name_of(objective: Objective) -> str:
-    """Return the words for an objective in messages."""
+    """Return the name of an objective, for messages."""
     return objective if isinstance(objective, str) else getattr(objective, "__name__", repr(objective))
 
 
@@ -475,5 +475,5 @@ def checked_wait(wait_s: float) -> float:
 
 
 def _few(cuts: Sequence[int]) -> str:
-    words = [str(c) for c in cuts]
-    return ", ".join(words if len(words) <= 12 else [*words[:6], "...", *words[-3:]])
+    names = [str(cut) for cut in cuts]
+    return ", ".join(names if len(names) <= 12 else [*names[:6], "...", *names[-3:]])

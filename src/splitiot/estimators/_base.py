@@ -45,10 +45,10 @@ class Belief(msgspec.Struct, frozen=True):
     samples : int
         How many it rests on: those since the last drift. 0 means that it is a prior.
     drifts : int
-        How often it was found not to hold any more. What came before does not count since.
-    usual : float
-        The level around which it used to lie between drifts; the first one, or the prior, where there was none yet.
-    doubted : bool
+        How many drifts were detected: it did not hold any more, and what came before does not count since.
+    baseline : float
+        The level around which it lies between drifts; the first one, or the prior, where there was none yet.
+    awaiting_confirmation : bool
         The last sample was far off; it is not believed before another one confirms it.
     """
 
@@ -57,8 +57,8 @@ class Belief(msgspec.Struct, frozen=True):
     age_s: float
     samples: int
     drifts: int = 0
-    usual: float = math.nan
-    doubted: bool = False
+    baseline: float = math.nan
+    awaiting_confirmation: bool = False
 
 
 class Beliefs(msgspec.Struct, frozen=True):
@@ -89,11 +89,11 @@ class Staleness(msgspec.Struct, frozen=True):
     ages_s : (float, float, float)
         Seconds since the device, the edge, and the link with bytes enough to tell its bandwidth were measured.
     drifts : (int, int, int)
-        How often each was found not to be as before; the link's are those of bandwidth and round trip.
-    usual : tuple of 5 float
-        Factors of device and edge, seconds a byte up and down, and the round trip, as they usually are.
-    doubted : bool
-        A last sample was far off and waits to be confirmed.
+        How many were detected of each; the link's are those of bandwidth and round trip.
+    baseline : tuple of 5 float
+        Factors of device and edge, seconds a byte up and down, and the round trip, as they are between drifts.
+    awaiting_confirmation : bool
+        A last sample was far off, and no second one has confirmed it yet.
     unsure : (float, float, float)
         Of device, edge and bandwidth: the probability that what is believed does not hold, since it was never measured
         or only by a few samples, which may have come at a bad moment.
@@ -104,8 +104,8 @@ class Staleness(msgspec.Struct, frozen=True):
 
     ages_s: tuple[float, float, float]
     drifts: tuple[int, int, int]
-    usual: tuple[float, float, float, float, float]
-    doubted: bool
+    baseline: tuple[float, float, float, float, float]
+    awaiting_confirmation: bool
     unsure: tuple[float, float, float] = (0.0, 0.0, 0.0)
     widths: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
@@ -117,8 +117,8 @@ class Staleness(msgspec.Struct, frozen=True):
         return cls(
             (b.device.age_s, b.edge.age_s, up.age_s),
             (b.device.drifts, b.edge.drifts, up.drifts + b.rtt_s.drifts),
-            (b.device.usual, b.edge.usual, 1.0 / up.usual, 1.0 / down.usual, b.rtt_s.usual),
-            b.device.doubted or b.edge.doubted or up.doubted,
+            (b.device.baseline, b.edge.baseline, 1.0 / up.baseline, 1.0 / down.baseline, b.rtt_s.baseline),
+            b.device.awaiting_confirmation or b.edge.awaiting_confirmation or up.awaiting_confirmation,
         )
 
 
@@ -135,18 +135,18 @@ class Scalar(Protocol):
 
 @runtime_checkable
 class Detector(Protocol):
-    """It tells when numbers no longer fit those before: the names of River's `drift`, so that they fit."""
+    """It detects when numbers no longer fit those before: the names of River's `drift`, so that they fit."""
 
     @property
     def drift_detected(self) -> bool:
-        """Whether the last update told of a change."""
+        """Whether the last update detected a change."""
 
     def update(self, x: float) -> object:
         """Take one sample."""
 
 
 def unsure(samples: int) -> float:
-    """How likely it is that what so few samples told does not hold: a cold start, a connection that was set up."""
+    """How likely it is that what so few samples say does not hold: a cold start, a connection that was set up."""
     if samples == 0:
         return 1.0
     return 0.5 / (1 + samples) if samples < _FEW else 0.0

@@ -1,4 +1,4 @@
-"""Cumulated sums of logarithms: a shift is told from noise."""
+"""Cumulated sums of logarithms: they detect a shift, and take no noise for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["LogCusum"]
 
 _LEARN: Final = 10  # samples before the first reference
 _AGAIN: Final = 8  # samples for the next ones,
-_AFTER: Final = 3  # among them the last before a drift was told: fewer do not tell one
+_AFTER: Final = 3  # among them the last before a drift was detected: fewer do not detect one
 _SLOWEST: Final = 0.01  # weight of a sample in an old reference, which so follows what creeps
 _BEND: Final = 2.0  # sigmas that a sample may move the reference by
 _QUIET: Final = 0.5  # the reference learns while both sums are below this part of the limit
@@ -21,33 +21,33 @@ _BENT: Final = math.sqrt(2 / math.pi) * (1 - math.exp(-(_BEND**2) / 2)) + _BEND 
 
 
 class LogCusum:
-    """A two-sided CUSUM of logarithms: it tells shifts, up or down, from noise and from single spikes.
+    """A two-sided CUSUM of logarithms: it detects shifts, up or down, and takes no noise or single spike for one.
 
     Each sample becomes ``z = (log(x) - centre) / spread``, taken as z n / (n + 1) while the reference is young (n is
     what it rests on), clipped at +-`clip`, and added to two sums that never fall below 0: ``up += z - k`` and
     ``down += -z - k``. A sum above `h` is a drift.
 
-    Centre and spread begin as median and median absolute deviation of the first 10 samples, which tell nothing. Then
+    Centre and spread begin as median and median absolute deviation of the first 10 samples, which detect nothing. Then
     each sample moves them by 1/n, at least 1/100, but by no more than two sigmas would, so that spikes hardly count,
     and only while neither sum is above ``h / 2``, so that a change that is under way is not taken for the old state.
-    What creeps is followed, not told.
+    What creeps is followed, not detected.
 
-    After a drift it starts again: the spread stays, the centre becomes the median of 8 samples. The three that told
+    After a drift it starts again: the spread stays, the centre becomes the median of 8 samples. The three that showed
     the drift are the first of them, so it is blind for 5.
 
     With the defaults, noise of 5 to 20 % gives about one false alarm in 1000 samples (1.5 where 2 % of the samples are
-    2 to 6 times too large); at noise of 10 %, a step of 1.2 is told after 5 samples (median). The spread is learned,
-    so it is steps in sigmas that count. See `benchmarks/detectors.py`. Where noise is not new with each sample there
-    are more false alarms: 6 in 1000 at an autocorrelation of 0.3.
+    2 to 6 times too large); at noise of 10 %, a step of 1.2 is detected after 5 samples (median). The spread is
+    learned, so it is steps in sigmas that count. See `benchmarks/detectors.py`. Where noise is not new with each sample
+    there are more false alarms: 6 in 1000 at an autocorrelation of 0.3.
 
     Parameters
     ----------
     k : float
-        Allowance, in sigmas: half the smallest shift worth telling.
+        Allowance, in sigmas: half the smallest shift worth detecting.
     h : float
         Limit of the sums, in sigmas. Higher: fewer false alarms, longer delays.
     clip : float
-        What one sample may count, in sigmas; above `k`. With 3 it takes three samples to tell anything, so two spikes
+        What one sample may count, in sigmas; above `k`. With 3 it takes three samples to detect anything, so two spikes
         in a row are no drift.
     least : float
         Least spread believed, relative: 0.01 is 1 %. Without it the ticks of a clock would be drifts.
@@ -55,7 +55,7 @@ class LogCusum:
     Attributes
     ----------
     refused : int
-        Samples that were not a finite number above 0. They change nothing else, and tell of no drift.
+        Samples that were not a finite number above 0. They change nothing else, and show no drift.
     samples : int
         All others.
 
@@ -65,7 +65,7 @@ class LogCusum:
     ``measured / predicted``, the prediction made before the sample was seen. A model that is off by a constant factor
     is no drift, since the centre is learned. Steps that a quick model soon learns itself are short pulses here: one
     that predicts with an average of weight 0.2 hides three of four steps of 2 sigmas, and one of seven of 3 sigmas. To
-    tell all, predict with what does not follow, such as the profile.
+    detect all, predict with what does not follow, such as the profile.
 
     The sums are those of Page (Biometrika 1954), their reading while the reference is still learned is Hawkins' self-
     starting CUSUM (The Statistician 1987), with bent instead of plain residuals.
@@ -85,8 +85,8 @@ class LogCusum:
     __slots__ = (
         "_centre",
         "_down",
+        "_drift_detected",
         "_first",
-        "_found",
         "_n",
         "_quiet",
         "_recent",
@@ -123,11 +123,11 @@ class LogCusum:
         self._first: list[float] | None = []  # logarithms that wait for a reference, None where there is one
         self._recent: deque[float] = deque(maxlen=_AFTER)
         self._up = self._down = 0.0
-        self._found = False
+        self._drift_detected = False
 
     def update(self, x: float) -> None:
         """Take one sample."""
-        self._found = False
+        self._drift_detected = False
         if not 0.0 < x < math.inf:
             self.refused += 1
             return
@@ -148,7 +148,7 @@ class LogCusum:
         self._recent.append(y)
         if up > self.h or down > self.h:
             self._first = list(self._recent)
-            self._found = True
+            self._drift_detected = True
         elif quiet:
             self._n += 1
             moved = spread * (1.0 / self._n if self._n * _SLOWEST < 1.0 else _SLOWEST)
@@ -174,8 +174,8 @@ class LogCusum:
 
     @property
     def drift_detected(self) -> bool:
-        """Whether the last update told of a drift: True once a drift, then it starts again."""
-        return self._found
+        """Whether the last update detected a drift: True once a drift, then it starts again."""
+        return self._drift_detected
 
     def get(self) -> float:
         """Return the larger sum, negative where it is that of falling numbers; beyond +-`h` at a drift only."""
@@ -201,7 +201,7 @@ class LogCusum:
             "recent": list(self._recent),
             "up": self._up,
             "down": self._down,
-            "found": self._found,
+            "drift_detected": self._drift_detected,
             "samples": self.samples,
             "refused": self.refused,
         }
@@ -216,6 +216,6 @@ class LogCusum:
         self._recent = deque((float(y) for y in state["recent"]), maxlen=_AFTER)
         self._up = float(state["up"])
         self._down = float(state["down"])
-        self._found = bool(state["found"])
+        self._drift_detected = bool(state["drift_detected"])
         self.samples = int(state["samples"])
         self.refused = int(state["refused"])

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from splitiot.estimators._base import Beliefs, Detector, Staleness
 from splitiot.estimators.cusum import LogCusum
+from splitiot.estimators.deduplicator import Kind, ObservationDeduplicator
 from splitiot.estimators.link import LinkEstimator
-from splitiot.estimators.seen import Kind, Seen
 from splitiot.estimators.tier import TierEstimator, WaitEstimator
 from splitiot.observation import Observation
 from splitiot.pipeline import Tier
@@ -40,10 +40,10 @@ class JointEstimator:
     device, edge : TierEstimator
     wait : WaitEstimator
     link : LinkEstimator
-    seen : Seen
+    deduplicator : ObservationDeduplicator
     """
 
-    __slots__ = ("_vector", "device", "edge", "link", "seen", "wait")
+    __slots__ = ("_vector", "deduplicator", "device", "edge", "link", "wait")
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class JointEstimator:
         self.edge = TierEstimator(profiles[1], Tier.EDGE, alpha=alpha, detector=detector)
         self.wait = WaitEstimator()
         self.link = LinkEstimator(link, detector=detector)
-        self.seen = Seen()
+        self.deduplicator = ObservationDeduplicator()
         self._vector: NDArray[np.float64] | None = None
 
     def update(self, observation: Observation, now_s: float) -> bool:
         """Take an observation; say whether anything in it was new."""
-        new = self.seen.take(observation)
+        new = self.deduplicator.take(observation)
         if not new:
             return False
         if new & (Kind.HEAD | Kind.LOCAL):
@@ -110,14 +110,14 @@ class JointEstimator:
 
     def staleness(self, now_s: float) -> Staleness:
         """Return what tells whether something should be measured again."""
-        device_age_s, device_drifts, device, device_doubted, *device_unsure = self.device.staleness(now_s)
-        edge_age_s, edge_drifts, edge, edge_doubted, *edge_unsure = self.edge.staleness(now_s)
-        link_age_s, link_drifts, link, link_doubted, rate_unsure, rate_width = self.link.staleness(now_s)
+        device_age_s, device_drifts, device, device_awaits, *device_unsure = self.device.staleness(now_s)
+        edge_age_s, edge_drifts, edge, edge_awaits, *edge_unsure = self.edge.staleness(now_s)
+        link_age_s, link_drifts, link, link_awaits, rate_unsure, rate_width = self.link.staleness(now_s)
         return Staleness(
             (device_age_s, edge_age_s, link_age_s),
             (device_drifts, edge_drifts, link_drifts),
             (device, edge, *link),
-            device_doubted or edge_doubted or link_doubted,
+            device_awaits or edge_awaits or link_awaits,
             (device_unsure[0], edge_unsure[0], rate_unsure),
             (device_unsure[1], edge_unsure[1], rate_width),
         )
@@ -150,7 +150,7 @@ class JointEstimator:
             "edge": self.edge.snapshot(),
             "wait": self.wait.snapshot(),
             "link": self.link.snapshot(),
-            "seen": self.seen.snapshot(),
+            "deduplicator": self.deduplicator.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -159,5 +159,5 @@ class JointEstimator:
         self.edge.restore(state["edge"])
         self.wait.restore(state["wait"])
         self.link.restore(state["link"])
-        self.seen.restore(state["seen"])
+        self.deduplicator.restore(state["deduplicator"])
         self._vector = None

@@ -15,9 +15,9 @@ __all__ = ["Level"]
 JUMP: Final = math.log(1.5)
 _FAR: Final = 4.0
 _HELD: Final = 5  # samples that make a level one that held
-_OVERRULED: Final = 50  # samples that say more of what is usual than what was known: at a bad moment there are few
-_TELLING: Final = 3  # samples that it takes to tell a drift
-_TREND: Final = 0.3  # weight of the newest level in what is usual
+_OVERRULED: Final = 50  # samples that say more of the baseline than a prior does: at a bad moment there are few
+_DETECTING: Final = 3  # samples that it takes to detect a drift
+_TREND: Final = 0.3  # weight of the newest level in the baseline
 
 
 class Level:
@@ -26,8 +26,8 @@ class Level:
     Between drifts it is the mean of the samples since the last one, and of many the exponential moving average. A
     sample that is off by more than half, or by more than four times the usual deviation, changes nothing until a second
     one in a row confirms it on the same side: then the level jumps to the nearer of both. So a single hiccup (a cold
-    start, a context switch) is ignored, and a real change is followed after two samples. Smaller changes are told by a
-    drift detector; then the level is the median of the last three, and what was before no longer counts.
+    start, a context switch) is ignored, and a real change is followed after two samples. Smaller changes are detected
+    by a drift detector; then the level is the median of the last three, and what was before no longer counts.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Level:
     ----------
     log : float
         Logarithm of the level.
-    usual : float
+    baseline : float
         Logarithm of the average level of those that held; until there was one that of the start, where that was known
         (fifty samples overrule it), else of the first.
     samples : int
@@ -51,26 +51,26 @@ class Level:
         How many were believed since the start.
     drifts : int
     drift_detected : bool
-        Whether the last sample told of one.
+        Whether the last sample showed one.
     """
 
     __slots__ = (
         "_detector",
         "_deviation",
-        "_known",
+        "_drifting",
+        "_has_prior",
         "_make",
         "_part",
+        "_part_mismatches",
         "_pending",
         "_recent",
-        "_strange",
-        "_told",
         "alpha",
+        "baseline",
         "drift_detected",
         "drifts",
         "log",
         "samples",
         "taken",
-        "usual",
     )
 
     def __init__(self, alpha: float = 0.2, detector: Callable[[], Detector] = LogCusum) -> None:
@@ -81,24 +81,24 @@ class Level:
         self.drifts = 0
         self.start()
 
-    def start(self, log: float = 0.0, *, held: bool = False, known: bool = False) -> None:
+    def start(self, log: float = 0.0, *, held: bool = False, has_prior: bool = False) -> None:
         """Begin at a level, as if there had been no sample, or as if it had `held` for some.
 
-        A `known` one was measured by somebody: it is what is usual until fifty samples overrule it, or levels behind a
-        drift have held.
+        With `has_prior` somebody has measured it: it is the baseline until fifty samples overrule it, or levels behind
+        a drift have held.
         """
-        self.log = self.usual = log
-        self._known = known
+        self.log = self.baseline = log
+        self._has_prior = has_prior
         self.samples = _HELD if held else 0
         self.taken = 0
         self.drift_detected = False
         self._deviation = 0.0
         self._pending: float | None = None
-        self._recent: deque[float] = deque(maxlen=_TELLING)
+        self._recent: deque[float] = deque(maxlen=_DETECTING)
         self._watch(None)
 
     def _watch(self, part: object) -> None:
-        self._detector, self._part, self._strange, self._told = self._make(), part, 0, False
+        self._detector, self._part, self._part_mismatches, self._drifting = self._make(), part, 0, False
 
     def update(self, log: float, part: object = None) -> bool:
         """Take a sample's logarithm; say whether it was believed.
@@ -127,27 +127,27 @@ class Level:
         self._pending = None
         self.taken += 1
         self._recent.append(log)
-        if self._tells(log, part):
+        if self._shows_drift(log, part):
             self._drift()
             self.log, self.samples = median(self._recent), len(self._recent)
         else:
             self.samples += 1
             self.log += off * max(self.alpha, 1 / self.samples)
         self._deviation += self.alpha * (abs(off) - self._deviation)
-        if self.drifts == 0 and (self.samples == _OVERRULED if self._known else self.samples < _HELD):
-            self.usual = self.log
+        if self.drifts == 0 and (self.samples == _OVERRULED if self._has_prior else self.samples < _HELD):
+            self.baseline = self.log
         return True
 
-    def _tells(self, log: float, part: object) -> bool:
+    def _shows_drift(self, log: float, part: object) -> bool:
         if part != self._part:
-            self._strange += 1
-            if self._strange < 2:
+            self._part_mismatches += 1
+            if self._part_mismatches < 2:
                 return False
             self._watch(part)
-        self._strange = 0
+        self._part_mismatches = 0
         self._detector.update(math.exp(log))
-        before, self._told = self._told, self._detector.drift_detected
-        return self._told and not before  # some detectors tell for as long as it lasts
+        before, self._drifting = self._drifting, self._detector.drift_detected
+        return self._drifting and not before  # some detectors say so for as long as it lasts
 
     def _drift(self) -> None:
         if self.samples == 0:  # this is where it begins
@@ -157,12 +157,12 @@ class Level:
         self.drift_detected = True
 
     def hold(self) -> None:
-        """Let the present level count for what is usual, if it held."""
+        """Let the present level count for the baseline, if it held."""
         if self.samples >= _HELD:
-            self.usual += _TREND * (self.log - self.usual)
+            self.baseline += _TREND * (self.log - self.baseline)
 
     @property
-    def doubted(self) -> bool:
+    def awaiting_confirmation(self) -> bool:
         """Whether the last sample was far off, and no second one has confirmed it yet."""
         return self._pending is not None
 
@@ -175,7 +175,7 @@ class Level:
         """Return the state as plain data."""
         state: dict[str, Any] = {
             "log": self.log,
-            "usual": self.usual,
+            "baseline": self.baseline,
             "deviation": self._deviation,
             "pending": self._pending,
             "recent": list(self._recent),
@@ -186,15 +186,16 @@ class Level:
         keep = getattr(self._detector, "snapshot", None)
         if keep is not None:
             part = list(self._part) if isinstance(self._part, tuple) else self._part
-            state |= {"detector": keep(), "part": part, "strange": self._strange, "told": self._told}
+            state |= {"detector": keep(), "part": part}
+            state |= {"part_mismatches": self._part_mismatches, "drifting": self._drifting}
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `snapshot` returned."""
-        self.log, self.usual = float(state["log"]), float(state["usual"])
+        self.log, self.baseline = float(state["log"]), float(state["baseline"])
         self._deviation = float(state["deviation"])
         self._pending = None if state["pending"] is None else float(state["pending"])
-        self._recent = deque(map(float, state["recent"]), maxlen=_TELLING)
+        self._recent = deque(map(float, state["recent"]), maxlen=_DETECTING)
         self.samples, self.taken, self.drifts = int(state["samples"]), int(state["taken"]), int(state["drifts"])
         self.drift_detected = False
         self._watch(None)
@@ -203,4 +204,4 @@ class Level:
             take(state["detector"])
             part = state["part"]
             self._part = tuple(part) if isinstance(part, list) else part
-            self._strange, self._told = int(state["strange"]), bool(state["told"])
+            self._part_mismatches, self._drifting = int(state["part_mismatches"]), bool(state["drifting"])

@@ -19,10 +19,10 @@ _RTTS: Final = 3
 _RATES: Final = 3
 _REQUESTS: Final = 3
 _CROSSED: Final = 8
-_LARGER: Final = 4.0  # a frame that many times larger tells more of the bandwidth,
+_LARGER: Final = 4.0  # a frame that many times larger says more of the bandwidth,
 _FASTER: Final = 2.0  # where it was that many times faster
-_CLEARLY: Final = 1.25  # a small frame must tell of that many times more to overrule what others told
-_DOMINATED: Final = 0.25  # bytes' time below that share of the round trip tells no bandwidth,
+_CLEARLY: Final = 1.25  # a small frame must show that many times more to overrule what others showed
+_DOMINATED: Final = 0.25  # bytes' time below that share of the round trip shows no bandwidth,
 _FIXED_S: Final = 0.003  # nor does less than that: a request takes as much for connection, kernel and HTTP
 _HORIZON_S: Final = 30.0
 _SLOWEST: Final = 1.0  # bytes/s
@@ -45,7 +45,7 @@ class LinkEstimator:
     and one hiccup is ignored.
 
     Only sums of both ways are seen; up and down keep the prior's ratio. A drift detector watches the bandwidth: when
-    it tells of a change, samples before the last two no longer count.
+    it detects a change, samples before the last two no longer count.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class LinkEstimator:
 
     Notes
     -----
-    With exchanges of one size alone, a longer round trip can't be told from less bandwidth: it is booked as
+    With exchanges of one size alone, a longer round trip looks like less bandwidth: it is booked as
     the latter (right for that size) until a small exchange or a probe comes.
 
     References
@@ -83,13 +83,14 @@ class LinkEstimator:
     """
 
     __slots__ = (
+        "_awaiting_confirmation",
         "_crossed",
         "_crossed_s",
         "_down_weight",
-        "_least",
+        "_is_bound",
         "_level",
         "_link",
-        "_more_s",
+        "_overhead_s",
         "_quality",
         "_rate",
         "_rates",
@@ -97,7 +98,6 @@ class LinkEstimator:
         "_rtt_level",
         "_rtt_s",
         "_rtts",
-        "_waits",
         "prior",
         "refused",
         "samples",
@@ -113,16 +113,16 @@ class LinkEstimator:
         self._rtt_s = prior.rtt_s
         self._rtts: list[tuple[float, float, float]] = []  # when, seconds, bytes as if all went up
         self._rates: list[tuple[float, float, float, bool]] = []
-        self._level = Level(detector=detector)  # of seconds a byte: for drifts, and for what is usual
+        self._level = Level(detector=detector)  # of seconds a byte: for drifts, and for the baseline
         self._level.start(-math.log(up))
         self._rtt_level = Level(detector=detector)
         self._rtt_level.start(math.log(max(prior.rtt_s, _TINY_S)))
         self._requests: list[tuple[float, float, float]] = []  # whose bytes are hidden in the round trip
-        self._more_s = 0.0  # what a request takes beyond a probe
+        self._overhead_s = 0.0  # what a request takes beyond a probe
         self._crossed: list[tuple[float, float, float]] = []  # when, bytes, and their rate at least
-        self._least = False  # the rate is a lower bound
-        self._waits = False  # the last sample told of less, a larger frame of more: until another one confirms it
-        self._crossed_s = -math.inf  # when bytes enough to tell something crossed last
+        self._is_bound = False  # the rate is a lower bound
+        self._awaiting_confirmation = False  # the last sample showed less, a larger frame before it more
+        self._crossed_s = -math.inf  # when bytes enough to show a rate crossed last
         self._begin()
 
     def _begin(self) -> None:
@@ -159,7 +159,7 @@ class LinkEstimator:
             self.refused += 1
             return
         if observation.upper_bound:
-            more_s = 0.0 if observation.probe else self._more_s
+            more_s = 0.0 if observation.probe else self._overhead_s
             if seconds >= max(self._rtt_s + more_s + size / self._rate, _TINY_S):
                 return  # it may have taken as long as is believed: only less is news
         self.samples += not observation.censored
@@ -172,19 +172,19 @@ class LinkEstimator:
         self._changed()
 
     def _changed(self) -> None:
-        """What is read is made when it is read: most of it rarely is."""
+        """What is read is worked out when it is read: most of it rarely is."""
         self._link = None
         self._quality = None
 
     def _judged(self) -> tuple[bool, bool, float, float]:
-        """Whether the bandwidth is identified, whether its last sample is doubted; spreads of bandwidth and rtt."""
+        """Whether the bandwidth is identified, and its last sample awaits confirmation; spreads of rate and rtt."""
         if self._quality is None:
             rtt_s = self._rtt_s
             spread = math.inf if self.samples else 0.0
-            identified = self._told and not self._least
+            identified = self._shows_rate and not self._is_bound
             if identified:
                 spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size, _ in self._rates])
-            self._quality = identified, self._doubts(), spread, _spread([s for _, s, _ in self._rtts])
+            self._quality = identified, self._awaits_confirmation(), spread, _spread([s for _, s, _ in self._rtts])
         return self._quality
 
     def _take_bound(self, seconds: float, size: float) -> None:
@@ -193,7 +193,7 @@ class LinkEstimator:
             return
         self._level.hold()
         self._rate = max(size / over_s, _SLOWEST)
-        self._least = False
+        self._is_bound = False
         self._rates.clear()  # what was seen before no longer holds
         self._crossed.clear()
 
@@ -216,39 +216,39 @@ class LinkEstimator:
         over_s = seconds - self._rtt_s
         # the bytes took no longer than that
         least = size / max(over_s, _DOMINATED * self._rtt_s, _TINY_S)
-        more_s = 0.0 if probe else min(self._more_s, self._hidden_s)
+        more_s = 0.0 if probe else min(self._overhead_s, self._hidden_s)
         hidden = over_s - more_s < self._hidden_s or self._contradicted(now_s, size * _LARGER, least)
-        doubted = self._least and not self._waits and self._contradicted(now_s, size, least)
-        self._waits = not hidden and doubted
+        awaiting = self._is_bound and not self._awaiting_confirmation and self._contradicted(now_s, size, least)
+        self._awaiting_confirmation = not hidden and awaiting
         _push(self._crossed, (now_s, size, least), _CROSSED)
-        if self._waits:
+        if self._awaiting_confirmation:
             return
         if not hidden:
             _push(self._rates, (now_s, seconds, size, not probe), _RATES)
             if not probe:
-                self._explain()
+                self._forget_explained()
             self._level.update(math.log(max(over_s, _TINY_S)) - math.log(max(size, 1.0)))
             if self._level.drift_detected:
                 del self._rates[:-2], self._crossed[:-2]
             self._settle_rate()
             return
         self._overrule(size, over_s, probe)
-        if not self._told and least > self._rate:
+        if not self._shows_rate and least > self._rate:
             self._raise(min(max(rate for _, _, rate in self._crossed), _FASTEST))
         if not probe:
             _push(self._requests, (now_s, seconds, size), _REQUESTS)
         self._settle_rate()
-        if self._level.samples == 0:  # nothing better is known of what is usual
+        if self._level.samples == 0:  # nothing better is known of the baseline
             self._level.start(-math.log(self._rate), held=True)
 
     @property
     def _hidden_s(self) -> float:
-        """Bytes that take less than that can't be told from what else a request takes."""
+        """Bytes that take less than that are hidden by what else a request takes."""
         return max(_DOMINATED * self._rtt_s, _FIXED_S)
 
     @property
-    def _told(self) -> bool:
-        """Whether any sample tells the bandwidth."""
+    def _shows_rate(self) -> bool:
+        """Whether any sample shows the bandwidth."""
         return any(seconds - self._rtt_s >= self._hidden_s for _, seconds, *_ in self._rates)
 
     def _contradicted(self, now_s: float, size: float, rate: float) -> bool:
@@ -259,22 +259,22 @@ class LinkEstimator:
         )
 
     def _overrule(self, size: float, over_s: float, probe: bool) -> None:
-        """A frame went so fast that its bytes are hidden: then what told of less was a hiccup, or is over."""
-        if over_s < self._hidden_s:  # those that were as small can't have told of their bytes
+        """A frame went so fast that its bytes are hidden: then what showed less was a hiccup, or is over."""
+        if over_s < self._hidden_s:  # those that were as small can't have shown their bytes
             self._rates[:] = [sample for sample in self._rates if sample[2] > size]
         noise_s = min(self._hidden_s, self._rtt_s) if probe else self._hidden_s  # a probe has no time of a request
-        if self._told and size / (max(over_s, 0.0) + noise_s) > self._rate * _CLEARLY:
+        if self._shows_rate and size / (max(over_s, 0.0) + noise_s) > self._rate * _CLEARLY:
             self._rates.clear()
 
-    def _explain(self) -> None:
-        """A request tells of bytes what one before it seemed to take for other reasons: that one counts no more."""
+    def _forget_explained(self) -> None:
+        """Forget a request that seemed to take long for other reasons, once one shows that its bytes took it."""
         for i, (_, seconds, size) in enumerate(self._requests):
             if seconds - self._rtt_s - size / self._rate >= self._hidden_s:
                 del self._requests[i]
                 return
 
     def _raise(self, rate: float) -> None:
-        self._rate, self._least = rate, True
+        self._rate, self._is_bound = rate, True
         self._rates.clear()
 
     def _settle_rtt(self) -> None:
@@ -287,27 +287,27 @@ class LinkEstimator:
         for _, seconds, size, request in self._rates:
             over_s = seconds - rtt_s
             if over_s >= hidden_s:
-                slow.append(max(over_s - self._more_s * request, 0.5 * over_s) / size)
+                slow.append(max(over_s - self._overhead_s * request, 0.5 * over_s) / size)
         if slow:
-            self._rate, self._least = 1 / min(max(median(slow), 1 / _FASTEST), 1 / _SLOWEST), False
+            self._rate, self._is_bound = 1 / min(max(median(slow), 1 / _FASTEST), 1 / _SLOWEST), False
         # what requests take beyond small frames and their bytes; a single one may have been a hiccup
         more = sorted(max(0.0, seconds - rtt_s - size / self._rate) for _, seconds, size in self._requests)
         if len(more) < _REQUESTS:
             more.insert(0, 0.0)
-        self._more_s = more[(len(more) - 1) // 2]
+        self._overhead_s = more[(len(more) - 1) // 2]
 
     def get(self) -> Link:
         """Return the link as it is believed to be."""
         if self._link is None:
             up, down = self._rates_now()
-            self._link = Link(self._rtt_s + self._more_s, up, down)
+            self._link = Link(self._rtt_s + self._overhead_s, up, down)
         return self._link
 
     def costs(self) -> tuple[float, float, float]:
         """Return seconds a byte up, seconds a byte down, and the round trip: what `Costs` takes."""
         if self._link is None:
             up, down = self._rates_now()
-            return 1.0 / up, 1.0 / down, self._rtt_s + self._more_s
+            return 1.0 / up, 1.0 / down, self._rtt_s + self._overhead_s
         return 1.0 / self._link.up_bytes_per_s, 1.0 / self._link.down_bytes_per_s, self._link.rtt_s
 
     def _rates_now(self) -> tuple[float, float]:
@@ -316,59 +316,59 @@ class LinkEstimator:
 
     @property
     def identified(self) -> bool:
-        """Whether some of the last samples tell the bandwidth; else it is the prior, or a bound that some gave."""
+        """Whether some of the last samples show the bandwidth; else it is the prior, or a bound that some gave."""
         return self._judged()[0]
 
     @property
     def drift_detected(self) -> bool:
-        """Whether the last update told of a drift, of the bandwidth or of the round trip."""
+        """Whether the last update detected a drift, of the bandwidth or of the round trip."""
         return self._level.drift_detected or self._rtt_level.drift_detected
 
     def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool, float, float]:
-        """Return age, drifts, what is usual as `costs` has it, doubted, unsure and width: see `Staleness`."""
+        """Return age, drifts, baseline as `costs` has it, awaiting confirmation, unsure and width: see `Staleness`."""
         level, rtt_level = self._level, self._rtt_level
-        up = math.exp(level.usual)
-        usual = (up, up * self._down_weight, math.exp(rtt_level.usual))
+        up = math.exp(level.baseline)
+        baseline = (up, up * self._down_weight, math.exp(rtt_level.baseline))
         age_s, drifts = age(now_s, self._crossed_s), level.drifts + rtt_level.drifts
-        if self._least:
-            return age_s, drifts, usual, self._doubts(), 1.0, UNKNOWN
-        slower = -math.log(self._rate) - level.usual > JUMP  # than what was believed before
-        return age_s, drifts, usual, self._doubts(), unsure(level.taken) if slower else 0.0, 0.0
+        if self._is_bound:
+            return age_s, drifts, baseline, self._awaits_confirmation(), 1.0, UNKNOWN
+        slower = -math.log(self._rate) - level.baseline > JUMP  # than what was believed before
+        return age_s, drifts, baseline, self._awaits_confirmation(), unsure(level.taken) if slower else 0.0, 0.0
 
-    def _doubts(self) -> bool:
-        """Whether the last sample that tells a bandwidth tells quite another one."""
-        if self._waits or not self._rates:
-            return self._waits
+    def _awaits_confirmation(self) -> bool:
+        """Whether the last sample that shows a bandwidth shows quite another one."""
+        if self._awaiting_confirmation or not self._rates:
+            return self._awaiting_confirmation
         _, seconds, size, request = self._rates[-1]
         over_s = seconds - self._rtt_s
         if over_s < self._hidden_s:
             return False
-        over_s = max(over_s - self._more_s * request, 0.5 * over_s)
+        over_s = max(over_s - self._overhead_s * request, 0.5 * over_s)
         return not 1 / _JUMP < over_s * self._rate / max(size, 1.0) < _JUMP
 
     def rtt_belief(self, now_s: float) -> Belief:
         """Return the round-trip time in seconds."""
         level, rtts = self._rtt_level, self._rtts
         age_s = age(now_s, rtts[-1][0]) if rtts else math.inf
-        rtt_s, spread, usual = self._rtt_s + self._more_s, self._judged()[3], math.exp(level.usual)
-        return Belief(rtt_s, spread, age_s, len(rtts), level.drifts, usual)
+        rtt_s, spread, baseline = self._rtt_s + self._overhead_s, self._judged()[3], math.exp(level.baseline)
+        return Belief(rtt_s, spread, age_s, len(rtts), level.drifts, baseline)
 
     def up_belief(self, now_s: float) -> Belief:
         """Return the bandwidth towards the edge in bytes/s; the other way has the same spread and age.
 
         Where the samples do not identify it there are 0, and the spread is inf.
         """
-        return self._rate_belief(self.get().up_bytes_per_s, math.exp(-self._level.usual), now_s)
+        return self._rate_belief(self.get().up_bytes_per_s, math.exp(-self._level.baseline), now_s)
 
     def down_belief(self, now_s: float) -> Belief:
         """Return the bandwidth from the edge in bytes/s."""
-        usual = math.exp(-self._level.usual) / self._down_weight
-        return self._rate_belief(self.get().down_bytes_per_s, usual, now_s)
+        baseline = math.exp(-self._level.baseline) / self._down_weight
+        return self._rate_belief(self.get().down_bytes_per_s, baseline, now_s)
 
-    def _rate_belief(self, rate: float, usual: float, now_s: float) -> Belief:
-        identified, doubted, spread, _ = self._judged()
+    def _rate_belief(self, rate: float, baseline: float, now_s: float) -> Belief:
+        identified, awaiting, spread, _ = self._judged()
         count = len(self._rates) if identified else 0
-        return Belief(rate, spread, age(now_s, self._crossed_s), count, self._level.drifts, usual, doubted)
+        return Belief(rate, spread, age(now_s, self._crossed_s), count, self._level.drifts, baseline, awaiting)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
@@ -376,12 +376,12 @@ class LinkEstimator:
             "rate": self._rate,
             "rtt_s": self._rtt_s,
             "rtts": [list(s) for s in self._rtts],
-            "more_s": self._more_s,
+            "overhead_s": self._overhead_s,
             "requests": [list(s) for s in self._requests],
             "rates": [list(s) for s in self._rates],
             "crossed": [list(s) for s in self._crossed],
-            "least": self._least,
-            "waits": self._waits,
+            "is_bound": self._is_bound,
+            "awaiting_confirmation": self._awaiting_confirmation,
             "crossed_s": None if math.isinf(self._crossed_s) else self._crossed_s,
             "level": self._level.snapshot(),
             "rtt_level": self._rtt_level.snapshot(),
@@ -393,11 +393,11 @@ class LinkEstimator:
         """Take what `snapshot` returned."""
         self._rate, self._rtt_s = float(state["rate"]), float(state["rtt_s"])
         self._rtts = [(float(t), float(s), float(b)) for t, s, b in state["rtts"]]
-        self._more_s = float(state["more_s"])
+        self._overhead_s = float(state["overhead_s"])
         self._requests = [(float(t), float(s), float(b)) for t, s, b in state["requests"]]
         self._rates = [(float(t), float(s), float(b), bool(r)) for t, s, b, r in state["rates"]]
         self._crossed = [(float(t), float(b), float(r)) for t, b, r in state["crossed"]]
-        self._least, self._waits = bool(state["least"]), bool(state["waits"])
+        self._is_bound, self._awaiting_confirmation = bool(state["is_bound"]), bool(state["awaiting_confirmation"])
         self._crossed_s = -math.inf if state["crossed_s"] is None else float(state["crossed_s"])
         self._level.restore(state["level"])
         self._rtt_level.restore(state["rtt_level"])

@@ -28,7 +28,7 @@ class TierEstimator:
     """One slow-down factor times the profile, so that one run refreshes every step.
 
     The factor is a `Level` of measured seconds over those of the profile: an exponential moving average that ignores a
-    single hiccup, follows a jump after two runs, and forgets what was before when a drift is told.
+    single hiccup, follows a jump after two runs, and forgets what was before when a drift is detected.
 
     Where steps are timed one by one (tasks are), the profile is refined as well: of each step the deviation from the
     factor is kept, as a moving average in logarithms.
@@ -102,7 +102,7 @@ class TierEstimator:
         """Start again from another profile, at factor 1."""
         self.profile = profile
         self._guessed = profile.noise >= _GUESSED
-        self._level.start(known=not self._guessed)
+        self._level.start(has_prior=not self._guessed)
         self._value = 1.0
         self._last_s = -math.inf
         self._counts: NDArray[np.int64] | None = None  # and the rest: once steps are timed
@@ -136,7 +136,7 @@ class TierEstimator:
         self._take(seconds, o.cut, n, steps, now_s)
 
     def _take(self, measured: float | None, start: int, stop: int, steps: Sequence[float], now_s: float) -> bool:
-        """Take the seconds of a part; say whether they tell of a drift."""
+        """Take the seconds of a part; say whether they show a drift."""
         if measured is None:
             return False
         if not usable(measured):
@@ -144,7 +144,7 @@ class TierEstimator:
             return False
         predicted: float = self._heads[stop] if start == 0 else self._tails[start]
         if predicted <= 0:
-            return False  # an empty part tells nothing
+            return False  # an empty part says nothing
         ratio = math.log(measured) - math.log(predicted) if measured > 0 else -math.inf
         if abs(ratio) > _MAX_LOG:
             self.refused += 1
@@ -182,7 +182,7 @@ class TierEstimator:
         self._recount()
 
     def _expect(self) -> None:
-        """Note what the profile says of each step, never nothing: a multiple of nothing could tell no seconds."""
+        """Note what the profile says of each step, never nothing: no multiple of nothing is a second."""
         steps_s = np.diff(self.profile.heads_s)
         self._steps_s = np.maximum(steps_s, _LEAST_S)
         self._log_steps = np.log(self._steps_s)
@@ -214,7 +214,7 @@ class TierEstimator:
 
     @property
     def drift_detected(self) -> bool:
-        """Whether the last update told of a drift."""
+        """Whether the last update detected a drift."""
         return self._level.drift_detected
 
     @property
@@ -223,18 +223,25 @@ class TierEstimator:
         return max(self.profile.spread, self._level.spread)
 
     def staleness(self, now_s: float) -> tuple[float, int, float, bool, float, float]:
-        """Return age, drifts, what is usual, whether the last sample is doubted, unsure, width; see `Staleness`."""
+        """Return age, drifts, baseline, whether the last sample awaits confirmation, unsure, width; see `Staleness`."""
         level = self._level
         # a few samples count for less where they contradict a profile, and nothing is known where there is neither
-        few = unsure(level.taken) if self._guessed or abs(level.log - level.usual) > JUMP else 0.0
+        few = unsure(level.taken) if self._guessed or abs(level.log - level.baseline) > JUMP else 0.0
         width = UNKNOWN if self._guessed and not level.taken else 0.0
-        return age(now_s, self._last_s), level.drifts, math.exp(level.usual), level.doubted, few, width
+        return age(now_s, self._last_s), level.drifts, math.exp(level.baseline), level.awaiting_confirmation, few, width
 
     def belief(self, now_s: float) -> Belief:
         """Return the factor with all that is known of how good it is."""
         level = self._level
-        age_s, usual = age(now_s, self._last_s), math.exp(level.usual)
-        return Belief(self._value, self.spread, age_s, level.samples, level.drifts, usual, level.doubted)
+        return Belief(
+            self._value,
+            self.spread,
+            age(now_s, self._last_s),
+            level.samples,
+            level.drifts,
+            math.exp(level.baseline),
+            level.awaiting_confirmation,
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
@@ -328,7 +335,7 @@ class WaitEstimator:
         """Return the seconds with their spread, age and number of samples."""
         off = median(abs(w - self._median) for w in self._window)
         spread = SIGMA_OVER_MAD * off / self._median if self._median > 0 else 0.0
-        return Belief(self.get(now_s), spread, age(now_s, self._last_s), self.samples, usual=0.0)
+        return Belief(self.get(now_s), spread, age(now_s, self._last_s), self.samples, baseline=0.0)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""

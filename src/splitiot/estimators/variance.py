@@ -18,7 +18,7 @@ class VarianceDetector:
 
     Drift is where their sample standard deviation over their mean is above the threshold, for as long as it is. That
     measures noise, not shifts: steady noise above the threshold is drift all the time, and a small shift none.
-    `LogCusum` tells shifts; this is for comparison and compatibility.
+    `LogCusum` detects shifts; this is for comparison and compatibility.
 
     Parameters
     ----------

@@ -372,10 +372,10 @@ def _within(policy: Policy, ranking: Ranking, allowed: NDArray[np.bool_]) -> NDA
 
 def _not_allowed(policy: Policy, decision: Decision, context: Context) -> str:
     row, allowed = decision.row, context.costs.mask
-    told = f"{type(policy).__name__} chose row {row} ({decision.why}), which "
+    choice = f"{type(policy).__name__} chose row {row} ({decision.why}), which "
     if decision.ranking is not None and 0 <= row < len(allowed) and allowed[row]:
-        return f"{told}its ranking ({decision.ranking.why}) does not permit: choose among ranking.mask"
-    return f"{told}is not allowed now: choose among context.mask"
+        return f"{choice}its ranking ({decision.ranking.why}) does not permit: choose among ranking.mask"
+    return f"{choice}is not allowed now: choose among context.mask"
 
 
 def checked(policy: Any) -> Policy:

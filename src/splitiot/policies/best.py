@@ -41,14 +41,14 @@ class Best(Policy):
         if not self.subject_to:
             return context.ranked(self.objective)
         mask, name = met(self.subject_to, context.costs), name_of(self.objective)
-        words = " and ".join(map(str, self.subject_to))
-        why, otherwise = f"least {name} with {words}", f"nothing has {words}: least {name} of all"
+        wanted = " and ".join(map(str, self.subject_to))
+        why, otherwise = f"least {name} with {wanted}", f"nothing has {wanted}: least {name} of all"
         return context.ranked(self.objective, mask=mask, why=why, otherwise=otherwise)
 
     def __repr__(self) -> str:
-        words = [repr(self.objective)] if type(self) is Best else []
-        words += [f"subject_to={list(self.subject_to)}"] if self.subject_to else []
-        return f"{type(self).__name__}({', '.join(words)})"
+        options = [repr(self.objective)] if type(self) is Best else []
+        options += [f"subject_to={list(self.subject_to)}"] if self.subject_to else []
+        return f"{type(self).__name__}({', '.join(options)})"
 
 
 @frozen(repr=False)

@@ -20,7 +20,7 @@ _NOTES: Final = "retest"
 class RetestOnDrift(Wrapper):
     """After a drift, measure what drifted a few times more, though another policy turned away from it.
 
-    When a detector tells that the edge, say, got slower, the policy may move everything home; what is believed of the
+    When a detector sees that the edge, say, got slower, the policy may move everything home; what is believed of the
     edge then rests on two samples, perhaps of a hiccup. So the cheapest row that measures it is tried as a probe, 1, 2,
     4, ... requests later. What the policy's own choices measure needs no probe.
 

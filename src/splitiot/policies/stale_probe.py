@@ -97,7 +97,7 @@ class StaleProbe(Wrapper):
         if notes["again"] >= 0:
             row = int(notes["again"])
             notes["again"] = -1.0
-            if signs.doubted and row != inner.row and ranking.allows(row):
+            if signs.awaiting_confirmation and row != inner.row and ranking.allows(row):
                 return _probe(inner, row, "to confirm what the last one told")
         permitted, costs = ranking.mask, context.costs
         if permitted is not costs.mask:
@@ -150,7 +150,7 @@ class StaleProbe(Wrapper):
     ) -> tuple[float, int] | None:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
         believed = costs.beliefs.copy()
-        usual, age_s = signs.usual, max(signs.ages_s[COLUMNS.index(column)] for column in stale)
+        usual, age_s = signs.baseline, max(signs.ages_s[COLUMNS.index(column)] for column in stale)
         if context.now_s < notes["began_s"]:  # another clock
             notes["began_s"] = context.now_s
         # profiles and prior link are as old as this policy

@@ -89,11 +89,11 @@ class ThroughputTarget(Best):
             raise ValueError(f"patience is at least 1 decision, got {self.patience}")
 
     def rank(self, context: Context) -> Ranking:
-        mask, words = None, f"the most local with {self.fps:g} a second"
+        mask, why = None, f"the most local with {self.fps:g} a second"
         if self.subject_to:
             mask = met(self.subject_to, context.costs)
             mask = mask if mask.any() else None
-        return context.ranked(_MostLocalAt(1 / self.fps, self.window), mask=mask, why=words)
+        return context.ranked(_MostLocalAt(1 / self.fps, self.window), mask=mask, why=why)
 
     def decide(self, context: Context) -> Decision:
         ranking = self.rank(context)
@@ -103,12 +103,12 @@ class ThroughputTarget(Best):
         cuts, periods, stay = costs.cuts, costs.paced_s(self.window), context.incumbent
         meets = mask & (periods <= target_s)
         easily = meets & (periods <= target_s * (1 - self.margin))
-        words = ranking.why
+        why = ranking.why
         if meets.any():
             row = _most_local(costs, periods, easily if easily.any() else meets)
         else:
             row = _fastest(periods, mask)
-            words = f"{self.fps:g} a second can't be met: {1 / periods[row]:.3g} is the best there is"
+            why = f"{self.fps:g} a second can't be met: {1 / periods[row]:.3g} is the best there is"
         if stay is not None and stay != row and mask[stay]:
             if meets[stay]:
                 gain = 1 / self.patience if easily[row] and cuts[row] > cuts[stay] else 0.0
@@ -120,15 +120,15 @@ class ThroughputTarget(Best):
             sure = self._sure(context, gain, int(cuts[row]), back=bool(meets[stay]))
             if sure is None or not mask[sure] or (meets[stay] and not easily[sure]):
                 if meets[stay]:
-                    words = f"still gives {self.fps:g} a second"
+                    why = f"still gives {self.fps:g} a second"
                 elif meets.any():
-                    words = f"too slow, if that lasts: {1 / periods[stay]:.3g} of {self.fps:g} a second"
+                    why = f"too slow, if that lasts: {1 / periods[stay]:.3g} of {self.fps:g} a second"
                 else:
-                    words += f", and {1 / periods[stay]:.3g} is given"
-                return Decision(stay, words, ranking=ranking)
+                    why += f", and {1 / periods[stay]:.3g} is given"
+                return Decision(stay, why, ranking=ranking)
             row = sure
         context.memory.pop(_NOTES, None)
-        return Decision(row, words, ranking=ranking)
+        return Decision(row, why, ranking=ranking)
 
     def _sure(self, context: Context, gain: float, cut: int, *, back: bool) -> int | None:
         """Add up what decisions on end would gain by going elsewhere; return where to, once that is enough."""
@@ -144,9 +144,9 @@ class ThroughputTarget(Best):
         return context.costs.row_of(notes["cut"]) if late or notes["gain"] >= _ENOUGH else None
 
     def __repr__(self) -> str:
-        words = [repr(self.fps)]
-        words += [f"{name}={value!r}" for name, value, usual in self._settings() if value != usual]
-        return f"ThroughputTarget({', '.join(words)})"
+        options = [repr(self.fps)]
+        options += [f"{name}={value!r}" for name, value, default in self._settings() if value != default]
+        return f"ThroughputTarget({', '.join(options)})"
 
     def _settings(self) -> tuple[tuple[str, object, object], ...]:
         return (

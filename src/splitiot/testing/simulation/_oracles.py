@@ -257,5 +257,5 @@ class Counted(JointEstimator):
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         taken = {1: "head", 2: "tail", 4: "local finish", 16: "exchange", 32: "bound"}
-        for plan_id, kinds in state["seen"]["seen"]:
+        for plan_id, kinds in state["deduplicator"]["seen"]:
             self._taken |= {(words, plan_id) for bit, words in taken.items() if kinds & bit}

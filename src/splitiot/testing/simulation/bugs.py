@@ -17,7 +17,7 @@ from splitiot import wire
 from splitiot.device._core import Core
 from splitiot.device._inbox import Inbox
 from splitiot.errors import EdgeUnavailable, ProtocolError
-from splitiot.estimators.seen import Seen
+from splitiot.estimators.deduplicator import ObservationDeduplicator
 from splitiot.pipeline import DROP, Pipeline
 from splitiot.runner import Runner
 from splitiot.session import Arrival, DeviceSession, EdgeSession, Job, RequestDone, RunLocal, Send
@@ -370,7 +370,7 @@ def _never_reset(old: Any) -> Any:
 
 
 def _takes_again(old: Any) -> Any:
-    def take(self: Seen, observation: Any) -> int:
+    def take(self: ObservationDeduplicator, observation: Any) -> int:
         self._seen.clear()
         return int(old(self, observation))
 
@@ -466,6 +466,6 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("busy-long", "a busy edge is left alone for a minute", EdgeHealth, "busy", _busy_for_long),
     _bug("timed-when-read", "a frame's time is when it was read", Inbox, "_read", _timed_when_read),
     _bug("judged-unread", "time is judged before what waits is read", Core, "heard", _judged_unread),
-    _bug("counted-twice", "observations are counted each time", Seen, "take", _takes_again),
+    _bug("counted-twice", "observations are counted each time", ObservationDeduplicator, "take", _takes_again),
 )
 """All bugs, told apart by name."""

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from splitiot.observation import Observation
 
-__all__ = ["Kind", "Seen"]
+__all__ = ["Kind", "ObservationDeduplicator"]
 
 _REMEMBERED: Final = 1024
 MAX_ID: Final = 2**62
 
 
 class Kind:
-    """What an observation can tell, each counted once a plan: bits of an int (an IntFlag is 20 times slower)."""
+    """What an observation can say, each counted once a plan: bits of an int (an IntFlag is 20 times slower)."""
 
     NONE: Final = 0
     HEAD: Final = 1
@@ -25,8 +25,8 @@ class Kind:
     BOUND: Final = 32
 
 
-class Seen:
-    """Tells what is new in an observation, for the last 1024 plans; older ones are taken for repeated.
+class ObservationDeduplicator:
+    """Knows what is new in an observation, for the last 1024 plans; older ones are taken for repeated.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Seen:
         kinds = _kinds(o)
         seen = self._seen.get(o.plan_id, 0)
         if seen & Kind.EXCHANGE:
-            seen |= Kind.BOUND  # the answer is known: a bound tells nothing more
+            seen |= Kind.BOUND  # the answer is known: a bound says nothing more
         new = kinds & ~seen
         if not new or o.plan_id <= self._floor:
             self.repeated += 1
