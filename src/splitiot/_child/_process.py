@@ -69,7 +69,7 @@ class ChildProcess:
     ----------
     pid : int
     ours : bool
-        False in a process that was forked: its parent's children are not its own.
+        False once it was killed, and in a process that was forked: its parent's children are not its own.
 
     Raises
     ------
@@ -215,6 +215,7 @@ class ChildProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        self.ours = False  # its number may be another one's now
         self._commands.put("stop")
 
     def _carry(self) -> None:

@@ -48,13 +48,15 @@ exit codes:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, given: argparse.Namespace | None = None) -> int:
     """Run the command line and return its exit code.
 
     Parameters
     ----------
     argv : sequence of str, optional
         What stands behind the command's name; the process's own, unless given.
+    given : Namespace, optional
+        What the command gets besides, from another process of splitiot's.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = next((word for word in words if not word.startswith("-")), "")
     module = importlib.import_module(f"splitiot.cli.{chosen}") if chosen in COMMANDS else None
     try:
-        arguments = _parser(chosen, module).parse_args(words)
+        arguments = _parser(chosen, module).parse_args(words, given)
     except SystemExit as end:  # argparse has said why
         return end.code if isinstance(end.code, int) else 2
     if module is None:

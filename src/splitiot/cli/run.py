@@ -27,11 +27,11 @@ from splitiot.cli._arguments import (
     positive,
     runtime_of,
 )
-from splitiot.cli._beside import edge_beside
 from splitiot.cli._console import Console
 from splitiot.cli._edge import add_edge_arguments, open_transport
 from splitiot.cli._errors import Failed, Unusable
 from splitiot.cli._inputs import Given, drawn, flatten, given, write_outputs
+from splitiot.cli._local_edge import local_edge
 from splitiot.cli._policy import POLICY, load_policy
 from splitiot.cli._profiles import load_profile
 from splitiot.cli._record import COLUMNS, CsvFile, Record, Totals, cells, record
@@ -257,7 +257,7 @@ def _edge(arguments: argparse.Namespace, console: Console) -> Iterator[tuple[str
     if arguments.edge is not None:
         yield arguments.edge, open_transport(arguments, arguments.edge)
         return
-    with edge_beside(arguments, console) as (url, token):
+    with local_edge(arguments, console) as (url, token):
         yield url, open_transport(arguments, url, token=token)
 
 

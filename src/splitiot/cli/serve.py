@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splitiot.cli._arguments import TARGET, add_model_arguments, add_runtime_arguments, at_least, runtime_of
-from splitiot.cli._beside import token_of_parent
 from splitiot.cli._console import Console
 from splitiot.cli._errors import Failed, Unusable
 from splitiot.cli._format import milliseconds
@@ -59,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-profile", action="store_true", help="don't measure at the start: devices learn it slower")
     add_model_arguments(parser)
     add_runtime_arguments(parser)
-    parser.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)  # see _beside
     parser.add_argument("--json", action="store_true", help='write one line {"url": ...} when it is ready')
 
 
@@ -71,8 +69,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
 
     _check_openness(arguments)
     tokens = None if arguments.token_file is None else read_tokens(arguments.token_file)
-    if arguments.beside:
-        tokens = {token_of_parent(): "beside"}
+    tokens = getattr(arguments, "tokens", tokens)  # see _local_edge
     policy = None if arguments.policy is None else load_policy(arguments.policy)
     if policy is not None and arguments.no_profile:
         raise Unusable("--policy plans with profiles: leave --no-profile out")
@@ -179,6 +176,9 @@ def _announce(
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     url = f"{'http' if arguments.cert is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+    if (announce := getattr(arguments, "announce", None)) is not None:  # see _local_edge
+        announce(url)
+        return
     pipelines = [
         {"target": t.text, "digest": t.pipeline.digest, "n": t.pipeline.n, "whole_s": measured.get(t.pipeline.digest)}
         for t in targets

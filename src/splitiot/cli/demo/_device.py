@@ -1,4 +1,4 @@
-"""The demonstration's device process: orders come as JSON lines on stdin, what happened goes to stdout.
+"""The demonstration's device process.
 
 It runs on a fast machine and plays a slow one: after each part it waits until a device of the speed asked for would
 be ready.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from splitiot._child import Parent
 from splitiot.adapters.http import HttpTransport
 from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
 from splitiot.cli.demo._pipeline import build
@@ -53,10 +54,15 @@ class SlowRunner(Runner):
         return result, max(played_s, seconds), ()
 
 
-def main() -> None:
-    """Carry out orders until stdin ends."""
-    setting = msgspec.json.decode(sys.stdin.buffer.readline(), type=Setting)
-    pipeline, _ = build(None if setting.model is None else Path(setting.model))
+def main(arguments: Sequence[str]) -> None:
+    """Carry out orders and tell what happened, until the parent ends or an order is empty."""
+    parent = Parent()
+
+    def tell(message: msgspec.Struct) -> None:
+        parent.send(msgspec.json.encode(message))
+
+    setting = msgspec.json.decode(parent.receive()[0], type=Setting)
+    pipeline, _ = build(*arguments)
     own = TierProfile.from_dict(setting.profile)
     factor = max(1.0, setting.whole_s / own.whole_s)
     runner = SlowRunner(pipeline)
@@ -81,7 +87,7 @@ def main() -> None:
         for name, policy in policies.items()
     }
     welcome = devices["splitiot"].connect()
-    _say(
+    tell(
         Ready(
             steps=[f"{step.kind} {step.name}" for step in pipeline.steps],
             whole_s=own.whole_s * factor,
@@ -91,18 +97,17 @@ def main() -> None:
         )
     )
     number = 0
-    for line in sys.stdin.buffer:
-        order = msgspec.json.decode(line, type=Order)
+    while (order := msgspec.json.decode(parent.receive()[0], type=Order)).requests:
         device = devices[order.policy]
         for _ in range(order.requests):
             picture = number % len(setting.frames)
             number += 1
             outcome = device.run(setting.frames[picture])
-            _say(_ran(order, number, picture, outcome, expected[picture], device, pipeline))
+            tell(_ran(order, number, picture, outcome, expected[picture], device, pipeline))
     for device in devices.values():
         device.close()
     runner.close()
-    _say(Gone(peak_bytes=_peak_bytes()))
+    tell(Gone(peak_bytes=_peak_bytes()))
 
 
 def _peak_bytes() -> int:
@@ -148,11 +153,3 @@ def _ran(
         error="" if outcome.error is None else str(outcome.error),
     )
 
-
-def _say(message: msgspec.Struct) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-    sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,33 +1,23 @@
-"""The demonstration's edge process: ``python -m splitiot.cli.demo._edge PORT [MODEL]``."""
+"""The demonstration's edge process."""
 
 from __future__ import annotations
 
-import io
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
+from splitiot._child import Parent
 from splitiot.adapters.http import serve
-from splitiot.cli._child import end_with_parent
+from splitiot.cli._local_edge import GRACE_S
 from splitiot.cli.demo._pipeline import build
 from splitiot.edge import EdgeService
 
 __all__ = ["main"]
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until killed, or until stdin ends; the port goes to stdout once connections are accepted."""
-    end_with_parent(io.FileIO(0, closefd=False))
-    port = int(arguments[0])
-    pipeline, (width, height) = build(Path(arguments[1]) if len(arguments) > 1 else None)
+def main(arguments: Sequence[str]) -> None:
+    """Serve the model at a port, until killed or until the parent ends; tell the port once connections are accepted."""
+    parent = Parent(grace_s=GRACE_S)
+    port, *model = arguments
+    pipeline, (width, height) = build(*model)
     with EdgeService([pipeline]) as service:
         service.measure(bytes(2 * width * height), budget_s=1.0)
-        serve(service, port=port, ready=_say)
-
-
-def _say(port: int) -> None:
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        serve(service, port=int(port), ready=lambda port: parent.send(str(port).encode()))

@@ -1,4 +1,4 @@
-"""What the demonstration and its device process say to each other: JSON, one message a line."""
+"""What the demonstration and its device process say to each other: JSON."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ class Setting(msgspec.Struct):
     whole_s: float
     frames: list[bytes]
     profile: dict[str, Any]
-    model: str | None = None
     seed: int = 0
 
 
 class Order(msgspec.Struct):
-    """Run so many requests with this policy."""
+    """Run so many requests with this policy; none: end."""
 
     phase: str
     policy: str

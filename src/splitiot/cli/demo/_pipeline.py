@@ -28,8 +28,8 @@ def size(spec: TensorSpec) -> tuple[int, int]:
     return spec.shape[2], spec.shape[1]
 
 
-def build(path: Path | None) -> tuple[Pipeline, tuple[int, int]]:
-    """Make the pipeline of a model file (our own network where None), and the picture's width and height."""
+def build(path: Path | str | None = None) -> tuple[Pipeline, tuple[int, int]]:
+    """Make the pipeline of a model file (our own network unless given), and the picture's width and height."""
     model = load_model(fomo("int8") if path is None else path)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UnsupportedModel("the demonstration needs a network with one input and one output")

@@ -1,24 +1,21 @@
-"""Measures the demonstration's pipeline: ``python -m splitiot.cli.demo._profile [MODEL]`` writes JSON to stdout."""
+"""Measures the demonstration's pipeline."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 
+from splitiot._child import Parent
 from splitiot.cli.demo._pipeline import build
 from splitiot.profiling import profile
 
 __all__ = ["main"]
 
 
-def main(arguments: list[str]) -> None:
-    """Profile, write, end."""
-    pipeline, (width, height) = build(Path(arguments[0]) if arguments else None)
+def main(arguments: Sequence[str]) -> None:
+    """Profile, tell, end."""
+    parent = Parent()
+    pipeline, (width, height) = build(*arguments)
     own = profile(pipeline, bytes(2 * width * height), budget_s=1.5)
-    sys.stdout.buffer.write(msgspec.json.encode(own.to_dict()))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    parent.send(msgspec.json.encode(own.to_dict()))

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from attrs import field, frozen
 
-from splitiot.cli._child import start
+from splitiot._child import ChildDied, ChildHung, ChildProcess
 from splitiot.cli._errors import Unusable
 from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
 from splitiot.cli.demo._pipeline import build
-from splitiot.errors import EdgeUnavailable, MissingDependencyError, SplitiotError
+from splitiot.errors import MissingDependencyError, SplitiotError
 from splitiot.samples import pictures
 from splitiot.sim import ShapedLink
 from splitiot.topology import Link
@@ -32,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["PHASES", "Phase", "run"]
 
 BASELINES = ("all local", "all edge", "fixed middle")
-_START_S = 60.0
+_ANSWER_S: Final = 600.0  # the longest that a process may be silent, on a slow machine
+
+_M = TypeVar("_M")
 
 
 @frozen
@@ -70,154 +69,98 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     shown = [load_picture(path, width=width, height=height) for path in paths]
     frames = [rgb888_to_rgb565(picture, byte_order="big") for picture in shown]
     began_s = time.monotonic()
+    model = [] if arguments.model is None else [str(arguments.model)]
     with contextlib.ExitStack() as stack:
         screen = stack.enter_context(Screen(console, PHASES, arguments.requests))
+        edges: list[_Process] = []
+
+        def start_edge(port: int) -> int:
+            edges.append(stack.enter_context(_Process("edge", out, [str(port), *model])))
+            return edges[-1].receive(int)
+
         screen.say("starting the edge")
-        edge = _Edge(arguments.model, out)
-        stack.callback(edge.kill)
-        link = stack.enter_context(ShapedLink(edge.start(0), PHASES[0].link, jitter_s=0.001, seed=arguments.seed))
+        port = start_edge(0)
+        link = stack.enter_context(ShapedLink(port, PHASES[0].link, jitter_s=0.001, seed=arguments.seed))
         screen.say("profiling the pipeline")
-        profile = _profile(arguments.model, out)
+        with _Process("profile", out, model) as profiler:  # a device has its profile from an earlier start
+            profile = profiler.receive(dict[str, Any])
         screen.say("starting the device")
-        setting = Setting(
-            profile=profile,
-            url=f"http://127.0.0.1:{link.port}",
-            whole_s=arguments.device_ms / 1e3,
-            frames=frames,
-            model=None if arguments.model is None else str(arguments.model),
-            seed=arguments.seed,
+        device = stack.enter_context(_Process("device", out, model))
+        device.send(
+            Setting(
+                profile=profile,
+                url=f"http://127.0.0.1:{link.port}",
+                whole_s=arguments.device_ms / 1e3,
+                frames=frames,
+                seed=arguments.seed,
+            )
         )
-        device = stack.enter_context(_Device(setting, out))
-        screen.ready(device.ready)
-        rows = list(_play(arguments.requests, device, edge, link, screen))
-        gone = device.stop()
+        ready = device.receive(Ready)
+        screen.ready(ready)
+        rows: list[Ran] = []
+        for phase in PHASES:
+            link.link = phase.link
+            if phase.name == "recovered":
+                screen.say("restarting the edge")
+                start_edge(port)
+            screen.enter(phase)
+            rows += _play(phase, arguments.requests, device, edges[-1], screen)
+        device.send(Order("", "", 0))
+        gone = device.receive(Gone)
     _report.csv(rows, out / "requests.csv")
-    _report.plot(rows, device.ready, PHASES, out / "requests.png")
+    _report.plot(rows, ready, PHASES, out / "requests.png")
     _report.found(shown, rows, out / "found.png")
-    _report.summary(console, rows, device.ready, gone, PHASES, out, time.monotonic() - began_s)
+    _report.summary(console, rows, ready, gone, PHASES, out, time.monotonic() - began_s)
     return 0 if all(row.right for row in rows) else 1
 
 
-def _play(requests: int, device: _Device, edge: _Edge, link: ShapedLink, screen: Any) -> Iterator[Ran]:
-    for phase in PHASES:
-        link.link = phase.link
-        if phase.name == "recovered":
-            screen.say("restarting the edge")
-            edge.start(edge.port)
-        screen.enter(phase)
-        for number, row in enumerate(device.order(Order(phase.name, "splitiot", requests)), start=1):
-            screen.row(row)
-            yield row
-            if phase.name == "edge dies" and number == requests // 4:
-                time.sleep(0.6 * row.total_s)  # by now the next request has left the device
-                edge.kill()
-                screen.say("edge killed (SIGKILL)")
-        for policy in BASELINES:
-            screen.say(f"the same with {policy}, to compare")
-            yield from device.order(Order(phase.name, policy, max(4, requests // 3)))
+def _play(phase: Phase, requests: int, device: _Process, edge: _Process, screen: Any) -> Iterator[Ran]:
+    for number, row in enumerate(_requests(device, Order(phase.name, "splitiot", requests)), start=1):
+        screen.row(row)
+        yield row
+        if phase.name == "edge dies" and number == requests // 4:
+            time.sleep(0.6 * row.total_s)  # by now the next request has left the device
+            edge.kill()
+            screen.say("edge killed (SIGKILL)")
+    for policy in BASELINES:
+        screen.say(f"the same with {policy}, to compare")
+        yield from _requests(device, Order(phase.name, policy, max(4, requests // 3)))
 
 
-def _profile(model: Path | None, out: Path) -> dict[str, Any]:
-    """Measure the pipeline in a process that then ends: a device has its profile from an earlier start."""
-    log = out / "profile.log"
-    with _python("splitiot.cli.demo._profile", [] if model is None else [str(model)], log) as process:
-        told, _ = process.communicate()
-    if process.returncode:
-        raise SplitiotError(f"the pipeline could not be profiled: {_tail(log)}")
-    if not log.stat().st_size:
-        log.unlink()
-    profile: dict[str, Any] = msgspec.json.decode(told)
-    return profile
+def _requests(device: _Process, order: Order) -> Iterator[Ran]:
+    device.send(order)
+    for _ in range(order.requests):
+        yield device.receive(Ran)
 
 
-class _Edge:
-    """The edge process, which can be killed and started again."""
+class _Process:
+    """One of the demonstration's processes, which runs the module of its name; a log in `out` gets what it says."""
 
-    def __init__(self, model: Path | None, out: Path) -> None:
-        self._model, self._log = model, out / "edge.log"
-        self._process: subprocess.Popen[str] | None = None
-        self.port = 0
+    def __init__(self, name: str, out: Path, arguments: Sequence[str]) -> None:
+        self._name, self._log = name, out / f"{name}.log"
+        self._log.unlink(missing_ok=True)
+        code = f"from splitiot.cli.demo._{name} import main; main(sys.argv[2:])"
+        self._child = ChildProcess(name, code, arguments, on_stderr=self._write_log)
+        self.kill: Callable[[], None] = self._child.kill
 
-    def start(self, port: int) -> int:
-        model = [] if self._model is None else [str(self._model)]
-        self._process = _python("splitiot.cli.demo._edge", [str(port), *model], self._log)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line.strip().isdigit():
-            raise EdgeUnavailable(f"the edge did not start; it said: {_tail(self._log)}")
-        self.port = int(line)
-        return self.port
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                assert pipe is not None
-                pipe.close()
-            self._process = None
-        if self._log.exists() and not self._log.stat().st_size:
-            self._log.unlink()
-
-
-class _Device:
-    """The device process: takes orders, tells what happened."""
-
-    def __init__(self, setting: Setting, out: Path) -> None:
-        self._log = out / "device.log"
-        self._process = _python("splitiot.cli.demo._device", [], self._log)
-        self._write(setting)
-        try:
-            self.ready = msgspec.json.decode(self._line(), type=Ready)
-        except BaseException:
-            self._end()
-            raise
-
-    def order(self, order: Order) -> Iterator[Ran]:
-        self._write(order)
-        for _ in range(order.requests):
-            yield msgspec.json.decode(self._line(), type=Ran)
-
-    def stop(self) -> Gone:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        return msgspec.json.decode(self._line(), type=Gone)
-
-    def __enter__(self) -> _Device:
+    def __enter__(self) -> _Process:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self.kill()
 
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        if self._log.exists() and not self._log.stat().st_size:
-            self._log.unlink()
+    def send(self, message: msgspec.Struct) -> None:
+        """Send it JSON."""
+        self._child.send(msgspec.json.encode(message))
 
-    def _write(self, message: msgspec.Struct) -> None:
-        pipe: IO[str] | None = self._process.stdin
-        assert pipe is not None
-        pipe.write(msgspec.json.encode(message).decode() + "\n")
-        pipe.flush()
+    def receive(self, kind: type[_M]) -> _M:
+        """Wait for its next message, JSON too."""
+        try:
+            return msgspec.json.decode(self._child.receive(_ANSWER_S)[0], type=kind)
+        except (ChildDied, ChildHung) as error:
+            said = self._child.last_line() or "nothing"
+            raise SplitiotError(f"the process {self._name!r} ended ({error}); it said: {said}") from error
 
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SplitiotError(f"the device process ended; it said: {_tail(self._log)}")
-        return line
-
-
-def _python(module: str, arguments: list[str], log: Path) -> subprocess.Popen[str]:
-    with log.open("w") as errors:
-        return start(module, arguments, errors=errors)
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "nothing"
+    def _write_log(self, line: str) -> None:
+        with self._log.open("a") as file:
+            file.write(f"{line}\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitiot.cli._child import GRACE_S
+from splitiot.cli._local_edge import GRACE_S
 from tests.cli.helpers import CHAIN, TARGETS, Cli, process
 
 pytestmark = pytest.mark.network
@@ -103,7 +103,7 @@ def test_only_its_device_may_connect_and_nobody_sees_how(cli: Cli, tmp_path: Pat
     assert (device.returncode, "Traceback" in err) == (130, False)
     assert json.loads(out.splitlines()[-1])["totals"]["failed"] == 0
     runtime = "'--runtime=auto', '--kernels=default', '--threads=1', '--sink=edge'"
-    words = f"['serve', '{path}', '--port=0', '--beside', '--json', {runtime}]"
+    words = f"['serve', '{path}', '--port=0', '--json', {runtime}]"
     # in a session of its own: Ctrl-C in a terminal is for the device, which ends the edge after its last request
     assert f"edge: {words} True\n" in "".join(lines) + err
 
@@ -217,13 +217,6 @@ def test_what_is_for_an_edge_that_runs_already(cli: Cli, words: list[str]) -> No
     said = cli("run", CHAIN, *words, "--json")
     assert (said.code, said.out) == (2, "")
     assert f"{words[0]} is for an edge that runs already" in said.err
-
-
-def test_serve_beside_nobody(tmp_path: Path) -> None:
-    server = process("serve", CHAIN, "--beside", "--json")
-    _, err = server.communicate(timeout=60)
-    assert server.returncode == 2
-    assert "--beside is for" in err
 
 
 @pytest.mark.extra("http")
