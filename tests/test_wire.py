@@ -22,6 +22,7 @@ from splitiot.edge import EdgeService
 from splitiot.errors import LocalProtocolError, PayloadTooLarge, RemoteProtocolError
 from splitiot.functions import tasks
 from splitiot.observation import EdgeTimes, Observation
+from splitiot.pipeline import MAX_DEPTH
 
 BOOT, EDGE_BOOT = bytes(range(16)), bytes(range(16, 32))
 RUNTIME = ("litert", "2.3.0", "default", "x86_64")
@@ -376,6 +377,23 @@ def test_what_can_not_cross_is_refused_with_its_place(payload: object, words: st
         wire.pack(payload)
 
 
+def levels_of_lists(levels: int) -> wire.Tree:
+    """The pieces of `deep`, written by hand: all but the innermost list hold one list."""
+    return wire.Tree(b"\x05\1\0\0\0" * (levels - 1) + b"\x0d\1\0\0\0", values=(1,))
+
+
+def test_the_deepest_payload_crosses_and_one_level_more_does_not() -> None:
+    deepest = deep(MAX_DEPTH)
+    packed = wire.pack(deepest)
+    assert packed.payload == levels_of_lists(MAX_DEPTH)
+    assert wire.unpack(packed, []) == deepest
+    with pytest.raises(LocalProtocolError, match=f"more than {MAX_DEPTH} deep"):
+        wire.pack(deep(MAX_DEPTH + 1))
+    hostile = wire.Packed(None, levels_of_lists(MAX_DEPTH + 1), (), ())
+    with pytest.raises(RemoteProtocolError, match=f"more than {MAX_DEPTH} deep"):
+        wire.unpack(hostile, [])
+
+
 @given(st.data())
 def test_garbled_frames_give_typed_errors(data: st.DataObject) -> None:
     frame = bytearray.fromhex(GOLDEN[data.draw(st.sampled_from(sorted(GOLDEN)))])
@@ -418,6 +436,24 @@ def test_lengths_are_checked_before_allocating() -> None:
         wire.decode(wire.encode(beyond, [bytes(4)]))
     with pytest.raises(RemoteProtocolError, match="at most 10"):
         wire.decode(bytes(11), max_frame_bytes=10)
+
+
+@pytest.mark.parametrize("name", sorted(MESSAGES))
+def test_a_frame_of_exactly_the_maximum_is_accepted(name: str) -> None:
+    frame = bytes.fromhex(GOLDEN[name])
+    message, _ = wire.decode(frame, max_frame_bytes=len(frame))
+    assert message == MESSAGES[name]
+    with pytest.raises(RemoteProtocolError, match=f"at most {len(frame) - 1} are accepted"):
+        wire.decode(frame, max_frame_bytes=len(frame) - 1)
+
+
+def test_a_header_of_exactly_the_maximum_is_accepted() -> None:
+    short = wire.Failure(boot=BOOT, sequence=1, edge_boot=BOOT, message="x" * 2**16)
+    missing = wire.MAX_HEADER_BYTES - len(msgspec.msgpack.encode(short))
+    message = msgspec.structs.replace(short, message=short.message + "x" * missing)
+    assert wire.decode(wire.encode(message))[0] == message
+    with pytest.raises(PayloadTooLarge, match="too large to send"):
+        wire.encode(msgspec.structs.replace(message, message=message.message + "x"))
 
 
 def test_messages_for_people_who_meet_something_else() -> None:

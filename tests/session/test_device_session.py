@@ -539,6 +539,17 @@ def test_what_can_not_cross_and_what_is_too_large() -> None:
     assert "the edge accepts 2000" in str(only(RequestDone, effects).outcome.error)
 
 
+def test_a_request_of_exactly_the_maximum_is_sent() -> None:
+    def sends(most: int) -> list[Send]:
+        session = greeted(PIPELINE, answer=lambda hello, pipeline: welcome(hello, pipeline, max_frame_bytes=most))
+        return every(Send, session.submit(PLAN, bytes(3000), now_s=1.0, deadline_s=2.0)[1])
+
+    (roomy,) = sends(4000)
+    (exact,) = sends(len(roomy.frame))
+    assert len(exact.frame) == len(roomy.frame)
+    assert sends(len(exact.frame) - 1) == []
+
+
 def test_results_wanted_on_the_edge() -> None:
     pipeline = numbers(sink="edge")
     session = greeted(pipeline, lossy=False)

@@ -167,6 +167,14 @@ def test_frames_that_are_too_large_are_refused() -> None:
     assert "at most 500" in answer.message
 
 
+def test_a_frame_of_exactly_the_maximum_is_taken() -> None:
+    frame = request_of(PIPELINE, 1, bytes(500))
+    session = edge_session(PIPELINE, limits=Limits(max_frame_bytes=len(frame)))
+    assert every(RunPart, session.receive(frame, "a", 0.0))
+    session = edge_session(PIPELINE, limits=Limits(max_frame_bytes=len(frame) - 1))
+    assert answered(session, frame).code == "bad-frame"
+
+
 def test_probes_come_back() -> None:
     session = edge_session(PIPELINE)
     frame = wire.encode(wire.Probe(boot=boot_of(1), sequence=2, echo_bytes=100), [bytes(4096)])

@@ -218,3 +218,10 @@ def test_an_edge_that_runs_two_at_once_lets_nobody_wait() -> None:
     queueing.update(0.0, 1.0, 0.9, nbytes=9999, behind=False)
     assert queueing.update(0.05, 1.05, 0.9, nbytes=9999, behind=True, queue_s=0.0)[1] == 0.0
     assert queueing.update(0.1, 1.1, 0.9, nbytes=9999, behind=True, queue_s=0.3)[1] == pytest.approx(0.3)
+
+
+def test_nobody_waited_longer_on_the_edge_than_was_there() -> None:
+    """An edge that says that a request waited longer than it was there is believed no more than that."""
+    queueing = QueueingEstimator()
+    queueing.update(0.0, 5.0, 1.0, nbytes=9999, behind=False)
+    assert queueing.update(4.1, 4.8, 0.5, nbytes=9999, behind=True, queue_s=0.9)[1] == 0.5

@@ -57,7 +57,7 @@ class QueueingEstimator:
             ahead = [(over, answered) for sent, over, answered in self._over if sent <= sent_s and over <= over_s]
             over_before_s = max((over for over, _ in ahead), default=-math.inf)
             answered_s = max((answered for _, answered in ahead), default=-math.inf)
-            queued_s = min(max(0.0, over_before_s - self._floor_s - sent_s), max(0.0, alone_s - self._floor_s))
+            queued_s = max(0.0, over_before_s - self._floor_s - sent_s)  # no more than it took: see `ahead`
             held_s = min(max(0.0, answered_s - over_s), max(0.0, queue_s), residence_s)
         self._over.append((sent_s, over_s, now_s))
         return queued_s, held_s
