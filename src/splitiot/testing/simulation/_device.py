@@ -8,161 +8,34 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from attrs import field, frozen
 
 from splitiot.device._core import Begun, Core, Head
-from splitiot.device._profile_cache import ProfileCache
-from splitiot.device._spool import Spool
-from splitiot.errors import Dropped, RemoteError, StepError, TransportError
-from splitiot.pipeline import DROP, Tier
+from splitiot.errors import RemoteError, StepError, TransportError
 from splitiot.plan import Outcome
-from splitiot.planner import Planner
-from splitiot.policies import Policy
-from splitiot.session import DeviceSession, RunLocal
-from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
+from splitiot.session import RunLocal
+from splitiot.testing.simulation._core import virtual_core
 from splitiot.testing.simulation._files import PowerCut, SimulatedFiles
 from splitiot.testing.simulation._heap import TICK_S, Chance
 from splitiot.testing.simulation._network import Line
-from splitiot.testing.simulation._oracles import Counted, message_in, short
-from splitiot.testing.simulation._work import Memory, Work, same, value_of
-from splitiot.topology import Link, Topology
-from splitiot.transports import Transport
+from splitiot.testing.simulation._oracles import message_in, short
+from splitiot.testing.simulation._requests import Request, RequestOracle
+from splitiot.testing.simulation._role import Role
+from splitiot.testing.simulation._transport import SimulatedTransport
+from splitiot.testing.simulation._work import Memory, value_of
 
 if TYPE_CHECKING:
     from splitiot.testing.simulation._world import World
 
-__all__ = ["DEVICE_BASE_S", "DeviceMachine", "Role", "SimulatedTransport"]
+__all__ = ["DEVICE_BASE_S", "DeviceMachine"]
 
 DEVICE_BASE_S = 1000.0
 _BOOT_S = 0.25
 _POLL_S = 0.5  # an idle owner looks in so often
 _ANSWER_S = 0.25  # what was sent later need not be answered in time
 _INSISTS, _INSISTS_EVERY_S = 300, 0.05  # StaleProbe asks the edge once in 250 requests, whatever it believes of it
-_MARGIN_S = 0.005
 _SOME_BYTES = 2000
 _FAR_OFF = 4.0
 _REQUEST = 3
-
-
-@frozen(kw_only=True, eq=False)
-class Role:
-    """What one device of a simulation is.
-
-    Parameters
-    ----------
-    name : str
-    salt : int
-        Stands in each of its values.
-    work : Work
-    window : int
-        Requests at once.
-    deadlines_s : tuple of float or None
-        One of them is each request's.
-    patience_s : float
-    parts : tuple of (int, int), optional
-        The only ones that it has.
-    exact, follow : bool
-        See `splitiot.Device`.
-    policy : Policy
-    listens : bool
-        Somebody always waits for what comes, as in `Device.map`. Else only a request that waits for its answer does, as
-        in `Device.run`: nobody while the lane is at work, and nobody between requests.
-    tells : bool
-        Whether its transport tells when frames came.
-    slower : float
-        How many times longer each step takes it.
-    stays_away : bool
-        It does not want the edge: it only greets it, and measures the link.
-    """
-
-    name: str
-    salt: int
-    work: Work
-    policy: Policy = field(repr=False)
-    window: int = 1
-    deadlines_s: tuple[float | None, ...] = (None,)
-    patience_s: float = 2.0
-    parts: tuple[tuple[int, int], ...] | None = None
-    exact: bool = False
-    follow: bool = False
-    listens: bool = True
-    tells: bool = True
-    slower: float = 1.0
-    stays_away: bool = False
-
-
-class SimulatedTransport(Transport):
-    """Carries frames over the simulated network. Waiting takes no time: there is something, or there is not.
-
-    Parameters
-    ----------
-    send : callable
-    clock : callable
-    tells : bool
-        Whether it tells when frames came.
-    """
-
-    def __init__(self, send: Callable[[bytes], None], clock: Callable[[], float], *, tells: bool = True) -> None:
-        self._send, self._clock, self._tells = send, clock, tells
-        self._inbox: deque[tuple[bytes | TransportError, float]] = deque()
-
-    def came(self, frame: bytes | TransportError) -> None:
-        """Something is here: it waits until it is read."""
-        self._inbox.append((frame, self._clock()))
-
-    def send(self, frame: bytes, *, timeout_s: float) -> None:
-        self._send(frame)
-
-    def receive(self, *, timeout_s: float) -> bytes | None:
-        if not self._inbox:
-            return None
-        found, came_s = self._inbox.popleft()
-        if self._tells:
-            self.waited_s = self._clock() - came_s
-        if isinstance(found, TransportError):
-            raise found
-        return found
-
-
-class _Request(msgspec.Struct, eq=False):
-    number: int
-    value: Any
-    begun_s: float  # on the heap's clock
-    deadline_s: float | None
-    expected: Any = None
-    sequence: int = 0
-    boot: bytes = b""
-    can_finish: bool = False
-    finish_s: float = 0.0  # what the rest takes here at worst, the wait for the lane included
-    fits: bool = False
-    asked_s: float | None = None  # when a local finish was asked for
-    finished_s: float | None = None
-    waited_s: float = 0.0
-    over: bool = False
-
-
-class _Outcomes(dict[int, Outcome]):
-    """Where a core puts outcomes: tells of each."""
-
-    def __init__(self, tell: Callable[[int], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def __setitem__(self, sequence: int, outcome: Outcome) -> None:
-        self._tell(sequence)
-        super().__setitem__(sequence, outcome)
-
-
-class _Finishes(deque[RunLocal]):
-    """Where a core puts local finishes: tells of each."""
-
-    def __init__(self, tell: Callable[[int], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def append(self, effect: RunLocal) -> None:
-        self._tell(effect.sequence)
-        super().append(effect)
 
 
 class DeviceMachine:
@@ -171,7 +44,7 @@ class DeviceMachine:
     def __init__(self, world: World, role: Role, line: Line, chance: Chance) -> None:
         self.world, self.role, self.line, self._chance = world, role, line, chance
         own = chance.child()
-        self._session_chance = lambda: own.between(0.0, 1.0)
+        self.session_chance = lambda: own.between(0.0, 1.0)
         self.files = SimulatedFiles()
         self.skew_s = 0.0
         self.traps: Callable[[int], int] = lambda n: 0
@@ -188,9 +61,9 @@ class DeviceMachine:
         self._empty()
 
     def _empty(self) -> None:
-        self._source: deque[_Request] = deque()
-        self._waiting: deque[_Request] = deque()
-        self._pending: dict[int, _Request] = {}
+        self._source: deque[Request] = deque()
+        self._waiting: deque[Request] = deque()
+        self._pending: dict[int, Request] = {}
         self._done: set[int] = set()
         self._ids: set[tuple[bytes, int]] = set()
         self._lane: object | None = None
@@ -199,7 +72,7 @@ class DeviceMachine:
         self._taken = self._ended = self._begun = 0
         self._needs_reset = False
         self._memory = Memory()
-        self._kept_in: set[int] | None = None  # the edge's memories that all values since the reset may have come from
+        self._oracle = RequestOracle(self.world, self.role)
         self._submitted = self._resent = 0
 
     @property
@@ -213,55 +86,15 @@ class DeviceMachine:
         """Come up, with what was stored of the planner, or without."""
         if self.alive:
             return
-        world, role, pipeline = self.world, self.role, self.role.work.pipeline
+        world, role = self.world, self.role
         self.alive = True
         self.life += 1
         self._empty()
         boot = self._chance.boot()
         self.inner = SimulatedTransport(self._sent, lambda: self.now_s, tells=role.tells)
         transport = self.inner if world.wrap is None else world.wrap(self.inner)
-        profile = role.work.profile.scaled(role.slower)
-        session = DeviceSession(
-            pipeline,
-            boot=boot,
-            runtime=RUNTIME,
-            profile=profile,
-            parts=role.parts,
-            exact=role.exact,
-            max_pending=8,
-            chance=self._session_chance,
-        )
         self._boot = boot
-        seconds = tuple(role.slower * second for second in role.work.seconds)
-        runner = VirtualRunner(pipeline, lambda start, stop: self._pace(seconds[start:stop]))
-        link = Link.from_mbit_per_s(10, rtt_s=0.02)
-        planner = Planner(
-            pipeline,
-            Topology(tiers=[profile, profile], links=[link]),
-            role.policy,
-            estimators=lambda profiles, link: Counted(world, role.name, profiles, link),
-        )
-        if keeps and self._stored is not None:
-            planner.restore(msgspec.json.decode(self._stored))
-        self.core = Core(
-            pipeline,
-            transport,
-            session,
-            runner,
-            RUNTIME,
-            clock=lambda: self.now_s,
-            policy=None,
-            link=link,
-            subject_to=(),
-            parts=None if role.parts is None else frozenset(role.parts),
-            planner=planner,
-            recorder=None,
-            cache=ProfileCache(False),
-            patience_s=role.patience_s,
-            follow=role.follow,
-            spool=Spool(self.files, "observations", interval_s=0.5),
-        )
-        self.core.done, self.core.finishes = _Outcomes(self._done_with), _Finishes(self._asked_for)
+        self.core = virtual_core(self, transport, boot, self._stored if keeps else None)
         world.say(role.name, f"starts (boot {short(boot)})")
         self._poll(self.life)
         owed, self._owed = self._owed, 0
@@ -356,7 +189,7 @@ class DeviceMachine:
         trap = 0 if self.role.work.memory_at is not None else self.traps(n)
         value = value_of(self.role.salt, self._number, trap)
         deadline_s = self._chance.pick(self.role.deadlines_s) if in_time else None
-        self._source.append(_Request(self._number, value, 0.0, deadline_s))
+        self._source.append(Request(self._number, value, 0.0, deadline_s))
         self._feed()
 
     def _feed(self) -> None:
@@ -388,7 +221,8 @@ class DeviceMachine:
         self._needs_reset = False
         self.world.say(self.role.name, "resets")
         self.core.reset()
-        self._memory, self._kept_in = Memory(), None
+        self._memory = Memory()
+        self._oracle.start_anew()
         self._feed()
 
     def _finish(self, effect: RunLocal) -> None:
@@ -413,7 +247,7 @@ class DeviceMachine:
 
         heap.at(heap.now_s + seconds, over, self.life)
 
-    def _begin(self, request: _Request) -> None:
+    def _begin(self, request: Request) -> None:
         core, heap, work = self.core, self.world.heap, self.role.work
         assert core is not None
         if not self.role.listens:
@@ -435,7 +269,7 @@ class DeviceMachine:
         elif request.expected is None:
             request.expected = self._expected(request)
         if begun.cut == work.pipeline.n and work.pipeline.sink == "device":
-            self._foresee(request, begun, 0, 0.0)
+            self._oracle.foresee(core, request, begun, 0, 0.0)
         self._lane = request
 
         def over(life: int) -> None:
@@ -444,13 +278,13 @@ class DeviceMachine:
 
         heap.at(heap.now_s + (head.seconds if isinstance(head, Head) else 0.0), over, self.life)
 
-    def _expected(self, request: _Request) -> Any:
+    def _expected(self, request: Request) -> Any:
         try:
             return self.role.work.result(request.value)
         except Exception:  # the step that was told to
             return StepError
 
-    def _submit(self, request: _Request, begun: Begun, head: Head | Exception) -> None:
+    def _submit(self, request: Request, begun: Begun, head: Head | Exception) -> None:
         core = self.core
         assert core is not None
         if core.pipeline.remembers_from(begun.cut) and self._pending:  # the edge takes one at a time, in order
@@ -462,7 +296,7 @@ class DeviceMachine:
         if self.role.window > 1:
             lane_s = planner.finish_s(0) - planner.finish_s(begun.cut)
         if begun.cut < core.pipeline.n:
-            self._foresee(request, begun, begun.cut, lane_s)
+            self._oracle.foresee(core, request, begun, begun.cut, lane_s)
         self._lane = None
         request.boot = self._boot
         self._submitted += 1
@@ -475,25 +309,6 @@ class DeviceMachine:
             if any(effect.sequence == number for effect in core.finishes):
                 request.asked_s = self.world.heap.now_s
         self._turn()
-
-    def _foresee(self, request: _Request, begun: Begun, cut: int, lane_s: float) -> None:
-        """Work out, without asking the session, whether the rest can be done here in time."""
-        core, pipeline = self.core, self.role.work.pipeline
-        assert core is not None and core.planner is not None
-        request.can_finish = (
-            pipeline.sink == "device"
-            and (cut == 0 == request.sequence or not pipeline.remembers_from(cut) or begun.cut == pipeline.n)
-            and pipeline.runs_on(Tier.DEVICE, cut, pipeline.n)
-            and (self.role.parts is None or (cut, pipeline.n) in self.role.parts or begun.cut == pipeline.n)
-        )
-        if begun.cut < pipeline.n and pipeline.remembers_from(cut):
-            request.can_finish = False
-        if not request.can_finish:
-            return
-        request.finish_s = core.planner.finish_s(cut) + lane_s
-        if request.deadline_s is not None:
-            latest_s = request.begun_s + request.deadline_s - request.finish_s - _MARGIN_S
-            request.fits = self.world.heap.now_s + 2 * TICK_S < latest_s
 
     # the link
 
@@ -556,13 +371,13 @@ class DeviceMachine:
 
     # what the effects say
 
-    def _done_with(self, sequence: int) -> None:
+    def request_done(self, sequence: int) -> None:
         """A request has ended in the session."""
         if sequence in self._done:
             self.world.violated("two outcomes", f"request {sequence} ended twice", self.role.name)
         self._done.add(sequence)
 
-    def _asked_for(self, sequence: int) -> None:
+    def finish_wanted(self, sequence: int) -> None:
         """The session wants a local finish."""
         request = self._pending.get(sequence)
         self.world.say(self.role.name, f"is to finish {sequence} here")
@@ -571,7 +386,7 @@ class DeviceMachine:
 
     # the end of a request
 
-    def _ends(self, request: _Request, outcome: Outcome) -> None:
+    def _ends(self, request: Request, outcome: Outcome) -> None:
         world, heap = self.world, self.world.heap
         latency_s = heap.now_s - request.begun_s
         self._ended += 1
@@ -582,13 +397,7 @@ class DeviceMachine:
         words = f"request {request.number} ({request.sequence}) ends: {outcome.source}, {said}"
         world.say(self.role.name, words, "" if outcome.ok else f": {outcome.error}")
         world.counts[outcome.source if outcome.ok else type(outcome.error).__name__] += 1
-        if abs(outcome.latency_s - latency_s) > 1e-6:
-            words = f"request {request.number} took {latency_s:.6f} s, the outcome says {outcome.latency_s:.6f}"
-            world.violated("wrong latency", words, self.role.name)
-        if outcome.ok:
-            self._check_value(request, outcome, latency_s)
-        elif not (isinstance(outcome.error, Dropped | StepError) and self._told_to(request, outcome.error)):
-            self._check_failure(request, outcome)
+        self._oracle.check(request, outcome, latency_s)
         if outcome.ok and outcome.source == "edge" and self.resumed_s is None and heap.now_s >= world.heal_s:
             self.resumed_s = heap.now_s
         if not outcome.ok and self.role.work.pipeline.remembers and outcome.source == "none":
@@ -598,78 +407,6 @@ class DeviceMachine:
         lost = isinstance(outcome.error, RemoteError) and outcome.error.code in ("state-lost", "bad-order")
         return lost or (self.role.work.pipeline.stateful and self._chance.hit(0.5))
 
-    def _told_to(self, request: _Request, error: Exception) -> bool:
-        """Whether a step was to raise or to drop the frame."""
-        wanted = request.expected is StepError if isinstance(error, StepError) else request.expected is DROP
-        if not wanted:
-            self.world.violated("wrong failure", f"request {request.number}: {error!r:.200}", self.role.name)
-        return True
-
-    def _check_value(self, request: _Request, outcome: Outcome, latency_s: float) -> None:
-        world, work, name = self.world, self.role.work, self.role.name
-        if request.deadline_s is not None and latency_s > request.deadline_s + TICK_S:
-            words = f"request {request.number} got its value {latency_s - request.deadline_s:.6f} s after its deadline"
-            world.violated("late value", words, name)
-        from_edge = outcome.source == "edge"
-        key = (request.boot, request.sequence)
-        got, wanted = outcome.value, request.expected
-        if from_edge:
-            given = world.given.get(key, [])
-            fitting = [each for each in given if work.pipeline.sink == "edge" or same(each[0], got)]
-            flavours = [flavour for _, flavour, _ in fitting]
-            if not flavours:
-                world.violated("wrong value", f"request {request.number} got what the edge did not give", name)
-            elif all(flavours) and (outcome.exact or self.role.exact):
-                world.violated("not exact", f"request {request.number} is of another runtime, and must not be", name)
-            if work.pipeline.sink == "edge":
-                got, wanted = (given[-1][0] if given else None), request.expected
-            if any(memory is not None for _, _, memory in fitting):
-                memories = {id(memory) for _, _, memory in fitting}
-                self._kept_in = memories if self._kept_in is None else self._kept_in & memories
-                if not self._kept_in:
-                    world.violated("state lost", f"request {request.number} got a value of a new state", name)
-            if work.memory_at is not None and not work.pipeline.stateful:
-                wanted = got  # it depends on what else came: that was checked where it was made
-            if any(flavours):
-                wanted = got  # that of another runtime, which was checked where it was made
-        if not same(got, wanted):
-            salt = got[0] if isinstance(got, tuple) else None
-            whose = "" if salt == self.role.salt else ", which is another device's"
-            words = f"request {request.number} ({outcome.source}) got {got!r:.50}, not {wanted!r:.50}{whose}"
-            world.violated("leak" if whose else "wrong value", words, name)
-
-    def _check_failure(self, request: _Request, outcome: Outcome) -> None:
-        world, name = self.world, self.role.name
-        if not request.can_finish or request.expected is StepError:
-            return
-        if request.deadline_s is None:
-            words = f"request {request.number} has no deadline and could finish here: {outcome.error!r:.200}"
-            world.violated("no value", words, name)
-            return
-        if not request.fits:
-            world.counts["did not fit"] += 1
-            return
-        if request.asked_s is None or request.finished_s is None:
-            if request.waited_s > request.finish_s:
-                world.counts["lane was taken"] += 1
-                return
-            if request.asked_s is None and outcome.plan is not None and outcome.plan.cut < self.role.work.pipeline.n:
-                words = f"request {request.number} could have finished here in time: {outcome.error!r:.200}"
-                world.violated("no value", words, name)
-            return
-        latest_s = request.begun_s + request.deadline_s - request.finish_s - _MARGIN_S
-        took_s = request.finished_s - request.asked_s
-        if request.asked_s > latest_s + 2 * TICK_S:
-            words = f"request {request.number} was finished here {request.asked_s - latest_s:.6f} s too late"
-            world.violated("late finish", words, name)
-        elif took_s <= request.finish_s:
-            words = f"request {request.number} finished here in {took_s:.3f} s, and failed: {outcome.error!r:.200}"
-            world.violated("no value", words, name)
-        elif request.waited_s > 0:
-            world.counts["lane was taken"] += 1
-        else:
-            world.counts["slower than believed"] += 1
-
     def _check_bounds(self) -> None:
         core, name = self.core, self.role.name
         assert core is not None
@@ -677,6 +414,7 @@ class DeviceMachine:
             if size > most:
                 self.world.violated("unbounded", f"{what}: {size}, more than {most}", name)
 
-    def _pace(self, seconds: tuple[float, ...]) -> list[float]:
+    def pace(self, seconds: tuple[float, ...]) -> list[float]:
+        """Return what steps of these lengths take this time."""
         chance, factor = self._chance, self.world.devices_slower
         return [second * factor * chance.between(0.92, 1.08) for second in seconds]

@@ -13,7 +13,7 @@ from splitiot.errors import TransportError
 from splitiot.limits import Limits
 from splitiot.plan import Plan
 from splitiot.policies import Fixed, Policy, adaptive
-from splitiot.testing.simulation._device import DeviceMachine, Role
+from splitiot.testing.simulation._device import DeviceMachine
 from splitiot.testing.simulation._edge import EdgeMachine
 from splitiot.testing.simulation._faults import (
     CALM,
@@ -28,6 +28,7 @@ from splitiot.testing.simulation._faults import (
 from splitiot.testing.simulation._heap import Chance, Heap
 from splitiot.testing.simulation._network import Line, Network
 from splitiot.testing.simulation._report import Report, Violation
+from splitiot.testing.simulation._role import Role
 from splitiot.testing.simulation._work import Work, works
 from splitiot.transports import Transport
 
