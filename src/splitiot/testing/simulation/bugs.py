@@ -22,7 +22,7 @@ from splitiot.pipeline import DROP, Pipeline
 from splitiot.runner import Runner
 from splitiot.session import Arrival, DeviceSession, EdgeSession, Job, RequestDone, RunLocal, Send
 from splitiot.session import _breaker as breaker
-from splitiot.session import _edge as edge
+from splitiot.session import _peers as peers
 from splitiot.session._answers import Answers
 from splitiot.session._budget import RetryBudget
 from splitiot.session._edge_health import EdgeHealth, _Trial
@@ -365,6 +365,10 @@ def _everyones_state(old: Any) -> Any:
     return lambda self, key, payload, owner: old(self, key, payload, "everyone")
 
 
+def _one_for_all_boots(old: Any) -> Any:
+    return lambda name, boot, number: old(name, b"", 0)
+
+
 def _never_reset(old: Any) -> Any:
     return lambda self, owner=None: None
 
@@ -461,7 +465,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("peers-pushed", "a new device takes the place of another", Peers, "at", _pushes_out),
     _bug("holder-ignored", "a state that was lost begins anew", EdgeSession, "_claimed", _begins_anew),
     _bug("state-shared", "all devices have one state", Runner, "_run_stateful", _everyones_state),
-    _bug("boots-share", "all boots of a name share a state", edge, "Owner", lambda old: lambda name, _: old(name, b"")),
+    _bug("boots-share", "all boots of a name share a state", peers, "Owner", _one_for_all_boots),
     _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
     _bug("busy-long", "a busy edge is left alone for a minute", EdgeHealth, "busy", _busy_for_long),
     _bug("timed-when-read", "a frame's time is when it was read", Inbox, "_read", _timed_when_read),
