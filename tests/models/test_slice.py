@@ -13,7 +13,9 @@ from splitiot.models import load_model
 from splitiot.models.tflite.graph import Graph, decode
 from splitiot.models.tflite.reader import read_model
 from splitiot.models.tflite.schema import OPERATORS
+from splitiot.models.tflite.table import Table
 from splitiot.models.tflite.validate import validate
+from splitiot.models.tflite.writer import write_model
 from splitiot.pipeline import Sink
 from tests import networks
 from tests.share import examples
@@ -205,9 +207,6 @@ def test_names() -> None:
 
 
 def test_min_runtime_version_is_kept() -> None:
-    from splitiot.models.tflite.table import Table
-    from splitiot.models.tflite.writer import write_model
-
     table = read_model(networks.chain())
     for name in ("min_runtime_version", "CONVERSION_METADATA"):
         table["buffers"].append(Table("Buffer", data=np.frombuffer(name.encode(), np.uint8)))
@@ -216,3 +215,20 @@ def test_min_runtime_version_is_kept() -> None:
     part = read_model(load_model(write_model(table)).part(0, 2).to_bytes())
     assert [m["name"] for m in part["metadata"]] == ["min_runtime_version", "splitiot"]
     assert part["buffers"][part["metadata"][0]["buffer"]]["data"].tobytes() == b"min_runtime_version"
+
+
+@pytest.mark.parametrize("make", [networks.chain, networks.loop], ids=lambda make: make.__name__)
+def test_no_part_points_into_metadata_that_it_has_not(make: Callable[[], bytes]) -> None:
+    """What describes operators and subgraphs for debuggers is left behind: an index would mean something else."""
+    table = read_model(make())
+    for graph in table["subgraphs"]:
+        graph.fields["debug_metadata_index"] = 1
+        for operator in graph["operators"]:
+            operator.fields["debug_metadata_index"] = 2
+    model = load_model(write_model(table))
+    assert read_model(model.to_bytes())["subgraphs"][0]["operators"][0]["debug_metadata_index"] == 2
+    inner = model.cuts[1:-1]
+    for start, stop in ((0, model.n), *((0, cut) for cut in inner), *((cut, model.n) for cut in inner)):
+        for graph in read_model(model.part(start, stop).to_bytes())["subgraphs"]:
+            assert graph["debug_metadata_index"] == -1
+            assert {operator["debug_metadata_index"] for operator in graph["operators"]} == {-1}
