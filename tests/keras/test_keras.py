@@ -15,7 +15,7 @@ import pytest
 import splitiot as si
 from splitiot.errors import CutError, LocalProtocolError, MalformedModel, UnsupportedModel
 from splitiot.models import LayerPipeline, from_keras
-from splitiot.models.layer_names import layer_names
+from splitiot.models.keras.layer_names import layer_names
 from splitiot.pipeline import Pipeline, Runtime, Sink
 
 pytestmark = [
@@ -239,7 +239,7 @@ def test_fomo_has_59_layers(keras: Any) -> None:
     names = [step.name for step in pipeline.steps]
     # SCIoT's table of FOMO 96x96: Adds 25, 43, 52 take 16, 34, 43
     adds = {
-        i: [names.index(v) for v in pipeline._found.calls[i].inputs]
+        i: [names.index(v) for v in pipeline._graph.calls[i].inputs]
         for i, s in enumerate(pipeline.steps)
         if s.kind == "Add"
     }
@@ -460,7 +460,7 @@ def saved_parts_compute_the_same(keras: Any, pipeline: LayerPipeline, value: Any
             kinds = [step.kind for step in pipeline.steps[part.start : part.stop]]
             assert sorted(step.kind for step in again.steps) == sorted(kinds)
             made = again.part(0, again.n).run(dict(zip([t.name for t in again.inputs], arrays, strict=True)))
-            exact = [made[name] for name in again._found.results]
+            exact = [made[name] for name in again._graph.results]
             assert [a.tobytes() for a in exact] == [a.tobytes() for a in wanted.values()], part
             given = pipeline.divide(cut, wanted)[0] if part.start == 0 else {}
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import splitiot as si
-from splitiot.models.layer_names import layer_names, layers_in
+from splitiot.models.keras.layer_names import layer_names, layers_in
 
 
 def test_only_what_looks_like_keras_is_taken_for_a_layer() -> None:

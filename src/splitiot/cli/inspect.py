@@ -14,7 +14,7 @@ from splitiot.cli._arguments import TARGET, add_kernels_argument, add_model_argu
 from splitiot.cli._console import Console
 from splitiot.cli._format import brief, ranges, short_name, size, step_label, tensor_type
 from splitiot.cli._target import Target, load_target, model_inputs
-from splitiot.models.layer_names import layer_names
+from splitiot.models.keras.layer_names import layer_names
 from splitiot.pipeline import Pipeline, Runtime, TensorSpec
 
 __all__ = ["add_arguments", "run"]

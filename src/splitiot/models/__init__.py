@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitiot.models.bundle import Bundle, load_bundle, save_bundle
     from splitiot.models.interpreters import available, open_interpreter
-    from splitiot.models.keras import from_keras
-    from splitiot.models.layers import LayerPart, LayerPipeline
+    from splitiot.models.keras import LayerPart, LayerPipeline, from_keras
     from splitiot.models.model import Model, load_model
     from splitiot.models.part import ModelPart
     from splitiot.models.verify import VerifyReport, verify_model
@@ -31,8 +30,8 @@ __all__ = [
 
 _WHERE = {
     "Bundle": "bundle",
-    "LayerPart": "layers",
-    "LayerPipeline": "layers",
+    "LayerPart": "keras",
+    "LayerPipeline": "keras",
     "Model": "model",
     "ModelPart": "part",
     "VerifyReport": "verify",

@@ -188,7 +188,7 @@ _PACKAGES: dict[str, tuple[str, str, Callable[[], tuple[Any, Any, str]]]] = {
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Send file descriptor 2 to nowhere: native code announces its delegate there, once a process."""
     try:
         kept = os.dup(2)
@@ -219,7 +219,7 @@ def _probe(name: str) -> Backend | Exception:
     }
     backend = Backend(name, str(version), interpreter, resolvers)
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             raw = backend.make(_TINY, Runtime())
         position = raw.get_input_details()[0]["index"]
         raw.set_tensor(position, np.full(1, 2, np.float32))

@@ -20,7 +20,7 @@ from splitiot.models._request import WHOLE, Arrays, pack_request
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
-    from splitiot.models.layers import LayerPipeline
+    from splitiot.models.keras._pipeline import LayerPipeline
     from splitiot.models.model import Model
 
 __all__ = ["CutCheck", "VerifyReport", "verify_layers", "verify_model"]

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from splitiot.errors import UnsupportedModel
 
-__all__ = ["Calls", "LayerCall", "digest_of", "flatten"]
+__all__ = ["CallGraph", "LayerCall", "digest_of", "flatten"]
 
 
 @frozen
@@ -49,7 +49,7 @@ class LayerCall:
 
 
 @frozen
-class Calls:
+class CallGraph:
     """A model's layer calls in the order in which they run.
 
     Parameters
@@ -84,7 +84,7 @@ def function_of(operation: Any) -> Any:
     return operation if owner.__name__ == "Functional" and owner.__module__.startswith("keras.") else None
 
 
-def flatten(model: Any) -> Calls:
+def flatten(model: Any) -> CallGraph:
     """List the layer calls of a functional or sequential model. `InputLayer` computes nothing and is none.
 
     Raises
@@ -104,7 +104,7 @@ def flatten(model: Any) -> Calls:
     results = walk.into(function, known, "")
     if not walk.calls:
         raise UnsupportedModel(f"Keras model {model.name!r} has no layer that computes anything")
-    return Calls(inputs, tuple(walk.calls), results)
+    return CallGraph(inputs, tuple(walk.calls), results)
 
 
 class _Walk:
@@ -114,12 +114,12 @@ class _Walk:
 
     def fresh(self, name: str) -> str:
         """Return the name, or if it is taken ``"name@2"``, ..."""
-        found, number = name, 1
-        while found in self._taken:
+        fresh, number = name, 1
+        while fresh in self._taken:
             number += 1
-            found = f"{name}@{number}"
-        self._taken.add(found)
-        return found
+            fresh = f"{name}@{number}"
+        self._taken.add(fresh)
+        return fresh
 
     def into(self, function: Any, known: dict[int, str], path: str) -> tuple[str, ...]:
         """Add a graph's calls; `known` has the names of its inputs. Returns the names of its outputs."""
@@ -168,13 +168,13 @@ def _ordered(inner: Any, arguments: Any) -> list[Any]:
 # the digest -------------------------------------------------------------------------------------------------------
 
 
-def digest_of(model: Any, found: Calls) -> str:
+def digest_of(model: Any, graph: CallGraph) -> str:
     """SHA-256 over the layer calls (names, classes, configurations, wiring) and the weights.
 
     Two loads of one file give the same.
     """
     digest = hashlib.sha256()
-    for call in found.calls:
+    for call in graph.calls:
         try:
             config = call.operation.get_config()
         except Exception:  # a user's own layer may raise anything; its class and weights still count
@@ -182,7 +182,7 @@ def digest_of(model: Any, found: Calls) -> str:
         args = (call.arguments.args, call.arguments.kwargs)
         line = [call.name, call.kind, _plain(config, {}), _plain(args, call.values), list(call.outputs)]
         digest.update(json.dumps(line, sort_keys=True).encode() + b"\n")
-    digest.update(json.dumps([found.inputs, found.results]).encode())
+    digest.update(json.dumps([graph.inputs, graph.results]).encode())
     for variable in model.weights:
         digest.update(json.dumps(_plain(np.asarray(variable), {})).encode())
     return digest.hexdigest()

@@ -189,13 +189,13 @@ def _quiet() -> Iterator[None]:
     """Keep the converter's notices from the terminal; what goes wrong comes as an exception."""
     import tensorflow as tf
 
-    from splitiot.models.interpreters import _quiet_stderr
+    from splitiot.models.interpreters import quiet_stderr
 
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
     try:
-        with warnings.catch_warnings(), _quiet_stderr():
+        with warnings.catch_warnings(), quiet_stderr():
             warnings.simplefilter("ignore")
             yield
     finally:

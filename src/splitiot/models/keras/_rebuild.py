@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from splitiot.errors import UnsupportedModel
-from splitiot.models._convert import first_line
-from splitiot.models._layers import Calls, flatten, function_of
+from splitiot.models.keras._calls import CallGraph, flatten, function_of
+from splitiot.models.keras._convert import first_line
 from splitiot.pipeline import TensorSpec
 
 __all__ = ["rebuilt"]
 
 
-def rebuilt(model: Any, found: Calls, start: int, stop: int, taken: Sequence[TensorSpec], given: Sequence[str]) -> Any:
+def rebuilt(
+    model: Any, graph: CallGraph, start: int, stop: int, taken: Sequence[TensorSpec], given: Sequence[str]
+) -> Any:
     """Make a functional model of calls [start, stop). Its layers are copies: nothing of `model` is touched.
 
     Parameters
     ----------
     model : keras.Model
-    found : Calls
+    graph : CallGraph
         The model's.
     taken : sequence of TensorSpec
         Its inputs, in this order.
@@ -40,13 +42,13 @@ def rebuilt(model: Any, found: Calls, start: int, stop: int, taken: Sequence[Ten
     """
     import keras
 
-    copy = _copy(model, found)
+    copy = _copy(model, graph)
     other = flatten(copy)
-    if _listed(other) != _listed(found):
+    if _listed(other) != _listed(graph):
         raise UnsupportedModel(f"{model.name!r} has other layers when Keras has saved and loaded it: {_INSTEAD}")
     # a file does not keep the names of all inputs, but their order
-    mine = dict(zip(other.inputs, found.inputs, strict=True))
-    for theirs, ours in zip(other.calls, found.calls, strict=True):
+    mine = dict(zip(other.inputs, graph.inputs, strict=True))
+    for theirs, ours in zip(other.calls, graph.calls, strict=True):
         mine.update(zip(theirs.outputs, ours.outputs, strict=True))
 
     names = _Names()
@@ -59,8 +61,8 @@ def rebuilt(model: Any, found: Calls, start: int, stop: int, taken: Sequence[Ten
             path = call.name[: call.name.rfind("/") + 1]
             _rename(call.operation, names.fresh(path + call.operation.name))
         args, kwargs = call.arguments.fill_in({key: values[mine[name]] for key, name in call.values.items()})
-        made = keras.tree.flatten(call.operation(*args, **kwargs))
-        values.update(zip((mine[name] for name in call.outputs), made, strict=True))
+        results = keras.tree.flatten(call.operation(*args, **kwargs))
+        values.update(zip((mine[name] for name in call.outputs), results, strict=True))
     results = [values[name] for name in given]
     return keras.Model(
         inputs[0] if len(inputs) == 1 else inputs,
@@ -75,7 +77,7 @@ _INSTEAD = (
 )
 
 
-def _copy(model: Any, found: Calls) -> Any:
+def _copy(model: Any, graph: CallGraph) -> Any:
     """Through a file: the one way in which Keras copies all that a layer has (nested layers, tables, statistics)."""
     import keras
 
@@ -89,22 +91,22 @@ def _copy(model: Any, found: Calls) -> Any:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # Keras raises whatever it stumbles over
             raise UnsupportedModel(
-                f"Keras can't save {model.name!r} and load it again: {_why(found, error)}. Or {_INSTEAD}"
+                f"Keras can't save {model.name!r} and load it again: {_why(graph, error)}. Or {_INSTEAD}"
             ) from error
 
 
-def _why(found: Calls, error: Exception) -> str:
+def _why(graph: CallGraph, error: Exception) -> str:
     """Keras names the outermost model, and not the layer that is the matter."""
-    if any(call.kind == "Lambda" for call in found.calls):
+    if any(call.kind == "Lambda" for call in graph.calls):
         return "a Lambda layer is code, which files should not hold: use a layer class or keras.ops"
-    own = {call.kind for call in found.calls if not type(call.operation).__module__.startswith("keras.")}
+    own = {call.kind for call in graph.calls if not type(call.operation).__module__.startswith("keras.")}
     if own:
         return f"register {', '.join(sorted(own))} with keras.saving.register_keras_serializable"
     return first_line(error)
 
 
-def _listed(calls: Calls) -> list[tuple[str, str, int]]:
-    return [(call.name, call.kind, len(call.outputs)) for call in calls.calls]
+def _listed(graph: CallGraph) -> list[tuple[str, str, int]]:
+    return [(call.name, call.kind, len(call.outputs)) for call in graph.calls]
 
 
 class _Names:
@@ -116,12 +118,12 @@ class _Names:
     def fresh(self, name: str) -> str:
         plain = re.sub(r"[^A-Za-z0-9_.-]", ".", name)
         plain = plain if plain[:1].isalnum() else f"v{plain}"
-        found, number = plain, 1
-        while found in self._taken:
+        fresh, number = plain, 1
+        while fresh in self._taken:
             number += 1
-            found = f"{plain}_{number}"
-        self._taken.add(found)
-        return found
+            fresh = f"{plain}_{number}"
+        self._taken.add(fresh)
+        return fresh
 
 
 def _rename(operation: Any, name: str) -> None:
