@@ -56,6 +56,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
 
 
+def _hear_signals() -> None:
+    """What runs in the background ignores SIGINT, and under nohup SIGHUP, and so would what it starts."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def process(*words: object) -> subprocess.Popen[str]:
     """Start ``python -m splitiot`` with pipes."""
     command = [sys.executable, "-m", "splitiot", *map(str, words)]
@@ -65,7 +72,7 @@ def process(*words: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored in the background
+        preexec_fn=_hear_signals,
     )
 
 
