@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import inspect
 import itertools
 import queue
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -873,6 +875,51 @@ def test_a_task_that_exits_does_so(service: EdgeService) -> None:
         with pytest.raises(SystemExit):
             list(device.map(range(9), window=2))
         assert streaming() == []
+
+
+class Interrupting:
+    """Raises where Python runs handlers of signals: where the k-th function begins or ends, as Ctrl-C may do."""
+
+    def __init__(self, place: int) -> None:
+        self.left = place
+
+    def __call__(self, frame: Any, event: str, argument: object) -> None:
+        # not at the calls of C, which are over before a handler is run; and a generator would be left without its
+        # `finally`, as never by a signal
+        if event in ("call", "return") and not frame.f_code.co_flags & inspect.CO_GENERATOR:
+            self.left -= 1
+            if self.left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+def test_ctrl_c_at_any_place_ends_a_stream(service: EdgeService) -> None:
+    """It must not leave a lock behind for which the threads wait that it waits for."""
+    interrupted: list[int] = []
+
+    def work(place: int) -> None:
+        with device_on(in_memory(service)) as device:
+            stream = device.map(itertools.count())
+            next(stream)
+            with contextlib.suppress(KeyboardInterrupt):
+                sys.setprofile(Interrupting(place))
+                try:
+                    for _ in range(3):
+                        next(stream)
+                finally:
+                    sys.setprofile(None)
+                return
+            interrupted.append(place)
+            with contextlib.suppress(KeyboardInterrupt):
+                stream.close()
+
+    for place in range(1, 40):
+        thread = threading.Thread(target=work, args=(place,), daemon=True)
+        thread.start()
+        thread.join(WAIT_S)
+        assert not thread.is_alive(), f"interrupted at place {place}, it hangs"
+    assert len(interrupted) > 20
+
 
 
 def test_telemetry_is_asked_for_each_frame(service: EdgeService) -> None:

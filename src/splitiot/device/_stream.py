@@ -37,7 +37,7 @@ class Stream:
     """Frames on their way through a device, in order.
 
     Three threads beside the caller's: one takes the frames from their source, one is the device's compute lane (local
-    finishes, then heads), one listens to the edge. All that they share is guarded by one condition; what takes long (a
+    finishes, then heads), one listens to the edge. All that they share is guarded by one lock; what takes long (a
     head, a wait) is done without it.
     """
 
@@ -55,7 +55,7 @@ class Stream:
         self._core, self._frames = core, frames
         self._window, self._keep, self._deadline_s, self._telemetry = window, keep, deadline_s, telemetry
         self._copy, self._ours = copy, True
-        self._changed = threading.Condition()
+        self._new_locks()
         self._waiting: deque[_Frame] = deque()
         self._numbers: dict[int, _Frame] = {}  # by sequence: requests that the session has
         self._order: deque[int] = deque()  # indices of frames that have begun and were not handed to the caller
@@ -71,7 +71,20 @@ class Stream:
     def _disown(self) -> None:
         """End it in a process that was forked, which has none of its threads: the frames are the parent's."""
         self._ours, self._stopped = False, True
-        self._changed = threading.Condition()
+        self._new_locks()
+
+    def _new_locks(self) -> None:
+        # `with` this, not the condition: a signal's exception in the caller's thread could leave that one locked
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._nothing_new = threading.Lock()  # held while there is nothing new for the caller
+        self._nothing_new.acquire()
+
+    def _tell(self) -> None:
+        """Something has changed; the caller holds the lock."""
+        self._changed.notify_all()
+        if self._nothing_new.locked():
+            self._nothing_new.release()
 
     def outcomes(self) -> Iterator[Outcome]:
         """Give the outcomes in order; closing this ends all."""
@@ -86,28 +99,28 @@ class Stream:
             while (outcome := self._next()) is not None:
                 yield outcome
         finally:
-            with self._changed:
+            with self._lock:
                 self._stopped = True
-                self._changed.notify_all()
+                self._tell()
             for thread in filter(threading.Thread.is_alive, threads[1:]):
                 thread.join()  # a head that runs is waited for: the runner must not be closed under it
             if threads[0].is_alive():
                 threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
-            with self._changed:
+            with self._lock:
                 if self._ours and (core.session.pending or self._headed):
                     core.abandon()
 
     def stop(self) -> bytes | None:
         """End all at once, from another thread: the device is closed. Return what `Core.save` shall save."""
-        with self._changed:
+        with self._lock:
             self._stopped = self._closed = True
-            self._changed.notify_all()
+            self._tell()
             return self._core.unsaved(due=False)
 
     def _next(self) -> Outcome | None:
         """Wait for the outcome of the next frame in order; None at the end."""
-        with self._changed:
-            while True:
+        while True:
+            with self._lock:
                 if not self._ours:
                     raise LocalProtocolError(
                         "this stream was begun before the process was forked, and goes on in the parent only: "
@@ -115,7 +128,7 @@ class Stream:
                     )
                 if self._order and self._order[0] in self._outcomes:
                     outcome = self._outcomes.pop(self._order.popleft())
-                    self._changed.notify_all()
+                    self._tell()
                     return outcome
                 if self._error is not None:
                     raise self._error
@@ -125,17 +138,17 @@ class Stream:
                     return None
                 if self._closed:  # not the end: frames are left that have no outcome
                     raise LocalProtocolError("this device was closed")
-                self._changed.wait(SLICE_S)
+            self._nothing_new.acquire(timeout=SLICE_S)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:  # the caller gets it, behind the outcomes that there are
-            with self._changed:
+            with self._lock:
                 self._error = self._error or error
         finally:
-            with self._changed:
-                self._changed.notify_all()
+            with self._lock:
+                self._tell()
 
     # the source
 
@@ -143,7 +156,7 @@ class Stream:
         try:
             for value in self._pulled():
                 begun_s = self._core.clock()
-                with self._changed:
+                with self._lock:
                     if self._stopped:
                         return
                     if self._keep == "newest" and self._waiting:
@@ -151,19 +164,19 @@ class Stream:
                         self._core.session.counters.skipped += 1
                     self._waiting.append(_Frame(self._taken, value, begun_s))
                     self._taken += 1
-                    self._changed.notify_all()
+                    self._tell()
         except BaseException as error:  # what was taken before goes on
             self._source_error = error
         finally:
-            with self._changed:
+            with self._lock:
                 self._exhausted = True
-                self._changed.notify_all()
+                self._tell()
 
     def _pulled(self) -> Iterator[Any]:
         frames = iter(self._frames)
         while True:
             if self._keep == "all":  # asked for only when there is room: a camera's picture should not age here
-                with self._changed:
+                with self._lock:
                     while not self._stopped and len(self._waiting) + len(self._order) >= self._window:
                         self._changed.wait(SLICE_S)
             if self._stopped:
@@ -181,7 +194,7 @@ class Stream:
         while (work := self._work()) is not None:
             if isinstance(work, RunLocal):
                 result, seconds, steps_s = core.finish(work)
-                with self._changed:
+                with self._lock:
                     core.pump(core.finished(work, result, seconds, steps_s))
                     self._collect()
                 continue
@@ -190,7 +203,7 @@ class Stream:
                 continue
             self._headed = True
             head = core.head(begun)
-            with self._changed:
+            with self._lock:
                 if core.pipeline.remembers_from(begun.cut):  # the edge takes one at a time, in order
                     while self._numbers and not self._stopped:
                         self._changed.wait(SLICE_S)
@@ -202,7 +215,7 @@ class Stream:
         self._idle = True
 
     def _work(self) -> _Frame | RunLocal | None:
-        with self._changed:
+        with self._lock:
             while not self._stopped:
                 if finish := self._core.next_finish():
                     return finish
@@ -221,14 +234,14 @@ class Stream:
             if isinstance(own, Outcome):
                 self._end(frame, own)
                 return None
-            with self._changed:
+            with self._lock:
                 core.plan_with(own)
         try:
             payload = core.pipeline.bind(frame.value)
         except Exception as error:
             self._end(frame, ended(None, step_error(error), None, core.clock() - frame.begun_s))
             return None
-        with self._changed:
+        with self._lock:
             begun = core.begin(payload, frame.begun_s, self._deadline_s, self._telemetry())
         if isinstance(begun, Outcome):
             self._end(frame, begun)
@@ -248,9 +261,9 @@ class Stream:
             self._collect()
 
     def _end(self, frame: _Frame, outcome: Outcome) -> None:
-        with self._changed:
+        with self._lock:
             self._outcomes[frame.index] = evolve(outcome, index=frame.index)
-            self._changed.notify_all()
+            self._tell()
 
     def _collect(self) -> None:
         """Take over what has ended in the session."""
@@ -258,7 +271,7 @@ class Stream:
         for sequence in [number for number in core.done if number in self._numbers]:
             self._end(self._numbers.pop(sequence), core.take(sequence))
         if core.finishes:
-            self._changed.notify_all()
+            self._tell()
 
     # the link
 
@@ -267,7 +280,7 @@ class Stream:
         wait_s = _LEISURE_S if self._deadline_s is None else _HASTE_S
         while not (self._stopped or self._idle):
             found = core.receive(wait_s)
-            with self._changed:
+            with self._lock:
                 core.heard(found)
                 if self._stopped:
                     return
