@@ -282,15 +282,16 @@ def test_another_request_with_the_same_id_gets_no_answer_of_the_first(other: dic
     assert value_of(only(Send, session.receive(REQUEST, "a", 0.2)).frame) == 39
 
 
-def test_arrays_are_compared_byte_for_byte() -> None:
-    pipeline = SizedPipeline([4, 6, 3])
+@pytest.mark.parametrize("size", [6, 100_000])
+def test_arrays_are_compared_byte_for_byte(size: int) -> None:
+    pipeline = SizedPipeline([4, size, 3])
     session = edge_session(pipeline)
-    payload = np.arange(6, dtype=np.uint8)
+    payload = np.arange(size).astype(np.uint8)
     frame = request_of(pipeline, 1, {"t1": payload})
     job = only(RunPart, session.receive(frame, "a", 0.0)).job
     session.complete(job, {"t2": np.zeros(3, np.uint8)}, 0.1)
     assert isinstance(answered(session, frame), wire.Reply)
-    for index in range(6):
+    for index in (0, 3, size // 2, size - 1):
         changed = payload.copy()
         changed[index] ^= 1
         assert answered(session, request_of(pipeline, 1, {"t1": changed})).code == "duplicate-id"
