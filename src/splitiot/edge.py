@@ -202,12 +202,13 @@ class EdgeService:
             self._session.profiles[pipeline.digest] = made
         return made
 
-    def handle(self, frame: bytes, *, peer: str, received_s: float | None = None) -> bytes:
+    def handle(self, frame: bytes | memoryview, *, peer: str, received_s: float | None = None) -> bytes:
         """Answer one frame; runs what it asks for in this thread.
 
         Parameters
         ----------
         frame : bytes
+            A view of bytes will do; they must not change any more.
         peer : str
             The device's identity, from its credential (never from the frame).
         received_s : float, optional
@@ -229,7 +230,7 @@ class EdgeService:
             waiter.wait(self._lock)
         return waiter.taken()
 
-    async def handle_async(self, frame: bytes, *, peer: str, received_s: float | None = None) -> bytes:
+    async def handle_async(self, frame: bytes | memoryview, *, peer: str, received_s: float | None = None) -> bytes:
         """Answer one frame from an event loop; the same as `handle`, without holding the loop up."""
         import asyncio
 

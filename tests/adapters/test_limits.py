@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import selectors
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +28,7 @@ from splitiot.adapters.http._budget import Budget
 from splitiot.adapters.http._endpoint import _Endpoint
 from splitiot.adapters.http._gate import Connection, Gate
 from splitiot.adapters.http._sparingly import Sparingly
+from splitiot.adapters.http._turns import Turns
 from splitiot.errors import AuthenticationError
 from tests.cli.helpers import environment
 from tests.session.support import boot_of, numbers, read, request_of
@@ -32,6 +36,7 @@ from tests.session.support import boot_of, numbers, read, request_of
 WAIT_S = 30.0
 PIPELINE = numbers()
 PROBE = wire.encode(wire.Probe(boot=boot_of(1), sequence=1))
+ENDLESS = request_of(PIPELINE, 1, 666)
 
 
 # the counting
@@ -186,9 +191,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class Heard:
     """A service that notes what it was given."""
 
-    max_frame_bytes = 1000
-
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes = b"answer", max_frame_bytes: int = 1000) -> None:
+        self.answer, self.max_frame_bytes = answer, max_frame_bytes
         self.frames: list[tuple[bytes, str]] = []
         self.waits: asyncio.Event | None = None
 
@@ -199,7 +203,7 @@ class Heard:
         self.frames.append((frame, peer))
         if self.waits is not None:
             await self.waits.wait()
-        return b"answer"
+        return self.answer
 
 
 Chunks = list[tuple[float, bytes]]
@@ -248,8 +252,8 @@ def virtually(work: Callable[[VirtualLoop], Awaitable[None]]) -> None:
         loop.close()
 
 
-def ask(asked: Asked, **limits: Any) -> tuple[Heard, float]:
-    service = Heard()
+def ask(asked: Asked, service: Heard | None = None, **limits: Any) -> tuple[Heard, float]:
+    service = service or Heard()
     seconds = 0.0
 
     async def work(loop: VirtualLoop) -> None:
@@ -316,6 +320,97 @@ def test_bytes_that_are_held_have_a_bound_in_all_and_by_name() -> None:
     virtually(work)
 
 
+@pytest.mark.parametrize("header", [CHUNKED, (b"content-length", b"%d" % (3 * 2**20 + 5))])
+@pytest.mark.parametrize("chunk", [10**5, 2**20, 2**22])
+def test_a_large_body_is_what_was_sent(header: tuple[bytes, bytes], chunk: int) -> None:
+    body = bytes(range(256)) * (3 * 2**12) + b"end, "
+    chunks = [(0.001, body[start : start + chunk]) for start in range(0, len(body), chunk)]
+    asked = Asked(BEARER, header, chunks=chunks)
+    service, _ = ask(asked, Heard(max_frame_bytes=2**22))
+    assert asked.status == 200
+    ((frame, _),) = service.frames
+    assert bytes(frame) == body
+
+
+@pytest.mark.parametrize(("sent", "status"), [(2**20 - 1, 400), (2**20 + 1, 413)])
+def test_a_large_body_has_the_length_that_it_says(sent: int, status: int) -> None:
+    """Some servers leave that to the application; memory that was never filled must not be taken for a frame."""
+    asked = Asked(BEARER, (b"content-length", b"%d" % 2**20), chunks=[(0.0, bytes(sent))])
+    service, _ = ask(asked, Heard(max_frame_bytes=2**22))
+    assert (asked.status, service.frames) == (status, [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 65537, 131072, 1_000_001])
+def test_a_large_answer_leaves_in_pieces(size: int) -> None:
+    """What waits to be sent is one piece, whatever the answer's size: the server waits for room before the next."""
+    answer = bytes(n % 251 for n in range(size))
+    asked = Asked(BEARER, (b"content-length", b"3"), chunks=[(0.0, b"abc")])
+    ask(asked, Heard(answer))
+    pieces = asked.sent[1:]
+    assert b"".join(piece["body"] for piece in pieces) == answer
+    assert max(len(piece["body"]) for piece in pieces) <= 65536
+    assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+
+
+def test_what_has_no_room_is_refused_before_it_is_read() -> None:
+    asked = Asked(BEARER, LONG, chunks=[], ends=False)
+    service, seconds = ask(asked, max_body_bytes=899)
+    assert (asked.status, service.frames) == (503, [])
+    assert seconds <= 1.0
+
+
+def test_large_bodies_take_turns() -> None:
+    """In one turn of the loop one piece is read, however many bodies come."""
+    turns = Turns()
+    turn = 0
+    taken: list[tuple[int, int]] = []
+
+    async def reader(which: int) -> None:
+        for _ in range(3):
+            await turns.next()
+            taken.append((turn, which))
+
+    async def work(loop: VirtualLoop) -> None:
+        nonlocal turn
+        readers = [loop.create_task(reader(which)) for which in range(5)]
+        cancelled = readers.pop(2)
+        while not all(each.done() for each in readers):
+            await asyncio.sleep(0)
+            turn += 1
+            if turn == 1:
+                cancelled.cancel()
+        assert [which for _, which in taken] == [0, 0, 1, 3, 4, 0, 1, 3, 4, 1, 3, 4]  # the first one need not wait
+        at = [turn for turn, _ in taken]
+        assert at == sorted(set(at))  # never two in one
+        assert at[-1] <= 2 * len(at)
+
+    virtually(work)
+
+
+def test_a_flood_of_refusals_waits() -> None:
+    ended_s: list[float] = []
+
+    async def work(loop: VirtualLoop) -> None:
+        endpoint = _Endpoint(Heard(), {"secret": "me"}, Limits())  # type: ignore[arg-type]
+
+        async def refused() -> None:
+            asked = Asked(chunks=[])
+            await endpoint(asked.scope, asked.receive, asked.send)  # type: ignore[arg-type]
+            assert asked.status == 401
+            ended_s.append(loop.now_s)
+
+        await asyncio.gather(*(refused() for _ in range(120)))
+        served = Asked(BEARER, LONG, chunks=[(0.0, bytes(900))])
+        begun_s = loop.now_s
+        await endpoint(served.scope, served.receive, served.send)  # type: ignore[arg-type]
+        assert (served.status, loop.now_s) == (200, begun_s)  # who has a token waits for none of them
+
+    virtually(work)
+    assert ended_s[49] == 0.0  # a few hear it at once
+    assert ended_s[-1] == pytest.approx(0.7)
+    assert sum(0.1 < each <= 0.2 for each in ended_s) <= 11
+
+
 def test_what_is_refused_is_not_swallowed() -> None:
     asked = Asked(LONG, chunks=[(0.001, bytes(65536))] * 100_000)
     service, seconds = ask(asked)
@@ -378,19 +473,20 @@ logging.basicConfig(filename=sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 limits = si.Limits(**eval(sys.argv[3]))
 service = si.EdgeService([si.tasks([add_one, double, minus_three])])
-tokens = {"honest": "honest", "hostile": "hostile"}
-serve(service, port=0, tokens=tokens, limits=limits, ready=lambda port: os.write(1, b"%d\\n" % port))
+tokens, more = {"honest": "honest", "hostile": "hostile"}, eval(sys.argv[4])
+serve(service, port=0, tokens=tokens, limits=limits, ready=lambda port: os.write(1, b"%d\\n" % port), **more)
 """
 
 
 class Edge:
     """An edge in a process of its own."""
 
-    def __init__(self, log: Path, *, files: int = 1024, **limits: Any) -> None:
+    def __init__(
+        self, log: Path, *, files: int = 1024, server: Mapping[str, str] | None = None, **limits: Any
+    ) -> None:
         self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", EDGE, str(log), str(files), repr(limits)], stdout=subprocess.PIPE
-        )
+        arguments = [str(log), str(files), repr(limits), repr(server or {})]
+        self.process = subprocess.Popen([sys.executable, "-c", EDGE, *arguments], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
 
@@ -547,30 +643,175 @@ def test_who_breaks_http_fills_no_log(edges: Any) -> None:
     assert "Traceback" not in said, said
 
 
+def big_request(sequence: int) -> bytes:
+    """A request of 4 MiB, whose answer is as large."""
+    frame = request_of(PIPELINE, 2, np.zeros(2**19), sequence=sequence)
+    return head(b"hostile", len(frame)) + frame
+
+
 @pytest.mark.network
 @pytest.mark.extra("http")
 @posix
-@pytest.mark.parametrize("hangs", ["silent", "headers", "body", "step", "reader"])
+def test_who_takes_no_answer_holds_a_bounded_part_for_a_bounded_time(edges: Any) -> None:
+    edge = edges(max_body_bytes=2**24, max_body_bytes_per_name=2**23, min_bytes_per_s=2**20, stall_s=2.0)
+    with honest(edge) as served, ExitStack() as stack:
+        readers = [stack.enter_context(edge.connect()) for _ in range(4)]
+        for n, raw in enumerate(readers):
+            with suppress(ConnectionError):  # 503 before all was sent
+                raw.sendall(big_request(n + 1))
+            served()
+        statuses = [status_of(raw) for raw in readers]
+        assert statuses.count(b"200") >= 1  # the system's own buffers hold a part of each answer
+        assert set(statuses) <= {b"200", b"503"}
+        assert b"503" in statuses  # another answer would not fit into the share of this name
+        sequence, until_s = 5, time.monotonic() + WAIT_S
+        while time.monotonic() < until_s:  # who takes nothing is sent away, and what it held is free again
+            served()
+            with edge.connect() as raw:
+                with suppress(ConnectionError):
+                    raw.sendall(big_request(sequence))
+                if status_of(raw) == b"200":
+                    assert received(raw) > 4 * 2**20
+                    break
+            sequence += 1
+        else:
+            raise AssertionError("what unread answers hold is never free again")
+        for raw, status in zip(readers, statuses, strict=True):
+            assert status == b"503" or received(raw) < 4 * 2**20
+
+
+def status_of(raw: socket.socket) -> bytes:
+    """Return the status of an answer, and leave the rest of it where it is."""
+    return raw.recv(12, socket.MSG_WAITALL)[9:]
+
+
+def received(raw: socket.socket) -> int:
+    """Count what comes until the end of an answer, or of its connection."""
+    nbytes = 0
+    with suppress(OSError):
+        while nbytes < 4 * 2**20 and (data := raw.recv(2**16)):
+            nbytes += len(data)
+    return nbytes
+
+
+HANGS: dict[str, bytes] = {
+    "silent": b"",
+    "half a head": head(b"honest", 1000)[:-2],
+    "half a body": head(b"honest", 1000) + bytes(500),
+    "a step": head(b"honest", len(ENDLESS)) + ENDLESS,
+    "idle": head(b"honest", len(PROBE)) + PROBE,
+    "a reader": big_request(1),
+}
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("certificate")
+    files = {"certfile": str(folder / "cert.pem"), "keyfile": str(folder / "key.pem")}
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+         "-keyout", files["keyfile"], "-out", files["certfile"]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return files
+
+
+def wrapped(raw: socket.socket, certificate: dict[str, str]) -> ssl.SSLSocket:
+    return ssl.create_default_context(cafile=certificate["certfile"]).wrap_socket(raw, server_hostname="localhost")
+
+
+def hello_of_tls() -> bytes:
+    """What a client begins TLS with."""
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.network
+@pytest.mark.extra("http")
+@posix
+@pytest.mark.parametrize("hangs", [*HANGS, "all of them"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_it_ends_in_time_whatever_hangs(edges: Any, hangs: str, times: int) -> None:
-    edge = edges(shutdown_s=2.0)
-    said = {
-        "silent": b"",
-        "headers": head(b"honest", 1000)[:-2],
-        "body": head(b"honest", 1000) + bytes(500),
-        "step": b"",
-        "reader": head(b"honest", len(PROBE)) + PROBE,
-    }[hangs]
-    if hangs == "step":
-        frame = request_of(PIPELINE, 1, 666)
-        said = head(b"honest", len(frame)) + frame
-    with honest(edge), edge.connect() as raw:
-        raw.sendall(said)
-        time.sleep(0.2)
-        if times == 2:
-            edge.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-        edge.ends(within_s=4.0)
+    edge = edges(shutdown_s=1.0)
+    with honest(edge), ExitStack() as stack:
+        for said in HANGS.values() if hangs == "all of them" else [HANGS[hangs]]:
+            stack.enter_context(edge.connect()).sendall(said)
+        ends_in_time(edge, times)
+
+
+@pytest.mark.network
+@pytest.mark.extra("http")
+@posix
+@pytest.mark.parametrize("hangs", ["half a handshake", "half a body", "a reader"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_it_ends_in_time_whatever_hangs_in_tls(
+    edges: Any, certificate: dict[str, str], hangs: str, times: int
+) -> None:
+    edge = edges(shutdown_s=1.0, server=certificate)
+    with edge.connect() as raw:
+        if hangs == "half a handshake":
+            raw.sendall(hello_of_tls()[:100])
+            ends_in_time(edge, times)
+        else:
+            with wrapped(raw, certificate) as encrypted:
+                encrypted.sendall(HANGS[hangs])
+                ends_in_time(edge, times)
+
+
+def ends_in_time(edge: Edge, times: int) -> None:
+    time.sleep(0.2)  # so that what was said has come
+    if times == 2:
+        edge.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    edge.ends(within_s=3.0)  # a second, and what a busy machine takes to run it
+
+
+@pytest.mark.network
+@pytest.mark.extra("http")
+@posix
+@pytest.mark.parametrize("slowly", [False, True])
+def test_slow_handshakes_are_sent_away_and_keep_nobody_out(
+    edges: Any, certificate: dict[str, str], slowly: bool
+) -> None:
+    edge = edges(header_timeout_s=1.0, max_connections=40, max_connections_per_address=40, server=certificate)
+    hello = hello_of_tls()
+    began_s = time.monotonic()
+    with ExitStack() as stack:
+        hostile = [stack.enter_context(edge.connect()) for _ in range(60)]  # more than there is room for
+        for raw in hostile:
+            with suppress(OSError):
+                raw.sendall(hello[:1] if slowly else hello[:-1])
+        context = ssl.create_default_context(cafile=certificate["certfile"])
+        transport = HttpTransport(f"https://localhost:{edge.port}", token="honest", ssl_context=context)
+        stack.callback(transport.close)
+        place = 1
+        while (open_ones := [raw for raw in hostile if is_open(raw)]) and time.monotonic() - began_s < WAIT_S:
+            if slowly:  # a byte now and then does not help
+                for raw in open_ones:
+                    with suppress(OSError):
+                        raw.sendall(hello[place : place + 1])
+                place += 1
+            assert isinstance(read(transport.exchange(PROBE, timeout_s=WAIT_S)), wire.Echo)
+            time.sleep(0.05)
+        assert not open_ones
+        assert isinstance(read(transport.exchange(PROBE, timeout_s=WAIT_S)), wire.Echo)
+    assert edge.log.stat().st_size < 50_000
+
+
+def is_open(raw: socket.socket) -> bool:
+    raw.setblocking(False)
+    try:
+        return bool(raw.recv(4096))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 NO_DELAY = """
@@ -598,7 +839,8 @@ def test_small_answers_do_not_wait_for_acknowledgements() -> None:
     try:
         assert server.stdout is not None
         port = int(server.stdout.readline())
-        with socket.create_connection(("127.0.0.1", port)):
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(b"G")  # who says nothing gets no transport
             assert int(server.stdout.readline()) != 0
     finally:
         server.kill()

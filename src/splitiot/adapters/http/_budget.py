@@ -63,9 +63,13 @@ class Share:
     def __init__(self, budget: Budget, name: str) -> None:
         self._budget, self._name, self._held = budget, name, 0
 
+    def has_room(self, more: int) -> bool:
+        """Whether so many bytes more may be held."""
+        return self._budget.has_room(self._name, more)
+
     def take(self, more: int) -> bool:
         """Hold so many bytes more, if there is room."""
-        if not self._budget.has_room(self._name, more):
+        if not self.has_room(more):
             return False
         self._budget.change(self._name, more)
         self._held += more

@@ -7,9 +7,12 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from splitiot.adapters.http._address import FRAME_TYPE, PATH
 from splitiot.adapters.http._budget import Budget, Share
 from splitiot.adapters.http._gate import CONNECTION, Connection
+from splitiot.adapters.http._turns import Pace, Turns
 from splitiot.errors import MissingDependencyError
 from splitiot.limits import Limits
 
@@ -25,6 +28,11 @@ __all__ = ["asgi", "lifespan"]
 
 _DRAIN_BYTES = 256 * 1024
 _DRAIN_S = 1.0
+_PIECE_BYTES = 64 * 1024  # of a large answer, and of a large body about: others have a turn between two pieces
+_LARGE_BYTES = 1024 * 1024
+_REFUSALS_PER_S = 100.0
+_REFUSALS_AT_ONCE = 50
+_REFUSAL_WAIT_S = 1.0
 
 
 class _Refused(Exception):
@@ -45,11 +53,15 @@ class _Endpoint:
     def __init__(self, service: EdgeService, tokens: Mapping[str, str] | None, limits: Limits) -> None:
         self._service, self._limits = service, limits
         self._budget = Budget(limits.max_body_bytes, limits.max_body_bytes_per_name)
+        self._turns = Turns()
+        self._pace = Pace(per_s=_REFUSALS_PER_S, burst=_REFUSALS_AT_ONCE, most_s=_REFUSAL_WAIT_S)
         # looked up by hash, so that the time taken tells nothing about a token
         self._names = None if tokens is None else {_hash(token): name for token, name in tokens.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-        body = _Body(receive)
+        import asyncio
+
+        body = _Body(receive, self._turns)
         connection: Connection | None = scope.get("state", {}).get(CONNECTION)
         try:
             reply, share = await self._answer(scope, body, connection)
@@ -58,13 +70,18 @@ class _Endpoint:
         else:
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": _headers(FRAME_TYPE, reply)})
-                await send({"type": "http.response.body", "body": reply})
+                for start in range(0, len(reply) - _PIECE_BYTES, _PIECE_BYTES):
+                    piece = reply[start : start + _PIECE_BYTES]
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                rest = (len(reply) - 1) // _PIECE_BYTES * _PIECE_BYTES
+                await send({"type": "http.response.body", "body": reply[rest:]})
             finally:
                 if connection is None:
                     share.release()
                 else:
                     connection.answered(share)
             return
+        await asyncio.sleep(self._pace.wait_s(asyncio.get_running_loop().time()))  # no flood of them takes others' time
         await _refuse(status, words, scope, body, send)  # here, where no traceback keeps what was read
 
     async def _answer(self, scope: Scope, body: _Body, connection: Connection | None) -> tuple[bytes, Share]:
@@ -78,12 +95,14 @@ class _Endpoint:
         if not told.isdigit() or len(told) > 15 or int(told) > limit:
             raise _Refused(413, f"at most {limit} bytes")
         share = self._budget.share(peer)
+        if not share.has_room(int(told)):
+            raise _Refused(503, "too many bytes are held already: come again")
         client = (scope.get("client") or ("",))[0]
         spoken_for = connection if connection is not None and connection.by_proxy else None
         if spoken_for is not None and not spoken_for.gate.begin_request(client):
             raise _Refused(503, "too many requests of this address at once")
         try:
-            frame = await body.read(share, self._limits, limit)
+            frame = await body.read(share, self._limits, int(told), limit)
             received_s = self._service.clock()
             reply = await self._service.handle_async(frame, peer=peer, received_s=received_s)
         except BaseException:
@@ -114,10 +133,10 @@ class _Endpoint:
 class _Body:
     """The body of one request, as it comes."""
 
-    __slots__ = ("_receive", "complete")
+    __slots__ = ("_receive", "_turns", "complete")
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, receive: Receive, turns: Turns) -> None:
+        self._receive, self._turns = receive, turns
         self.complete = False
         """Nothing more will come: all is here, or the client has gone."""
 
@@ -131,8 +150,17 @@ class _Body:
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    async def read(self, share: Share, limits: Limits, max_bytes: int) -> bytes:
-        """Read all of it, as long as it comes fast enough and there is room."""
+    async def read(self, share: Share, limits: Limits, length: int, max_bytes: int) -> bytes | memoryview:
+        """Read all of it, as long as it comes fast enough and there is room.
+
+        Parameters
+        ----------
+        share : Share
+        limits : Limits
+        length : int
+            As its header says; 0 where it does not.
+        max_bytes : int
+        """
         import asyncio
 
         clock = asyncio.get_running_loop().time
@@ -140,25 +168,37 @@ class _Body:
         end_s = begun_s + limits.body_timeout_s
         quantum = limits.min_bytes_per_s * limits.stall_s  # that much must come within each `stall_s`
         chunks: list[bytes] = []
+        whole = np.empty(length, np.uint8).data if length >= _LARGE_BYTES else None  # takes memory as it is filled
         size, due = 0, quantum
         try:
             async with asyncio.timeout_at(min(end_s, begun_s + limits.stall_s)) as patience:
                 while not self.complete:
+                    if size >= _PIECE_BYTES:
+                        await self._turns.next()
                     chunk = await self.next()
                     if chunk is None:
                         raise _Refused(400, "cut off")
-                    size += len(chunk)
-                    if size > max_bytes:
+                    begin, size = size, size + len(chunk)
+                    if size > max_bytes or (whole is not None and size > length):
                         raise _Refused(413, f"at most {max_bytes} bytes")
                     if not share.take(len(chunk)):
                         raise _Refused(503, "too many bytes are held already: come again")
-                    chunks.append(chunk)
+                    if whole is None:
+                        chunks.append(chunk)
+                    else:
+                        whole[begin:size] = chunk
                     if size >= due and not self.complete:
                         due = size + quantum
                         patience.reschedule(min(end_s, clock() + limits.stall_s))
         except TimeoutError:
             raise _Refused(408, f"the body came too slowly: {size} bytes in {clock() - begun_s:.0f} s") from None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if whole is not None:
+            if size != length:
+                raise _Refused(400, f"{size} bytes instead of {length}")
+            return whole
+        if size < _LARGE_BYTES:
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return await asyncio.to_thread(b"".join, chunks)
 
     async def drain(self) -> None:
         """Take a little of what still comes: a client that is still sending would else miss the answer."""

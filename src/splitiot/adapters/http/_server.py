@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ except ImportError:  # without the extra every module can still be imported: `se
 
 __all__ = ["FINISHING_S", "EdgeProtocol", "EdgeServer"]
 
-_AT_ONCE = 32  # so many are accepted before others get their turn
+_AT_ONCE = 8  # so many are accepted before others get their turn
+_PIECE_BYTES = 64 * 1024  # so much is read before others get their turn
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 0.2  # before it is tried again where the system has run out of something
 _SWEEP_S = 0.25
@@ -70,6 +72,8 @@ class EdgeProtocol(H11Protocol):
         super().connection_made(transport)
         self._connection.end = transport.abort
         self._connection.unsent = transport.get_write_buffer_size
+        if hasattr(transport, "max_size"):  # what asyncio reads in one turn, 256 KiB; with TLS it is bounded elsewhere
+            transport.max_size = _PIECE_BYTES
         if self._connection not in self._connection.gate:  # another one has taken its place meanwhile
             transport.abort()
 
@@ -148,7 +152,18 @@ def _nothing() -> int:
 class Listener:
     """Accepts connections while a gate lets them in; stands where uvicorn has a server of asyncio.
 
-    asyncio's own accepts whatever comes, and logs a traceback each second for each time that no file is left.
+    asyncio's own accepts whatever comes, and logs a traceback each second for each time that no file is left. Here a
+    connection costs little until its peer has said something: only then it gets a protocol.
+
+    Parameters
+    ----------
+    sockets : list of socket
+        They listen.
+    gate : Gate
+    make_protocol : callable
+    tls : SSLContext, optional
+    silence_s : float
+        How long a peer may say nothing, and how long the TLS handshake may take.
     """
 
     def __init__(
@@ -157,12 +172,14 @@ class Listener:
         gate: Gate,
         make_protocol: Callable[[Connection], EdgeProtocol],
         tls: ssl.SSLContext | None,
-        handshake_s: float,
+        silence_s: float,
     ) -> None:
         self.sockets = sockets
         self._gate, self._make_protocol = gate, make_protocol
         self._loop = asyncio.get_running_loop()
-        self._tls: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": handshake_s}
+        self._tls: dict[str, Any] = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": silence_s}
+        self._silence_s = silence_s
+        self._silent: dict[Connection, tuple[socket.socket, float]] = {}  # since when; the oldest first
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for each in sockets:
@@ -176,9 +193,19 @@ class Listener:
             if each in self._pauses:
                 self._pauses.pop(each).cancel()
             each.close()
+        for connection in list(self._silent):
+            self._drop(connection)
         for task in self._tasks:
             task.cancel()
         self.sockets = []
+
+    def end_silent(self, now_s: float) -> None:
+        """End the connections whose peers have said nothing for too long: called several times a second."""
+        while self._silent:
+            connection, (_, since_s) = next(iter(self._silent.items()))
+            if now_s - since_s < self._silence_s:
+                return
+            self._drop(connection)
 
     async def wait_closed(self) -> None:
         """Return at once: connections are waited for elsewhere."""
@@ -205,10 +232,35 @@ class Listener:
             # asyncio does it only for sockets that say they are of TCP, which accepted ones do not. Head and body are
             # two writes, and the second would wait 40 ms for the acknowledgement of the first
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._open(accepted, connection))
-            connection.end = task.cancel
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._silent[connection] = accepted, self._loop.time()
+            connection.end = partial(self._drop, connection)
+            self._loop.add_reader(accepted, self._begin, connection)
+
+    def _drop(self, connection: Connection) -> None:
+        """End a connection whose peer has said nothing yet."""
+        accepted, _ = self._silent.pop(connection)
+        self._loop.remove_reader(accepted)
+        accepted.close()
+        self._gate.leave(connection)
+
+    def _begin(self, connection: Connection) -> None:
+        """Make a protocol for a connection on which something has come."""
+        accepted, _ = self._silent[connection]
+        try:
+            gone = not accepted.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._drop(connection)
+            return
+        del self._silent[connection]
+        self._loop.remove_reader(accepted)
+        task = self._loop.create_task(self._open(accepted, connection))
+        connection.end = task.cancel
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _resume(self, listening: socket.socket) -> None:
         del self._pauses[listening]
@@ -259,8 +311,8 @@ class EdgeServer(Server):
             _uvicorn.error(error)
             await self.lifespan.shutdown()
             sys.exit(1)
-        listener = Listener(listening, self._gate, self._protocol, config.ssl, self._limits.header_timeout_s)
-        self.servers = [listener]  # type: ignore[list-item]
+        self._listener = Listener(listening, self._gate, self._protocol, config.ssl, self._limits.header_timeout_s)
+        self.servers = [self._listener]  # type: ignore[list-item]
         port = listening[0].getsockname()[1]
         _uvicorn.info("listening on %s port %d", config.host, port)
         self.started = True
@@ -292,6 +344,7 @@ class EdgeServer(Server):
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
+        self._listener.end_silent(now_s)
         for protocol in list(self.server_state.connections):
             if isinstance(protocol, EdgeProtocol):
                 protocol.look(now_s)
