@@ -12,8 +12,7 @@ import msgspec
 
 from splitiot._files import read_json, write_new
 from splitiot.errors import MalformedModel
-from splitiot.models.tflite.graph import DTYPES
-from splitiot.models.tflite.reader import LARGEST_BYTES
+from splitiot.models._formats import ARRAY_TYPES, LARGEST_BYTES
 from splitiot.pipeline import NOTHING, UNTYPED, Boundary, Sink, TensorSpec
 
 __all__ = ["MANIFEST", "Cut", "File", "Manifest", "boundary_of", "read_manifest", "tensors_of", "write_manifest"]
@@ -27,7 +26,7 @@ _MOST_STEPS: Final = 1_000_000
 _RANK: Final = 8
 _FILE = re.compile(r"(?:head|tail)-\d{1,7}\.tflite|whole\.tflite")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_TYPES = {*DTYPES.values(), "bytes", "void"}
+_TYPES = {*ARRAY_TYPES, "bytes", "void"}
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

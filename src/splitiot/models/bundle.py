@@ -10,6 +10,7 @@ from pathlib import Path
 
 from splitiot._files import read_bounded, write_new
 from splitiot.errors import CutError, MalformedModel, NotCuttable
+from splitiot.models._format import FUSING
 from splitiot.models._manifest import (
     MANIFEST,
     Cut,
@@ -25,7 +26,6 @@ from splitiot.models._manifest import (
 from splitiot.models._named import Named
 from splitiot.models.model import Model
 from splitiot.models.part import ModelPart
-from splitiot.models.tflite.fusions import FUSING
 from splitiot.pipeline import Boundary, Executable, Part, Runtime, RuntimeInfo, Sink, Step
 
 __all__ = ["Bundle", "load_bundle", "save_bundle"]

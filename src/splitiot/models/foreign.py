@@ -1,20 +1,16 @@
 """Files that are networks, and no .tflite: what they are, and what to do instead.
 
-They are known by their first bytes and by names of operators; nothing of them is loaded.
+They are known by their first bytes; nothing of them is loaded.
 """
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from splitiot.errors import UnsupportedModel
 
-if TYPE_CHECKING:
-    from splitiot.models.tflite.graph import Network
-
-__all__ = ["refuse_compiled", "refuse_file", "refuse_folder"]
+__all__ = ["refuse_file", "refuse_folder"]
 
 _CONVERT = "convert it with tf.lite.TFLiteConverter"
 _SAVED_MODEL = f"a TensorFlow SavedModel: {_CONVERT}.from_saved_model(folder) and load the .tflite file"
@@ -24,16 +20,6 @@ _TORCH = (
     "litert_torch.convert(model.eval(), sample).export('model.tflite')"
 )
 _ONNX = "an ONNX model: convert it to .tflite, for example with onnx2tf -i model.onnx"
-_COMPILED = {
-    "edgetpu-custom-op": (
-        "compiled for the Edge TPU: its operators are one opaque block that can't be cut. Load the int8 .tflite file "
-        "that edgetpu_compiler was given, cut that, and compile the parts"
-    ),
-    "ethos-u": (
-        "compiled by Vela for an Ethos-U: its operators are one opaque block that can't be cut. Load the int8 .tflite "
-        "file that vela was given, cut that, and compile the parts"
-    ),
-}
 
 
 def refuse_folder(path: Path) -> None:
@@ -62,8 +48,6 @@ def refuse_file(data: bytes, name: str) -> None:
     Traceback (most recent call last):
     splitiot.errors.UnsupportedModel: net.onnx is an ONNX model: convert it to .tflite, for example with ...
     """
-    if data[4:8] == b"TFL3":
-        return
     what = _what(data, Path(name).suffix.lower())
     if what:
         raise UnsupportedModel(f"{name} is {what}")
@@ -109,17 +93,3 @@ def _onnx(data: bytes) -> bool:
     A SavedModel begins alike, with a schema version of 1.
     """
     return len(data) > 8 and data[0] == 0x08 and 3 <= data[1] < 100 and data[2] in (0x12, 0x1A, 0x22, 0x32, 0x3A, 0x42)
-
-
-def refuse_compiled(network: Network) -> None:
-    """Raise for a file that was compiled for an accelerator.
-
-    Raises
-    ------
-    UnsupportedModel
-    """
-    for graph in network.graphs:
-        for operator in graph.operators:
-            for name, what in _COMPILED.items():
-                if operator.custom == name:
-                    raise UnsupportedModel(f"the model has {operator} and is {what}")

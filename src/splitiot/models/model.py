@@ -12,16 +12,10 @@ from splitiot._cached import cached_property
 from splitiot._expect import described
 from splitiot._files import read_bounded
 from splitiot.errors import UnsupportedModel
+from splitiot.models._format import FUSING, Anatomy
+from splitiot.models._formats import FORMATS, LARGEST_BYTES, child_shapes_for, format_of
 from splitiot.models._named import CutPipeline
-from splitiot.models.part import ModelPart, child_shapes_for
-from splitiot.models.tflite.anatomy import Anatomy
-from splitiot.models.tflite.fusions import FUSING
-from splitiot.models.tflite.graph import Network, decode
-from splitiot.models.tflite.indices import index_limits
-from splitiot.models.tflite.operators import UNEVEN
-from splitiot.models.tflite.reader import IDENTIFIER, LARGEST_BYTES, read_model
-from splitiot.models.tflite.resize import resized
-from splitiot.models.tflite.validate import validate
+from splitiot.models.part import ModelPart
 from splitiot.pipeline import (
     NOTHING,
     UNTYPED,
@@ -29,7 +23,6 @@ from splitiot.pipeline import (
     Runtime,
     RuntimeInfo,
     Sink,
-    Step,
     TensorSpec,
     check_sink,
 )
@@ -101,43 +94,20 @@ def load_model(
             foreign.refuse_folder(path)
         data = read_bounded(path, most_bytes=LARGEST_BYTES, what="a .tflite file", error=UnsupportedModel)
         file, name = path.name, path.stem
-    if data[4:8] != IDENTIFIER:
+    known = format_of(data)
+    if known is None:
         from splitiot.models import foreign
 
         foreign.refuse_file(data, file)
-    network = _network(data)
-    key, index = _choose(network, signature)
-    ask = child_shapes_for(runtime)
-    anatomy = Anatomy(network, index, ask_shapes=ask, unchosen=signature is None)
-    if resize_input:
-        data = resized(anatomy, resize_input)
-        anatomy = Anatomy(_network(data), index, ask_shapes=ask, unchosen=signature is None)
-    model = Model(data, anatomy, name=name, signature=key, sink=check_sink(sink), runtime=runtime)
+    data, anatomy = (known or FORMATS[0]).read(
+        data, signature=signature, ask_shapes=child_shapes_for(runtime), resize_input=resize_input
+    )
+    model = Model(data, anatomy, name=name, sink=check_sink(sink), runtime=runtime)
     if probe:
         from splitiot.models.probe import probe_model
 
         probe_model(model, runtime, sample=sample)
     return model
-
-
-def _network(data: bytes) -> Network:
-    network = decode(read_model(data))
-    if any(operator.custom for graph in network.graphs for operator in graph.operators):
-        from splitiot.models.foreign import refuse_compiled
-
-        refuse_compiled(network)
-    validate(network)
-    return network
-
-
-def _choose(network: Network, signature: str | None) -> tuple[str | None, int]:
-    if signature is None:
-        return next((s.key for s in network.signatures if s.subgraph == 0), None), 0
-    for found in network.signatures:
-        if found.key == signature:
-            return signature, found.subgraph
-    names = ", ".join(repr(s.key) for s in network.signatures) or "none"
-    raise UnsupportedModel(f"the model has no signature {signature!r}; it has {names}")
 
 
 class Model(CutPipeline[ModelPart]):
@@ -166,24 +136,18 @@ class Model(CutPipeline[ModelPart]):
         anatomy: Anatomy,
         *,
         name: str,
-        signature: str | None,
         sink: Sink,
         runtime: Runtime | None = None,
     ) -> None:
         self._data, self._anatomy, self._runtime = data, anatomy, runtime
         self._kernels = "default" if runtime is None else runtime.kernels
-        self.signature, self.sink = signature, sink
-        self.subgraph = anatomy.graph.index
+        self.signature, self.subgraph, self.sink = anatomy.signature, anatomy.subgraph, sink
         self.stateful, self.random = anatomy.stateful, anatomy.random
         self.warnings = tuple(anatomy.warnings(self._kernels))
-        self.steps = tuple(Step(_step_name(anatomy, index), anatomy.steps[index].code) for index in range(anatomy.n))
-        inputs = tuple(map(anatomy.spec, anatomy.graph.inputs))
-        self._name(
-            name,
-            inputs,
-            [anatomy.names[i] for i in anatomy.liveness.results],
-            *_signature_names(anatomy, signature),
-        )
+        self.steps = anatomy.steps
+        results = [anatomy.names[i] for i in dict.fromkeys(anatomy.outputs)]
+        inputs = tuple(map(anatomy.spec, anatomy.inputs))
+        self._name(name, inputs, results, anatomy.input_names, anatomy.output_names)
         # asked for on every request
         self._boundaries: dict[int, Boundary] = {}
         self._returns: dict[int, Boundary] = {}
@@ -192,14 +156,13 @@ class Model(CutPipeline[ModelPart]):
     def digest(self) -> str:  # type: ignore[override]
         """SHA-256 over the file, the subgraph and the table of steps."""
         digest = hashlib.sha256(self._data)
-        digest.update(f"\nsubgraph {self.subgraph}\n".encode())
-        digest.update("\n".join(f"{o.index} {o.code}" for o in self._anatomy.steps).encode())
+        digest.update(self._anatomy.identity().encode())
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """Each result once."""
-        return self._anatomy.results
+        return tuple(map(self._anatomy.spec, dict.fromkeys(self._anatomy.outputs)))
 
     @cached_property
     def refused(self) -> Mapping[int, str]:  # type: ignore[override]
@@ -234,15 +197,7 @@ class Model(CutPipeline[ModelPart]):
 
     @cached_property
     def _even_from(self) -> int:
-        """The first cut behind all steps that may work more for some values than for others."""
-        anatomy, first = self._anatomy, 0
-        shapes = anatomy.shapes
-        unsaid = {*shapes.varying, *shapes.unranked, *shapes.unknown}
-        for at, (step, state) in enumerate(zip(anatomy.steps, anatomy.states, strict=True), start=1):
-            uneven = step.code in UNEVEN or bool(step.custom) or state.remembers
-            if uneven or not unsaid.isdisjoint((*step.inputs, *step.outputs)):
-                first = at
-        return first
+        return self._anatomy.even_from()
 
     def part(self, start: int, stop: int) -> ModelPart:
         start, stop = self._ends(start, stop)
@@ -260,8 +215,7 @@ class Model(CutPipeline[ModelPart]):
     @cached_property
     def index_limits(self) -> Mapping[str, int]:
         """Inputs that are used as indices, as far as that is known: what their values must be less than."""
-        limits = index_limits(self._anatomy.graph, self._anatomy.shape)
-        return {self._anatomy.names[i]: limit for i, limit in limits.items()}
+        return {self._anatomy.names[i]: limit for i, limit in self._anatomy.index_limits().items()}
 
     def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of what crosses and of what stays."""
@@ -269,7 +223,7 @@ class Model(CutPipeline[ModelPart]):
         sent = tuple(names[i] for i in self._anatomy.crossing(cut, self.sink))
         if self.sink == "edge" or cut == 0:
             return sent, ()
-        return sent, tuple(names[i] for i in self._anatomy.liveness.results_at(cut))
+        return sent, tuple(names[i] for i in self._anatomy.results_at(cut))
 
     def fused(self, cut: int) -> str:
         """Which operators the default kernels run as one across a cut, so that it is legal only with others.
@@ -288,7 +242,7 @@ class Model(CutPipeline[ModelPart]):
 
     def _again(self, sink: Sink, runtime: Runtime | None) -> Model:
         other = Model(
-            self._data, self._anatomy, name=self.name, signature=self.signature, sink=sink, runtime=runtime
+            self._data, self._anatomy, name=self.name, sink=sink, runtime=runtime
         )
         if "digest" in vars(self):
             vars(other)["digest"] = self.digest
@@ -318,22 +272,3 @@ class Model(CutPipeline[ModelPart]):
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {self.n} steps, {len(self._data)} bytes>"
-
-
-def _signature_names(anatomy: Anatomy, key: str | None) -> tuple[dict[str, str], dict[str, str]]:
-    """What the file's signature calls inputs and results."""
-    for signature in anatomy.network.signatures:
-        if signature.key == key and signature.subgraph == anatomy.graph.index:
-            inputs, outputs = (
-                {name: anatomy.names[index] for name, index in entries}
-                for entries in (signature.inputs, signature.outputs)
-            )
-            return inputs, outputs
-    return {}, {}
-
-
-def _step_name(anatomy: Anatomy, index: int) -> str:
-    """The name of what a step makes."""
-    operator = anatomy.steps[index]
-    made = [i for i in operator.outputs if i >= 0]
-    return anatomy.names[made[0]] if made else f"{operator.code}_{operator.index}"

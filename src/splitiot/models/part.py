@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from splitiot._files import read_bounded, write_atomically
 from splitiot.errors import CutError, MalformedModel, NotCuttable
-from splitiot.models.tflite.anatomy import Anatomy, AskShapes
-from splitiot.models.tflite.fusions import FUSING
-from splitiot.models.tflite.graph import decode
-from splitiot.models.tflite.reader import LARGEST_BYTES, read_model
-from splitiot.models.tflite.slice import METADATA
-from splitiot.models.tflite.validate import validate
-from splitiot.models.tflite.writer import write_model
+from splitiot.models._format import FUSING, Anatomy
+from splitiot.models._formats import FORMATS, LARGEST_BYTES, child_shapes_for, format_of
 from splitiot.pipeline import Boundary, Executable, Part, Runtime, Sink, TensorSpec
 
-__all__ = ["ModelPart", "child_shapes_for"]
+__all__ = ["ModelPart"]
 
 _FORMAT = 1
 _Tensor = tuple[str, str, tuple[int, ...]]
@@ -99,17 +94,16 @@ class ModelPart(Part):
         inputs = Boundary(tuple(map(anatomy.spec, taken)))
         outputs = Boundary(tuple(map(anatomy.spec, given)))
         description = _Description(
-            _FORMAT, digest, start, stop, anatomy.n, _listed(inputs), _listed(outputs),
+            _FORMAT, digest, start, stop, len(anatomy.steps), _listed(inputs), _listed(outputs),
             [anatomy.names[i] for i in given if i in set(taken)], sink,
-            any(state.remembers for state in anatomy.states[start:stop]), name,
+            anatomy.remembers(start, stop), name,
             anatomy.fused(start) or anatomy.fused(stop),
         )  # fmt: skip
 
         def write() -> bytes:
-            table, _ = anatomy.part_table(
-                start, stop, taken, given, signature=signature, metadata=msgspec.json.encode(description)
+            return anatomy.write_part(
+                start, stop, taken, given, signature=signature, description=msgspec.json.encode(description)
             )
-            return write_model(table)
 
         return cls(description, inputs, outputs, write, runtime)
 
@@ -127,16 +121,9 @@ class ModelPart(Part):
             data = bytes(source)
         else:
             data = read_bounded(source, most_bytes=LARGEST_BYTES, what="a part of a model", error=MalformedModel)
-        network = decode(read_model(data))
-        validate(network)
-        for entry in network.table["metadata"] or ():
-            if entry["name"] == METADATA:
-                raw = network.table["buffers"][entry["buffer"]]["data"]
-                break
-        else:
-            raise MalformedModel("this .tflite file is no part of a model: cut one with Model.split and save it")
+        anatomy, raw = (format_of(data) or FORMATS[0]).read_part(data, ask_shapes=child_shapes_for(None))
         try:
-            description = msgspec.json.decode(b"" if raw is None else raw.tobytes(), type=_Description)
+            description = msgspec.json.decode(raw, type=_Description)
         except msgspec.DecodeError as error:
             raise MalformedModel(f"the part's description is broken: {error}") from error
         if description.format != _FORMAT or not 0 <= description.start < description.stop <= description.n:
@@ -144,13 +131,12 @@ class ModelPart(Part):
                 f"the part's description has format {description.format} and steps "
                 f"[{description.start}, {description.stop}) of {description.n}: cut the model again with this version"
             )
-        anatomy = Anatomy(network, 0, ask_shapes=child_shapes_for(None))
-        inputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.inputs)))
+        inputs = Boundary(tuple(map(anatomy.spec, anatomy.inputs)))
         # what an interpreter told when it was cut need not be asked again
         told = [shape for _, _, shape in description.outputs]
-        if len(told) != len(anatomy.graph.outputs):
+        if len(told) != len(anatomy.outputs):
             raise MalformedModel("the part's outputs are not those of its description: was it changed?")
-        outputs = Boundary(tuple(map(anatomy.spec, anatomy.graph.outputs, told)))
+        outputs = Boundary(tuple(map(anatomy.spec, anatomy.outputs, told)))
         if _listed(inputs) != description.inputs or _listed(outputs) != description.outputs:
             raise MalformedModel("the part's inputs and outputs are not those of its description: was it changed?")
         return cls(description, inputs, outputs, lambda: data, runtime)
@@ -194,17 +180,6 @@ class ModelPart(Part):
 
     def __repr__(self) -> str:
         return f"<ModelPart {self.name!r} [{self.start}, {self.stop}) of {self.n}>"
-
-
-def child_shapes_for(runtime: Runtime | None) -> AskShapes:
-    """Return what asks an interpreter in a child process for shapes."""
-
-    def ask(model: bytes, inputs: Mapping[int, tuple[int, ...]] | None = None) -> Mapping[int, tuple[int, ...]]:
-        from splitiot.models import probe  # few networks need it, and starting processes takes modules
-
-        return probe.child_shapes(model, runtime, inputs=inputs)
-
-    return ask
 
 
 def _listed(boundary: Boundary) -> list[_Tensor]:

@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
 from splitiot._cached import cached_property
 from splitiot.errors import MalformedModel, MissingDependencyError, ModelError
-from splitiot.models.tflite.fusions import FUSING, Fusion, find_fusions
+from splitiot.models._format import FUSING, AskShapes
+from splitiot.models.tflite.fusions import Fusion, find_fusions
 from splitiot.models.tflite.graph import DTYPES, Network, Operator, Tensor
+from splitiot.models.tflite.indices import index_limits
 from splitiot.models.tflite.liveness import Liveness
-from splitiot.models.tflite.operators import BUILT_INTO_XNNPACK
+from splitiot.models.tflite.operators import BUILT_INTO_XNNPACK, UNEVEN
 from splitiot.models.tflite.shapes import Shapes
 from splitiot.models.tflite.slice import slice_network
 from splitiot.models.tflite.state import find_state
 from splitiot.models.tflite.table import Table
 from splitiot.models.tflite.writer import write_model
-from splitiot.pipeline import Kernels, Sink, TensorSpec
+from splitiot.pipeline import Kernels, Sink, Step, TensorSpec
 
-__all__ = ["Anatomy", "AskShapes"]
-
-
-class AskShapes(Protocol):
-    """Asks an interpreter for the shapes of the first subgraph's tensors.
-
-    It raises MissingDependencyError where there is no interpreter, and ModelError where that does not run the model.
-    """
-
-    def __call__(
-        self, model: bytes, inputs: Mapping[int, tuple[int, ...]] | None = None
-    ) -> Mapping[int, tuple[int, ...]]:
-        """Return them by the tensor's index; `inputs` are other shapes for inputs."""
+__all__ = ["Anatomy"]
 
 
 class Anatomy:
-    """One subgraph, taken apart.
+    """One subgraph, taken apart. See `splitiot.models._format.Anatomy`.
 
     Parameters
     ----------
@@ -46,42 +35,95 @@ class Anatomy:
         The subgraph.
     ask_shapes : AskShapes
         Asks an interpreter for shapes that the file does not tell, if it comes to that.
+    signature : str, optional
+        Which of the file's signatures it is.
     unchosen : bool
         Whether nobody said which subgraph: then several signatures are worth a warning.
 
     Attributes
     ----------
-    names : tuple of str
-        A name for every tensor, each once.
-    stateful, random : bool
-        Whether a run leaves something to the next, and whether one draws random numbers.
+    operators : tuple of Operator
+        What the steps are.
     """
 
     def __init__(
-        self, network: Network, index: int, *, ask_shapes: AskShapes, unchosen: bool = False
+        self,
+        network: Network,
+        index: int,
+        *,
+        ask_shapes: AskShapes,
+        signature: str | None = None,
+        unchosen: bool = False,
     ) -> None:
         self.network, self.graph = network, network.graphs[index]
         if not self.graph.operators or not self.graph.outputs:
             raise MalformedModel(f"subgraph {index} has no operator or no output: there is nothing to run")
-        self.ask_shapes, self.unchosen = ask_shapes, unchosen
+        self.ask_shapes, self.signature, self.unchosen = ask_shapes, signature, unchosen
+        self.subgraph, self.inputs, self.outputs = index, self.graph.inputs, self.graph.outputs
         self.liveness = Liveness(self.graph)
-        self.steps = self.liveness.steps
+        self.operators = self.liveness.steps
         self.shapes = Shapes(self.graph)
         self.names = _names(self.graph.tensors)
-        self.states = find_state(network, self.graph, self.steps)
+        self.steps = tuple(Step(self._step_name(operator), operator.code) for operator in self.operators)
+        self.input_names: Mapping[str, str]
+        self.output_names: Mapping[str, str]
+        self.input_names, self.output_names = self._signature_names()
+        self.states = find_state(network, self.graph, self.operators)
         self.stateful = any(state.remembers for state in self.states)
         self.random = any(state.random for state in self.states)
         self._producer = {i: operator for operator in self.graph.operators for i in operator.outputs if i >= 0}
         self._shared = self._find_shared()
         self._answer: dict[int, tuple[int, ...]] | str | None = None
 
+    def _step_name(self, operator: Operator) -> str:
+        """The name of what a step makes."""
+        outputs = [i for i in operator.outputs if i >= 0]
+        return self.names[outputs[0]] if outputs else f"{operator.code}_{operator.index}"
+
+    def _signature_names(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What the file's signature calls inputs and outputs."""
+        for signature in self.network.signatures:
+            if signature.key == self.signature and signature.subgraph == self.subgraph:
+                inputs, outputs = (
+                    {name: self.names[index] for name, index in entries}
+                    for entries in (signature.inputs, signature.outputs)
+                )
+                return inputs, outputs
+        return {}, {}
+
+    def identity(self) -> str:
+        """Say what is cut besides the file, for the digest: the subgraph, and the table of steps."""
+        return "\n".join((f"\nsubgraph {self.subgraph}", *(f"{o.index} {o.code}" for o in self.operators)))
+
+    def even_from(self) -> int:
+        """The first cut behind all steps that may work more for some values than for others."""
+        first, shapes = 0, self.shapes
+        untold = {*shapes.varying, *shapes.unranked, *shapes.unknown}
+        for cut, (operator, state) in enumerate(zip(self.operators, self.states, strict=True), start=1):
+            uneven = operator.code in UNEVEN or bool(operator.custom) or state.remembers
+            if uneven or not untold.isdisjoint((*operator.inputs, *operator.outputs)):
+                first = cut
+        return first
+
+    def index_limits(self) -> Mapping[int, int]:
+        """Inputs that are used as indices, as far as that is known: what their values must be less than."""
+        return index_limits(self.graph, self.shape)
+
+    def remembers(self, start: int, stop: int) -> bool:
+        """Whether one of the steps [start, stop) leaves something to the next run."""
+        return any(state.remembers for state in self.states[start:stop])
+
+    def results_at(self, cut: int) -> tuple[int, ...]:
+        """The outputs that exist at `cut`, each once."""
+        return self.liveness.results_at(cut)
+
     def warnings(self, kernels: Kernels) -> Iterable[str]:
         """What to know before cutting, and running with these kernels."""
         signatures = self.network.signatures
-        if self.unchosen and len({found.subgraph for found in signatures}) > 1:
+        if self.unchosen and len({each.subgraph for each in signatures}) > 1:
             first = "the first subgraph"
-            taken = next((found.key for found in signatures if found.subgraph == self.graph.index), first)
-            others = ", ".join(repr(found.key) for found in signatures if found.key != taken)
+            taken = next((each.key for each in signatures if each.subgraph == self.subgraph), first)
+            others = ", ".join(repr(each.key) for each in signatures if each.key != taken)
             yield f"several signatures and none was chosen: it is {taken!r}; signature= takes {others} as well"
         for what in dict.fromkeys(what for state in self.states for what in state.random):
             yield f"{what} draws random numbers: only fresh interpreters, run by run, agree with the whole model"
@@ -103,15 +145,15 @@ class Anatomy:
             for what, who in state.shared.items():
                 users.setdefault(what, []).append((index, who))
         return {
-            what: (found[0][0], found[-1][0], " and ".join(dict.fromkeys((found[0][1], found[-1][1]))))
-            for what, found in users.items()
-            if len(found) > 1
+            what: (steps[0][0], steps[-1][0], " and ".join(dict.fromkeys((steps[0][1], steps[-1][1]))))
+            for what, steps in users.items()
+            if len(steps) > 1
         }
 
     @property
     def n(self) -> int:
         """The number of steps."""
-        return len(self.steps)
+        return len(self.operators)
 
     def crossing(self, cut: int, sink: Sink) -> tuple[int, ...]:
         """The tensors that cross at a cut."""
@@ -185,7 +227,7 @@ class Anatomy:
     @cached_property
     def fusions(self) -> tuple[Fusion, ...]:
         """Steps that some kernels run as one."""
-        return tuple(find_fusions(self.graph, self.steps))
+        return tuple(find_fusions(self.graph, self.operators))
 
     def fused(self, cut: int) -> str:
         """Which operators on both sides of a cut some kernels run as one; empty where there are none."""
@@ -207,7 +249,7 @@ class Anatomy:
             if first <= last:
                 begins.setdefault(first, []).append(reason)
                 ends.setdefault(last + 1, []).append(reason)
-        found: dict[int, str] = {}
+        refused: dict[int, str] = {}
         active: Counter[str] = Counter()
         for cut in range(self.n + 1):
             for reason in ends.get(cut, ()):
@@ -216,8 +258,8 @@ class Anatomy:
                     del active[reason]
             active.update(begins.get(cut, ()))
             if active:
-                found[cut] = "; ".join(itertools.islice(active, 3))
-        return found
+                refused[cut] = "; ".join(itertools.islice(active, 3))
+        return refused
 
     def _problems(self, sink: Sink) -> Iterable[tuple[int, int, str]]:
         """Reasons, each with the first and the last cut that it forbids."""
@@ -297,7 +339,7 @@ class Anatomy:
         metadata: bytes | None = None,
     ) -> tuple[Table, dict[int, int]]:
         """Make the tables of the part [start, stop)."""
-        steps = self.steps[start:stop]
+        steps = self.operators[start:stop]
         wanted = [i for operator in steps for i in operator.inputs]
         # a result that no step makes belongs to the first step
         wanted += [i for i in outputs if i in self.liveness.constant_results and i not in inputs]
@@ -316,10 +358,21 @@ class Anatomy:
             metadata=metadata,
         )
 
-    @cached_property
-    def results(self) -> tuple[TensorSpec, ...]:
-        """The graph's outputs, each once."""
-        return tuple(self.spec(i) for i in self.liveness.results)
+    def write_part(
+        self,
+        start: int,
+        stop: int,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        *,
+        signature: str,
+        description: bytes,
+    ) -> bytes:
+        """Write the part [start, stop) as a file of its own."""
+        table, _ = self.part_table(
+            start, stop, tuple(inputs), tuple(outputs), signature=signature, metadata=description
+        )
+        return write_model(table)
 
 
 def _run_as_one(fusion: Fusion) -> str:

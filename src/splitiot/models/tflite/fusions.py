@@ -18,10 +18,7 @@ import numpy as np
 from splitiot.models.tflite.graph import Graph, Operator, Tensor
 from splitiot.models.tflite.operators import ELEMENTWISE
 
-__all__ = ["FUSED", "FUSING", "Fusion", "find_fusions"]
-
-FUSING: Final = frozenset({"default"})
-"""The kernels that rewrite networks."""
+__all__ = ["FUSED", "Fusion", "find_fusions"]
 
 FUSED: Final = frozenset(
     {
