@@ -19,13 +19,13 @@ from splitiot.cli._target import Target, model_inputs
 from splitiot.errors import MalformedModel, ModelError, ProfileError, StepError, UnsupportedModel
 from splitiot.models._random_input import was_random
 
-__all__ = ["Given", "drawn", "flatten", "given", "read_inputs", "write_outputs"]
+__all__ = ["Inputs", "blaming_random_input", "flatten", "inputs_of", "read_inputs", "write_outputs"]
 
 _COUNT = 20
 
 
 @frozen
-class Given:
+class Inputs:
     """What is to be run.
 
     Parameters
@@ -63,7 +63,7 @@ class Given:
         return True
 
 
-def given(paths: Sequence[str], target: Target, seed: int) -> Given:
+def inputs_of(paths: Sequence[str], target: Target, seed: int) -> Inputs:
     """Take files in turn, or what the target's `inputs` gives, or its sample again and again.
 
     Raises
@@ -73,20 +73,20 @@ def given(paths: Sequence[str], target: Target, seed: int) -> Given:
     """
     if paths:
         read = read_inputs(paths, target)
-        return Given(read[0], itertools.cycle(read))
+        return Inputs(read[0], itertools.cycle(read))
     values = target.inputs()
     if values is None:
         sample = target.sample(seed)
-        return Given(sample, itertools.repeat(sample), random=target.draws_sample)
+        return Inputs(sample, itertools.repeat(sample), random=target.draws_sample)
     if target.has_sample:
-        return Given(target.sample(seed), values, None, source=values)
+        return Inputs(target.sample(seed), values, None, source=values)
     for first in values:
-        return Given(first, itertools.chain([first], values), None, source=values)
+        return Inputs(first, itertools.chain([first], values), None, source=values)
     raise Unusable(f"inputs of {target.text} gives none")
 
 
 @contextlib.contextmanager
-def drawn(random: bool) -> Iterator[None]:
+def blaming_random_input(random: bool) -> Iterator[None]:
     """Say of a step that fails on a random input that this may be the input's fault.
 
     Raises

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from splitiot.cli._console import Console
 from splitiot.cli._errors import Unusable
-from splitiot.cli._inputs import drawn, read_inputs
+from splitiot.cli._inputs import blaming_random_input, read_inputs
 from splitiot.cli._target import Target
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def profile_target(
 
     sample = read_inputs(inputs, target)[0] if inputs else target.sample(seed)
     with (
-        drawn(not inputs and target.draws_sample),
+        blaming_random_input(not inputs and target.draws_sample),
         console.log("splitiot"),
         Runner(target.pipeline, runtime=runtime) as runner,
         console.progress(f"measuring {target.name}") as tell,

@@ -14,7 +14,7 @@ from attrs import asdict, frozen
 from splitiot.cli._format import milliseconds, size
 from splitiot.plan import Outcome
 
-__all__ = ["COLUMNS", "CsvFile", "Record", "Totals", "cells", "record"]
+__all__ = ["COLUMNS", "CsvFile", "Record", "Totals", "cells", "record_of"]
 
 
 @frozen
@@ -71,7 +71,7 @@ class Record:
         return asdict(self)
 
 
-def record(number: int, outcome: Outcome, load: Mapping[str, float] | None = None) -> Record:
+def record_of(number: int, outcome: Outcome, load: Mapping[str, float] | None = None) -> Record:
     """Make the record of an outcome, and of the device's load by then."""
     seen, plan = outcome.observation, outcome.plan
     computed = [] if seen is None else [s for s in (seen.head_s, seen.local_s) if s is not None]
