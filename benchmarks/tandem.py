@@ -233,7 +233,7 @@ class Agent(Protocol):
 
 
 @frozen(eq=False)
-class Ran:
+class RequestResult:
     """What became of the frames: when each was begun, when its result was there, in order; its cut, and if a probe."""
 
     begun_s: Floats
@@ -268,7 +268,7 @@ class Stream:
         self._probing, self._padded = False, True
         self._busy: dict[Phase, Floats] = {}
 
-    def run(self) -> Ran:
+    def run(self) -> RequestResult:
         world, agent, chain = self._world, self._agent, self._world.chain
         window, n = world.window, chain.n
         begun, ended, cuts, probes = [], [], [], []
@@ -309,7 +309,7 @@ class Stream:
             ended.append(max(done_s, ended[-1]) if ended else done_s)
             cuts.append(cut)
             probes.append(probe)
-        return Ran(np.array(begun), np.array(ended), np.array(cuts), np.array(probes))
+        return RequestResult(np.array(begun), np.array(ended), np.array(cuts), np.array(probes))
 
     def _busy_s(self, phase: Phase) -> Floats:
         if phase not in self._busy:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 from attrs import frozen
-from tandem import Agent, Chain, Phase, Ran, Stream, World, network, tracker
+from tandem import Agent, Chain, Phase, RequestResult, Stream, World, network, tracker
 
 import splitiot as si
 from splitiot.policies import RetestOnDrift, StaleProbe, ThroughputTarget
@@ -170,7 +170,7 @@ class Run:
     frames: int
 
 
-def judged(world: World, ran: Ran) -> tuple[Change, ...]:
+def judged(world: World, ran: RequestResult) -> tuple[Change, ...]:
     """Judge what followed each change, the start being the first one."""
     ends_s = [*(phase.begin_s for phase in world.when[1:]), world.end_s]
     return tuple(
@@ -178,7 +178,7 @@ def judged(world: World, ran: Ran) -> tuple[Change, ...]:
     )
 
 
-def _judged(world: World, ran: Ran, phase: Phase, end_s: float, at: int) -> Change:
+def _judged(world: World, ran: RequestResult, phase: Phase, end_s: float, at: int) -> Change:
     target_s, periods = world.target_s, world.periods_s(phase)
     own = ~ran.probes
     reachable = bool(periods.min() <= LIKE * target_s)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from splitiot.cli import _arrays
 from splitiot.cli._arrays import read_arrays
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._tokens import read_tokens
 from splitiot.errors import TraceError
 from splitiot.sim import load_trace
@@ -43,7 +43,7 @@ def test_an_input_that_is_no_file(cli: Cli, tmp_path: Path, what: str, suffix: s
 @pytest.mark.parametrize("what", PLACES)
 def test_tokens_and_logs_that_are_no_files(tmp_path: Path, what: str) -> None:
     PLACES[what](path := tmp_path / "there")
-    with pytest.raises(Unusable, match="there"):
+    with pytest.raises(UsageError, match="there"):
         read_tokens(str(path))
     with pytest.raises(TraceError, match="there"):
         load_trace(path)
@@ -70,7 +70,7 @@ LYING = {
 @pytest.mark.parametrize("case", LYING)
 def test_headers_that_lie_take_no_memory(tmp_path: Path, case: str) -> None:
     (path := tmp_path / "in.npy").write_bytes(LYING[case])
-    with pytest.raises(Unusable, match=r"in\.npy"):
+    with pytest.raises(UsageError, match=r"in\.npy"):
         read_arrays(str(path))
 
 
@@ -79,11 +79,11 @@ def test_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_arrays, "MOST_BYTES", 1 << 22)
     np.savez_compressed(path := tmp_path / "in.npz", **{f"a{k}": np.zeros(1 << 20, np.uint8) for k in range(8)})
     assert path.stat().st_size < 1 << 16
-    with pytest.raises(Unusable, match="unpacks to more than"):
+    with pytest.raises(UsageError, match="unpacks to more than"):
         read_arrays(str(path))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("a.npy", bytes(1 << 20))
-    with pytest.raises(Unusable, match=r"numpy\.savez"):
+    with pytest.raises(UsageError, match=r"numpy\.savez"):
         read_arrays(str(path))
 
 
@@ -119,7 +119,7 @@ def test_arrays_of_any_bytes_are_arrays_or_one_error(tmp_path: Path, data: st.Da
     else:
         (np.savez if kind == "npz" else np.savez_compressed)(stream, a=array)
     (path := tmp_path / "in").write_bytes(mutated(stream.getvalue(), data))
-    with contextlib.suppress(Unusable):
+    with contextlib.suppress(UsageError):
         read_arrays(str(path))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import splitiot
 from splitiot.cli import COMMANDS
-from splitiot.cli._errors import Unusable, exit_code
+from splitiot.cli._errors import UsageError, exit_code
 from splitiot.errors import (
     EdgeUnavailable,
     Infeasible,
@@ -81,7 +81,7 @@ def test_wrong_usage_is_2(cli: Cli, words: list[str]) -> None:
     ("error", "code"),
     [
         (Infeasible("no"), 1),
-        (Unusable("no"), 2),
+        (UsageError("no"), 2),
         (MalformedModel("no"), 2),
         (NotCuttable("no"), 2),
         (ProfileError("no"), 2),
@@ -133,7 +133,7 @@ def broken(folder: Path) -> Path:
 
 
 def test_debug_shows_the_traceback(cli: Cli, tmp_path: Path) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UsageError) as caught:
         cli("inspect", broken(tmp_path), "--debug")
     assert isinstance(caught.value.__cause__, RuntimeError)
 

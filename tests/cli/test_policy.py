@@ -58,7 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ready": "mypackage:ready",
         "three": "mypackage:not_one",
         "broken": "mypackage.broken:Policy",
-        "gone": "mypackage:Gone",
+        "gone": "mypackage:ProcessUsage",
         "adaptive": "mypackage:KeepBattery",
     }
     install(folder, points | others)
@@ -118,10 +118,10 @@ def test_ready_ones_and_files(site: Path, url: str, policy: str, cut: int | None
     [
         ("three", "three is no policy"),
         ("broken", "policy broken (mypackage.broken:Policy) can't be loaded: RuntimeError('half installed')"),
-        ("gone", "policy gone (mypackage:Gone) can't be loaded: AttributeError"),
+        ("gone", "policy gone (mypackage:ProcessUsage) can't be loaded: AttributeError"),
         ("wisest", "give one of adaptive, least-latency, local, broken, gone, keep-battery, ready, three"),
         ("nopackage:Mine", "no module 'nopackage'"),
-        ("mypackage:Gone", "has no 'Gone'"),
+        ("mypackage:ProcessUsage", "has no 'ProcessUsage'"),
         ("mypackage.broken:Policy", "half installed"),
     ],
 )

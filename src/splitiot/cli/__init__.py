@@ -95,9 +95,9 @@ def _parser(chosen: str, module: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"splitiot {splitiot.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, words in COMMANDS.items():
-        described = (module.__doc__ or words) if name == chosen else words
-        command = commands.add_parser(name, help=words, description=described, formatter_class=wide)
+    for name, summary in COMMANDS.items():
+        described = (module.__doc__ or summary) if name == chosen else summary
+        command = commands.add_parser(name, help=summary, description=described, formatter_class=wide)
         if name == chosen:
             module.add_arguments(command)
             command.add_argument("--debug", action="store_true", help="show the whole traceback of an error")

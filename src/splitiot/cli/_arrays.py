@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot._files import read_bounded
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 
 __all__ = ["MOST_BYTES", "read_arrays"]
 
@@ -26,14 +26,14 @@ def read_arrays(path: str) -> NDArray[Any] | dict[str, NDArray[Any]]:
 
     Raises
     ------
-    Unusable
+    UsageError
         It can't be read, is neither of them, too large, or holds objects.
     """
-    data = read_bounded(path, most_bytes=MOST_BYTES, what="an input", error=Unusable)
+    data = read_bounded(path, most_bytes=MOST_BYTES, what="an input", error=UsageError)
     try:
         return _array(data) if data.startswith(_NPY) else _archive(data)
     except Exception as error:  # a header is read by Python's own parser, and zipfile too raises many things
-        raise Unusable(f"{path} is no .npy or .npz file that can be read: {error}") from error
+        raise UsageError(f"{path} is no .npy or .npz file that can be read: {error}") from error
 
 
 def _array(data: bytes) -> NDArray[Any]:
@@ -48,15 +48,15 @@ def _array(data: bytes) -> NDArray[Any]:
     if dtype.hasobject:
         raise ValueError("it holds Python objects: save an array of numbers")
     count: int = math.prod(shape)
-    there, wanted = len(data) - stream.tell(), count * dtype.itemsize
-    if min(shape, default=0) < 0 or there != wanted or (count > 0 and not dtype.itemsize):
-        raise ValueError(f"its header tells of shape {shape} and {wanted} bytes, but {there} are there")
-    flat = np.frombuffer(data, dtype, offset=stream.tell()) if wanted else np.empty(0, dtype)
+    available, expected = len(data) - stream.tell(), count * dtype.itemsize
+    if min(shape, default=0) < 0 or available != expected or (count > 0 and not dtype.itemsize):
+        raise ValueError(f"its header tells of shape {shape} and {expected} bytes, but {available} are there")
+    flat = np.frombuffer(data, dtype, offset=stream.tell()) if expected else np.empty(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C").copy("A")
 
 
 def _archive(data: bytes) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     left = MOST_BYTES
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
@@ -68,10 +68,10 @@ def _archive(data: bytes) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"{name!r} is packed as numpy does not: save it with numpy.savez")
             if entry.file_size > left:
                 raise ValueError(f"it unpacks to more than {MOST_BYTES} bytes")
-            if name in found:
+            if name in arrays:
                 raise ValueError(f"it has two arrays called {name!r}")
             with archive.open(entry) as packed:
                 unpacked = packed.read(entry.file_size + 1)
             left -= len(unpacked)
-            found[name] = _array(unpacked)
-    return found
+            arrays[name] = _array(unpacked)
+    return arrays

@@ -184,12 +184,12 @@ class Console:
                 view.update(drawn(), refresh=True)
 
     @contextlib.contextmanager
-    def progress(self, words: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
+    def progress(self, label: str, total: int | None = None) -> Iterator[Callable[[float], None]]:
         """Show a progress bar on stderr where that is a terminal; gives a function that takes what is done, 0..1.
 
         Parameters
         ----------
-        words : str
+        label : str
             What is being done.
         total : int, optional
             Of how many things; a percentage is shown without it.
@@ -207,16 +207,16 @@ class Console:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.err, transient=True) as bar:
-            task = bar.add_task(escaped(words), total=total or 100)
+            task = bar.add_task(escaped(label), total=total or 100)
             yield lambda share: bar.update(task, completed=share * (total or 100))
 
     @contextlib.contextmanager
-    def status(self, words: str) -> Iterator[None]:
+    def status(self, label: str) -> Iterator[None]:
         """Show on stderr, where that is a terminal, that something takes a moment."""
         if not _can_draw():
             yield
             return
-        with self.err.status(_text(words)):
+        with self.err.status(_text(label)):
             yield
 
     @contextlib.contextmanager
@@ -244,11 +244,11 @@ class _ToConsole(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        words = record.getMessage()
+        message = record.getMessage()
         if record.levelno >= logging.WARNING:
-            self._console.warn(words)
+            self._console.warn(message)
         else:
-            self._console.note(words)
+            self._console.note(message)
 
 
 def _shortened(text: Text, room: int, way: str) -> Text:
@@ -262,11 +262,11 @@ def _shortened(text: Text, room: int, way: str) -> Text:
     return Text("\n".join(map(shorten, text.plain.split("\n"))), style=text.style)
 
 
-def _text(words: str, style: str = "") -> Text:
+def _text(text: str, style: str = "") -> Text:
     """Return text that rich shows as it is: it reads no markup in it, and the terminal finds no commands there."""
     from rich.text import Text
 
-    return Text(escaped(words), style=style)
+    return Text(escaped(text), style=style)
 
 
 def _one_line(text: str) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._errors import CommandFailed, UsageError
 from splitiot.cli._tokens import read_token_file, read_tokens
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_transport(arguments: argparse.Namespace, url: str, *, token: str | None
 
     Raises
     ------
-    Unusable
+    UsageError
         The address, the certificate or the token can't be used.
     """
     from splitiot.adapters.http import HttpTransport
@@ -50,7 +50,7 @@ def open_transport(arguments: argparse.Namespace, url: str, *, token: str | None
             context = ssl.create_default_context()
             context.load_verify_locations(arguments.ca)
         except (OSError, ssl.SSLError) as error:
-            raise Unusable(f"--ca {arguments.ca} can't be used: {error}") from error
+            raise UsageError(f"--ca {arguments.ca} can't be used: {error}") from error
     try:
         return HttpTransport(
             url,
@@ -59,8 +59,8 @@ def open_transport(arguments: argparse.Namespace, url: str, *, token: str | None
             allow_plaintext=arguments.allow_plaintext,
         )
     except ValueError as error:
-        words = str(error).replace("allow_plaintext=True", "--allow-plaintext").replace("token=", "--token-file")
-        raise Unusable(words) from error
+        message = str(error).replace("allow_plaintext=True", "--allow-plaintext").replace("token=", "--token-file")
+        raise UsageError(message) from error
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def reaching(arguments: argparse.Namespace, url: str) -> Iterator[Transport]:
 
     Raises
     ------
-    Failed
+    CommandFailed
         The edge can't be reached, lets nobody in, or speaks something else.
     """
     from splitiot.errors import ProtocolError, RemoteError, TransportError
@@ -78,18 +78,18 @@ def reaching(arguments: argparse.Namespace, url: str) -> Iterator[Transport]:
         try:
             yield transport
         except TransportError as error:
-            raise Failed(f"the edge at {url} can't be reached: {error}") from error
+            raise CommandFailed(f"the edge at {url} can't be reached: {error}") from error
         except (ProtocolError, RemoteError) as error:
-            raise Failed(f"what is at {url} does not answer as an edge: {error}") from error
+            raise CommandFailed(f"what is at {url} does not answer as an edge: {error}") from error
 
 
 def _token(arguments: argparse.Namespace) -> str | None:
     if arguments.token_file is None:
         return os.environ.get("SPLITIOT_TOKEN") or None
-    words = read_token_file(arguments.token_file).split()
-    if len(words) == 1:
-        return words[0]
+    fields = read_token_file(arguments.token_file).split()
+    if len(fields) == 1:
+        return fields[0]
     tokens = list(read_tokens(arguments.token_file))
     if len(tokens) > 1:
-        raise Unusable(f"{arguments.token_file} has {len(tokens)} tokens: give a file with this device's only")
+        raise UsageError(f"{arguments.token_file} has {len(tokens)} tokens: give a file with this device's only")
     return tokens[0]

@@ -24,14 +24,14 @@ from splitiot.errors import (
 if TYPE_CHECKING:
     from splitiot.cli._console import Console
 
-__all__ = ["Failed", "Unusable", "exit_code", "report_errors", "show_traceback"]
+__all__ = ["CommandFailed", "UsageError", "exit_code", "report_errors", "show_traceback"]
 
 
-class Unusable(Exception):
+class UsageError(Exception):
     """What was given on the command line can't be used: exit code 2."""
 
 
-class Failed(Exception):
+class CommandFailed(Exception):
     """It went wrong while running: exit code 3."""
 
 
@@ -40,13 +40,13 @@ def exit_code(error: BaseException) -> int:
 
     Examples
     --------
-    >>> exit_code(Infeasible("none")), exit_code(Unusable("no such cut")), exit_code(OSError("unreachable"))
+    >>> exit_code(Infeasible("none")), exit_code(UsageError("no such cut")), exit_code(OSError("unreachable"))
     (1, 2, 3)
     """
     if isinstance(error, Infeasible):
         return 1
     wanting = LocalProtocolError | MissingDependencyError
-    if isinstance(error, Unusable | ModelError | CutError | ProfileError | TraceError | wanting):
+    if isinstance(error, UsageError | ModelError | CutError | ProfileError | TraceError | wanting):
         return 2
     return 3
 
@@ -66,7 +66,7 @@ def report_errors(command: Callable[[], int], console: Console, *, debug: bool) 
     except BrokenPipeError:  # the reader of a pipe has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (SplitiotError, OSError, Unusable, Failed) as error:
+    except (SplitiotError, OSError, UsageError, CommandFailed) as error:
         if debug:
             raise
         console.error(str(error) or type(error).__name__)

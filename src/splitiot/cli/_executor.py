@@ -87,7 +87,7 @@ def execute_here(target: Target, runtime: Runtime) -> Iterator[Executor]:
 
     Raises
     ------
-    Unusable
+    UsageError
         All local is not legal.
     """
     from splitiot.errors import Dropped, SplitiotError, StepError

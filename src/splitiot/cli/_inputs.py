@@ -14,7 +14,7 @@ import numpy as np
 from attrs import frozen
 
 from splitiot.cli._arrays import read_arrays
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._target import Target, model_inputs
 from splitiot.errors import MalformedModel, ModelError, ProfileError, StepError, UnsupportedModel
 from splitiot.models._random_input import was_random
@@ -68,7 +68,7 @@ def inputs_of(paths: Sequence[str], target: Target, seed: int) -> Inputs:
 
     Raises
     ------
-    Unusable
+    UsageError
         As `read_inputs`, `Target.inputs` and `Target.sample` do.
     """
     if paths:
@@ -82,7 +82,7 @@ def inputs_of(paths: Sequence[str], target: Target, seed: int) -> Inputs:
         return Inputs(target.sample(seed), values, None, source=values)
     for first in values:
         return Inputs(first, itertools.chain([first], values), None, source=values)
-    raise Unusable(f"inputs of {target.text} gives none")
+    raise UsageError(f"inputs of {target.text} gives none")
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:
 
     Raises
     ------
-    Unusable
+    UsageError
         A file can't be read, or is no input of this target.
     """
     return [_read(path, target) for path in paths]
@@ -118,7 +118,7 @@ def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:
 
 def _read(path: str, target: Target) -> Any:
     if not os.path.lexists(path):
-        raise Unusable(f"there is no file {path}")
+        raise UsageError(f"there is no file {path}")
     value: Any
     try:
         if path.endswith((".npy", ".npz")):
@@ -127,7 +127,7 @@ def _read(path: str, target: Target) -> Any:
             value = _picture(path, target)
         target.pipeline.bind(value)
     except (OSError, ValueError, TypeError) as error:
-        raise Unusable(f"{path}: {error}") from error
+        raise UsageError(f"{path}: {error}") from error
     return value
 
 
@@ -140,7 +140,7 @@ def _picture(path: str, target: Target) -> Any:
     shape = inputs[0].shape
     if len(inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] not in (1, 3):
         shapes = ", ".join(str(list(spec.shape)) for spec in inputs)
-        raise Unusable(f"{path}: {target.name} takes no picture, but {shapes}: give a .npy or .npz file")
+        raise UsageError(f"{path}: {target.name} takes no picture, but {shapes}: give a .npy or .npz file")
     (spec,) = inputs
     pixels = load_picture(path, height=shape[1], width=shape[2])
     channels: Any = shape[3]
@@ -162,7 +162,7 @@ def flatten(value: Any, number: int) -> dict[str, Any]:
 
     Raises
     ------
-    Unusable
+    UsageError
         It is not made of numbers.
 
     Examples
@@ -171,16 +171,16 @@ def flatten(value: Any, number: int) -> dict[str, Any]:
     {'000003.grid': array([0., 0.])}
     """
     named = value if isinstance(value, Mapping) else {"": value}
-    found = {}
+    arrays = {}
     for name, leaf in named.items():
         try:
             array = np.asarray(leaf)
         except ValueError:  # lists of different lengths
             array = np.asarray(None)
         if array.dtype.hasobject:
-            raise Unusable(f"--save keeps arrays, but the result is of type {type(leaf).__name__}")
-        found[f"{number:06d}.{name}" if name != "" else f"{number:06d}"] = array
-    return found
+            raise UsageError(f"--save keeps arrays, but the result is of type {type(leaf).__name__}")
+        arrays[f"{number:06d}.{name}" if name != "" else f"{number:06d}"] = array
+    return arrays
 
 
 def write_outputs(path: str, outputs: Mapping[str, Any]) -> None:

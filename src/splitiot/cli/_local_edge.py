@@ -14,7 +14,7 @@ from typing import Final
 
 from splitiot._child import ChildDied, ChildHung, ChildProcess, Parent
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._errors import CommandFailed, UsageError
 
 __all__ = ["GRACE_S", "local_edge", "main"]
 
@@ -30,7 +30,7 @@ def local_edge(arguments: argparse.Namespace, console: Console) -> Iterator[tupl
 
     Raises
     ------
-    Unusable, Failed
+    UsageError, CommandFailed
         It did not start, for these reasons: its last words.
     """
     token, said = secrets.token_urlsafe(32), _Said(console)
@@ -61,7 +61,7 @@ def _url(child: ChildProcess) -> str:
     try:
         return bytes(child.receive(math.inf)[0]).decode()
     except ChildDied as death:
-        kind = Unusable if death.exit_code == 2 else Failed
+        kind = UsageError if death.exit_code == 2 else CommandFailed
         last = child.last_line().removeprefix("splitiot: ") or "nothing"
         raise kind(f"the edge beside did not start; it said: {last}") from None
 

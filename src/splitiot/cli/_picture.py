@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._format import step_label
 from splitiot.errors import MissingDependencyError
 
@@ -44,15 +44,15 @@ def kind_of_refusal(why: str) -> str:
     >>> kind_of_refusal("a RESOURCE lives inside one interpreter and can't cross. Cut elsewhere")
     "a type that can't cross"
     """
-    return next((kind for words, kind in _KINDS if words in why), "another reason")
+    return next((kind for phrase, kind in _KINDS if phrase in why), "another reason")
 
 
-def draw(found: dict[str, Any], path: Path) -> Path:
-    """Draw what `splitiot.cli.inspect.describe` found.
+def draw(description: dict[str, Any], path: Path) -> Path:
+    """Draw what `splitiot.cli.inspect.describe` returns.
 
     Parameters
     ----------
-    found : dict
+    description : dict
     path : Path
         Its suffix tells the format.
 
@@ -60,32 +60,32 @@ def draw(found: dict[str, Any], path: Path) -> Path:
     ------
     MissingDependencyError
         The extra ``plot`` is not installed.
-    Unusable
+    UsageError
         The file can't be written, or has an unknown suffix.
     """
     if path.suffix.lower() not in _FORMATS:
-        raise Unusable(f"--plot writes {', '.join(_FORMATS)} files, not {path.name!r}")
+        raise UsageError(f"--plot writes {', '.join(_FORMATS)} files, not {path.name!r}")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "plot") from error
-    width = min(max(6.4, 1.6 + _INCHES_A_CUT * (found["n"] + 1)), 30.0)
+    width = min(max(6.4, 1.6 + _INCHES_A_CUT * (description["n"] + 1)), 30.0)
     figure = Figure(figsize=(width, 4.8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    _bars(axes, found["cuts"], found["input_bytes"])
-    _labels(axes, found["cuts"], found["n"])
-    legal = sum(cut["legal"] for cut in found["cuts"])
-    words = f"{plain(found['name'], 60)}: bytes at each cut ({legal} of {found['n'] + 1} legal)"
-    axes.set_title(words, loc="left", fontsize=11, parse_math=False)
+    _bars(axes, description["cuts"], description["input_bytes"])
+    _labels(axes, description["cuts"], description["n"])
+    legal = sum(cut["legal"] for cut in description["cuts"])
+    title = f"{plain(description['name'], 60)}: bytes at each cut ({legal} of {description['n'] + 1} legal)"
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower left", ncols=max(1, int(width / 2.5)), frameon=False, fontsize=8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except OSError as error:
-        raise Unusable(f"{path} can't be written: {error.strerror or error}") from error
+        raise UsageError(f"{path} can't be written: {error.strerror or error}") from error
     return path
 
 
@@ -141,7 +141,7 @@ def _numbers(axes: Axes, cuts: Sequence[dict[str, Any]], low: float) -> None:
         if not cut["legal"] or many:
             continue
         size = cut["sent_bytes"]
-        words = "?" if size is None else "0" if size == 0 else short_bytes(size)
+        label = "?" if size is None else "0" if size == 0 else short_bytes(size)
         look: dict[str, Any] = {
             "rotation": 90,
             "fontsize": 6,
@@ -152,7 +152,7 @@ def _numbers(axes: Axes, cuts: Sequence[dict[str, Any]], low: float) -> None:
         }
         colour = _GREEN if cut["minimum"] else "#444444"
         axes.annotate(
-            words,
+            label,
             (cut["cut"], size or low),
             (0, 4),
             textcoords="offset points",

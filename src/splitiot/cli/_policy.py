@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._target import load_object
 from splitiot.policies import Fixed, LeastLatency, Policy, adaptive
 
@@ -27,7 +27,7 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
 
     Raises
     ------
-    Unusable
+    UsageError
         There is none, or it can't be made without arguments.
 
     Examples
@@ -45,18 +45,18 @@ def load_policy(text: str, *, n: int | None = None) -> Policy:
         return _ready(load_object(text), text)
     from importlib.metadata import entry_points
 
-    found = entry_points(group=_GROUP)
-    for point in found:
+    installed = entry_points(group=_GROUP)
+    for point in installed:
         if point.name == text:
             try:
                 return _ready(point.load(), text)
-            except Unusable:
+            except UsageError:
                 raise
             except Exception as error:  # whatever that package raises when it is imported
-                raise Unusable(f"policy {text} ({point.value}) can't be loaded: {error!r}") from error
+                raise UsageError(f"policy {text} ({point.value}) can't be loaded: {error!r}") from error
     own = ["adaptive", "least-latency", *(["local"] if n is not None else [])]
-    names = [*own, *sorted(found.names - set(own))]
-    raise Unusable(f"there is no policy {text!r}: give one of {', '.join(names)}, or package.module:CLASS")
+    names = [*own, *sorted(installed.names - set(own))]
+    raise UsageError(f"there is no policy {text!r}: give one of {', '.join(names)}, or package.module:CLASS")
 
 
 def _ready(thing: Any, text: str) -> Policy:
@@ -64,9 +64,9 @@ def _ready(thing: Any, text: str) -> Policy:
         try:
             thing = thing()
         except TypeError as error:
-            raise Unusable(
+            raise UsageError(
                 f"policy {text} can't be made without arguments ({error}): name a ready one, such as file.py:my_policy"
             ) from error
     if not isinstance(thing, Policy):
-        raise Unusable(f"{text} is no policy: expected a subclass of splitiot.Policy, or an instance of one")
+        raise UsageError(f"{text} is no policy: expected a subclass of splitiot.Policy, or an instance of one")
     return thing

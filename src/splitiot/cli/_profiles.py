@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._inputs import blaming_random_input, read_inputs
 from splitiot.cli._target import Target
 
@@ -22,7 +22,7 @@ def load_profile(path: str, target: Target) -> TierProfile:
 
     Raises
     ------
-    Unusable
+    UsageError
         It can't be read, or is another pipeline's.
     ProfileError
         It is broken.
@@ -30,17 +30,17 @@ def load_profile(path: str, target: Target) -> TierProfile:
     from splitiot.topology import TierProfile
 
     try:
-        found = TierProfile.load(path)
+        profile = TierProfile.load(path)
     except FileNotFoundError:
-        raise Unusable(f"there is no file {path}") from None
+        raise UsageError(f"there is no file {path}") from None
     except OSError as error:
-        raise Unusable(f"{path} can't be read: {error.strerror or error}") from error
-    if found.digest != target.pipeline.digest:
-        raise Unusable(
-            f"{path} is a profile of another pipeline ({found.digest[:12]}), not of {target.name} "
+        raise UsageError(f"{path} can't be read: {error.strerror or error}") from error
+    if profile.digest != target.pipeline.digest:
+        raise UsageError(
+            f"{path} is a profile of another pipeline ({profile.digest[:12]}), not of {target.name} "
             f"({target.pipeline.digest[:12]}): make one with `splitiot profile`"
         )
-    return found
+    return profile
 
 
 def profile_target(
@@ -66,6 +66,8 @@ def profile_target(
         blaming_random_input(not inputs and target.draws_sample),
         console.log("splitiot"),
         Runner(target.pipeline, runtime=runtime) as runner,
-        console.progress(f"measuring {target.name}") as tell,
+        console.progress(f"measuring {target.name}") as report,
     ):
-        return profile(target.pipeline, sample, runner=runner, budget_s=budget_s, heads=heads, progress=tell, tier=tier)
+        return profile(
+            target.pipeline, sample, runner=runner, budget_s=budget_s, heads=heads, progress=report, tier=tier
+        )

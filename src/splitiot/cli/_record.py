@@ -73,20 +73,20 @@ class Record:
 
 def record_of(number: int, outcome: Outcome, load: Mapping[str, float] | None = None) -> Record:
     """Make the record of an outcome, and of the device's load by then."""
-    seen, plan = outcome.observation, outcome.plan
-    computed = [] if seen is None else [s for s in (seen.head_s, seen.local_s) if s is not None]
-    edge = None if seen is None or seen.edge is None else seen.edge.compute_s
+    observation, plan = outcome.observation, outcome.plan
+    computed = [] if observation is None else [s for s in (observation.head_s, observation.local_s) if s is not None]
+    edge = None if observation is None or observation.edge is None else observation.edge.compute_s
     return Record(
         request=number,
-        cut=plan.cut if plan is not None else None if seen is None else seen.cut,
+        cut=plan.cut if plan is not None else None if observation is None else observation.cut,
         source=outcome.source,
         exact=outcome.exact,
         probe=plan is not None and plan.probe,
         why="" if plan is None else plan.why,
-        sent_bytes=0 if seen is None else seen.sent_bytes,
-        received_bytes=0 if seen is None else seen.received_bytes,
+        sent_bytes=0 if observation is None else observation.sent_bytes,
+        received_bytes=0 if observation is None else observation.received_bytes,
         device_s=sum(computed) if computed else None,
-        network_s=None if seen is None else seen.network_s,
+        network_s=None if observation is None else observation.network_s,
         edge_s=edge,
         total_s=outcome.latency_s,
         error=None if outcome.error is None or outcome.dropped else f"{type(outcome.error).__name__}: {outcome.error}",

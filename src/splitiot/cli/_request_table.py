@@ -34,8 +34,7 @@ def request_table(console: Console, totals: Totals) -> Iterator[Callable[[Record
     last: deque[Record] = deque(maxlen=max(3, min(_ROWS, console.out.height - 8)))
 
     def draw() -> list[str | Table]:
-        styles = ["red" if record.error else "yellow" if record.source in ("fallback", "hedge") else None for record in last]
-        return [console.table(COLUMNS, [cells(record) for record in last], styles), "", str(totals)]
+        return [console.table(COLUMNS, [*map(cells, last)], [*map(_style, last)]), "", str(totals)]
 
     with console.live(draw) as refresh:
 
@@ -44,6 +43,10 @@ def request_table(console: Console, totals: Totals) -> Iterator[Callable[[Record
             refresh()
 
         yield show
+
+
+def _style(record: Record) -> str | None:
+    return "red" if record.error else "yellow" if record.source in ("fallback", "hedge") else None
 
 
 def _aligned(row: list[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._errors import CommandFailed, UsageError
 from splitiot.errors import SplitiotError
 from splitiot.functions import TaskPipeline
 from splitiot.models._named import Named
@@ -71,17 +71,17 @@ class Target:
 
         Raises
         ------
-        Unusable
+        UsageError
             There is none of them.
         """
-        made = self._hook("sample")
-        if made is not _NOTHING:
-            return self._called("sample", made)
+        hook = self._hook("sample")
+        if hook is not _NOTHING:
+            return self._called("sample", hook)
         for first in self.inputs() or ():
             return first
         first = self.pipeline.links[0] if isinstance(self.pipeline, Chain) else self.pipeline
         if not isinstance(first, Named):
-            raise Unusable(
+            raise UsageError(
                 f"{self.text} needs a typical input: define `sample` (a value, or a function that makes one) beside "
                 "the pipeline"
             )
@@ -92,17 +92,17 @@ class Target:
 
         Raises
         ------
-        Unusable
+        UsageError
             It is no iterable, or raises. What it gives later is checked later.
-        Failed
+        CommandFailed
             From the iterator: `inputs` raised, or gave what the pipeline does not take.
         """
-        made = self._hook("inputs")
-        if made is _NOTHING:
+        hook = self._hook("inputs")
+        if hook is _NOTHING:
             return None
-        values = self._called("inputs", made)
+        values = self._called("inputs", hook)
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-            raise Unusable(
+            raise UsageError(
                 f"inputs of {self.text} must be an iterable of inputs, or a function that makes one, "
                 f"not {type(values).__name__}"
             )
@@ -117,13 +117,13 @@ class Target:
                 except StopIteration:
                     return
                 except Exception as error:
-                    raise Failed(
+                    raise CommandFailed(
                         f"inputs of {self.text} raised {error!r} for number {number} (--debug shows where)"
                     ) from error
                 try:
                     self.pipeline.bind(value)
                 except (SplitiotError, ValueError, TypeError) as error:
-                    raise Failed(f"inputs of {self.text}, number {number}: {error}") from error
+                    raise CommandFailed(f"inputs of {self.text}, number {number}: {error}") from error
                 yield value
         finally:
             close = getattr(values, "close", None)
@@ -135,47 +135,47 @@ class Target:
 
         Raises
         ------
-        Unusable
+        UsageError
             It is no function.
-        Failed
+        CommandFailed
             From the function: it raised, or what it returned are no numbers by name.
         """
-        given = self._hook("score")
-        if given is _NOTHING:
+        hook = self._hook("score")
+        if hook is _NOTHING:
             return None
-        if not callable(given):
-            raise Unusable(
-                f"score of {self.text} must be a function of the list of all results, not {type(given).__name__}"
+        if not callable(hook):
+            raise UsageError(
+                f"score of {self.text} must be a function of the list of all results, not {type(hook).__name__}"
             )
 
         def score(values: list[Any]) -> dict[str, float]:
             try:
-                found = given(values)
+                numbers = hook(values)
             except Exception as error:
-                raise Failed(f"score() of {self.text} raised {error!r} (--debug shows where)") from error
+                raise CommandFailed(f"score() of {self.text} raised {error!r} (--debug shows where)") from error
             try:
-                if not all(isinstance(name, str) and not isinstance(found[name], str | bytes) for name in found):
+                if not all(isinstance(name, str) and not isinstance(numbers[name], str | bytes) for name in numbers):
                     raise TypeError
-                return {name: float(found[name]) for name in found}
+                return {name: float(numbers[name]) for name in numbers}
             except (TypeError, ValueError, LookupError) as error:
-                raise Failed(f"score() of {self.text} must return numbers by name, got {found!r}") from error
+                raise CommandFailed(f"score() of {self.text} must return numbers by name, got {numbers!r}") from error
 
         return score
 
     def _hook(self, name: str) -> Any:
         """Return what the pipeline's module has under this name, unless that is one of the steps."""
-        found = getattr(self.module, name, _NOTHING)
+        value = getattr(self.module, name, _NOTHING)
         links = self.pipeline.links if isinstance(self.pipeline, Chain) else (self.pipeline,)
         steps = [each for link in links if isinstance(link, TaskPipeline) for each in link.tasks]
-        return _NOTHING if any(found is step or found is step.function for step in steps) else found
+        return _NOTHING if any(value is step or value is step.function for step in steps) else value
 
-    def _called(self, name: str, made: Any) -> Any:
-        if not callable(made):
-            return made
+    def _called(self, name: str, hook: Any) -> Any:
+        if not callable(hook):
+            return hook
         try:
-            return made()
+            return hook()
         except Exception as error:
-            raise Unusable(f"{name}() of {self.text} raised {error!r} (--debug shows where)") from error
+            raise UsageError(f"{name}() of {self.text} raised {error!r} (--debug shows where)") from error
 
 
 def model_inputs(pipeline: Pipeline) -> tuple[TensorSpec, ...] | None:
@@ -190,7 +190,7 @@ def load_target(text: str, *, signature: str | None = None, sink: Any = None, ru
 
     Raises
     ------
-    Unusable
+    UsageError
         There is no such thing.
     ModelError
         The model is broken, or can't be read.
@@ -202,22 +202,23 @@ def load_target(text: str, *, signature: str | None = None, sink: Any = None, ru
         return _bundle(text, signature, sink, runtime)
     where, _, name = text.rpartition(":") if _has_name(text) else (text, "", "pipeline")
     if not where.endswith(".py") and ("/" in text or text.endswith(".tflite")):
-        raise Unusable(f"there is no file {text}")
-    found = load_object(f"{where}:{name}")
-    if not isinstance(found, Pipeline):
-        raise Unusable(f"{text} is a {type(found).__name__}, not a pipeline: make one with tasks() or load_model()")
+        raise UsageError(f"there is no file {text}")
+    pipeline = load_object(f"{where}:{name}")
+    if not isinstance(pipeline, Pipeline):
+        kind = type(pipeline).__name__
+        raise UsageError(f"{text} is a {kind}, not a pipeline: make one with tasks() or load_model()")
     if signature is not None:
-        raise Unusable("--signature is for .tflite files")
-    called = Path(where).stem if name == "pipeline" else name
-    found = found.with_runtime(runtime)
-    return Target(text, called, found if sink is None else found.with_sink(sink), _module(where))
+        raise UsageError("--signature is for .tflite files")
+    short_name = Path(where).stem if name == "pipeline" else name
+    pipeline = pipeline.with_runtime(runtime)
+    return Target(text, short_name, pipeline if sink is None else pipeline.with_sink(sink), _module(where))
 
 
 def _bundle(text: str, signature: str | None, sink: Any, runtime: Runtime | None) -> Target:
     from splitiot.models import load_bundle
 
     if signature is not None:
-        raise Unusable("--signature is for .tflite files: a bundle has the one that it was written with")
+        raise UsageError("--signature is for .tflite files: a bundle has the one that it was written with")
     bundle = load_bundle(text, runtime=runtime)
     return Target(text, bundle.name, bundle if sink is None else bundle.with_sink(sink))
 
@@ -227,7 +228,7 @@ def load_model_file(path: str, *, signature: str | None, sink: Any, runtime: Run
 
     Raises
     ------
-    Unusable
+    UsageError
         It can't be read.
     ModelError
         It is broken.
@@ -237,9 +238,9 @@ def load_model_file(path: str, *, signature: str | None, sink: Any, runtime: Run
     try:
         return load_model(path, signature=signature, sink=sink or "device", runtime=runtime)
     except FileNotFoundError:
-        raise Unusable(f"there is no file {path}") from None
+        raise UsageError(f"there is no file {path}") from None
     except OSError as error:
-        raise Unusable(f"{path} can't be read: {error.strerror or error}") from error
+        raise UsageError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def load_object(text: str) -> Any:
@@ -247,13 +248,13 @@ def load_object(text: str) -> Any:
 
     Raises
     ------
-    Unusable
+    UsageError
         There is no such file, module or name, or it can't be imported.
     """
     where, _, name = text.rpartition(":")
     module = _module(where)
     if not hasattr(module, name):
-        raise Unusable(f"{where} has no {name!r}")
+        raise UsageError(f"{where} has no {name!r}")
     return getattr(module, name)
 
 
@@ -266,7 +267,7 @@ def _module(where: str) -> ModuleType:
     path = Path(where)
     if where.endswith(".py"):
         if not path.is_file():
-            raise Unusable(f"there is no file {where}")
+            raise UsageError(f"there is no file {where}")
         path = path.resolve()
         for loaded in list(sys.modules.values()):
             if getattr(loaded, "__file__", None) == str(path):
@@ -279,9 +280,9 @@ def _module(where: str) -> ModuleType:
     try:
         return load()
     except ModuleNotFoundError as error:
-        raise Unusable(f"{where} can't be imported: no module {error.name!r}") from error
+        raise UsageError(f"{where} can't be imported: no module {error.name!r}") from error
     except Exception as error:
-        raise Unusable(f"{where} can't be imported: {error!r} (--debug shows where)") from error
+        raise UsageError(f"{where} can't be imported: {error!r} (--debug shows where)") from error
 
 
 def _from_file(path: Path) -> Callable[[], ModuleType]:
@@ -325,7 +326,7 @@ def legal_cut(target: Target, cut: int) -> int:
 
     Raises
     ------
-    Unusable
+    UsageError
         It is not legal: with the reason, and the nearest cuts that are.
     """
     pipeline = target.pipeline
@@ -333,5 +334,5 @@ def legal_cut(target: Target, cut: int) -> int:
         return cut
     near = nearest_cuts(pipeline, cut)
     if not 0 <= cut <= pipeline.n:
-        raise Unusable(f"{target.name} has no cut {cut}: with {pipeline.n} steps cuts are 0..{pipeline.n}; {near}")
-    raise Unusable(f"{target.name} can't be cut at {cut}: {pipeline.refused.get(cut, 'not legal')}; {near}")
+        raise UsageError(f"{target.name} has no cut {cut}: with {pipeline.n} steps cuts are 0..{pipeline.n}; {near}")
+    raise UsageError(f"{target.name} can't be cut at {cut}: {pipeline.refused.get(cut, 'not legal')}; {near}")

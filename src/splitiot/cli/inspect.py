@@ -38,17 +38,17 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     runtime = Runtime(kernels=arguments.kernels)
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     console.need_rich()
-    found = describe(target)
+    description = describe(target)
     if arguments.plot is not None:
         from splitiot.cli._picture import draw
 
-        found["plot"] = str(draw(found, Path(arguments.plot or f"{target.name}.png")))
+        description["plot"] = str(draw(description, Path(arguments.plot or f"{target.name}.png")))
     if console.json:
-        console.data(found)
+        console.data(description)
     else:
-        _show(found, console)
-        if "plot" in found:
-            console.print(f"drawn in {found['plot']}")
+        _show(description, console)
+        if "plot" in description:
+            console.print(f"drawn in {description['plot']}")
     return 0
 
 
@@ -119,9 +119,9 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 # for people -------------------------------------------------------------------------------------------------
 
 
-def _show(found: dict[str, Any], console: Console) -> None:
+def _show(description: dict[str, Any], console: Console) -> None:
     reasons: dict[str, list[int]] = {}
-    for cut in found["cuts"]:
+    for cut in description["cuts"]:
         if not cut["legal"]:
             reasons.setdefault(cut["why"], []).append(cut["cut"])
     marks = {why: number for number, why in enumerate(reasons, 1)}
@@ -134,38 +134,38 @@ def _show(found: dict[str, Any], console: Console) -> None:
         "x input": "right",
         "legal": "left",
     }
-    rows = [_row(cut, found["n"], marks) for cut in found["cuts"]]
+    rows = [_row(cut, description["n"], marks) for cut in description["cuts"]]
     if not reasons:  # the summary says so
         del columns["legal"]
         rows = [row[:-1] for row in rows]
-    if found["input_bytes"] is None:
+    if description["input_bytes"] is None:
         del columns["x input"]
         rows = [row[:5] + row[6:] for row in rows]
-    if any(cut["layers"] for cut in found["cuts"]):
+    if any(cut["layers"] for cut in description["cuts"]):
         columns = {"cut": "right", "step in front": "left", "Keras layer": "left", **columns}
-        rows = [[*row[:2], _layer(cut["layers"]), *row[2:]] for row, cut in zip(rows, found["cuts"], strict=True)]
-    styles = ["dim" if not cut["legal"] else "green" if cut["minimum"] else None for cut in found["cuts"]]
-    console.print(f"{found['name']}  {_summary(found)}", style="bold")
-    console.print(f"digest {found['digest']}", style="dim")
-    if found["stateful"]:
+        rows = [[*row[:2], _layer(cut["layers"]), *row[2:]] for row, cut in zip(rows, description["cuts"], strict=True)]
+    styles = ["dim" if not cut["legal"] else "green" if cut["minimum"] else None for cut in description["cuts"]]
+    console.print(f"{description['name']}  {_summary(description)}", style="bold")
+    console.print(f"digest {description['digest']}", style="dim")
+    if description["stateful"]:
         console.print("stateful: the cut stays where the first request has it", style="yellow")
     console.print("", console.table(columns, rows, styles), "")
-    if any(cut["minimum"] for cut in found["cuts"]):
+    if any(cut["minimum"] for cut in description["cuts"]):
         console.print("* fewer bytes, up or back, than at every cut before it: where the edge runs each step at least")
         console.print("  as fast as the device, only these can be best")
     for why, cuts in reasons.items():
         console.print(f"[{marks[why]}] {'cut' if len(cuts) == 1 else 'cuts'} {ranges(cuts)}: {why}")
-    for warning in found["warnings"]:
+    for warning in description["warnings"]:
         console.print(f"warning: {warning}", style="yellow")
 
 
-def _summary(found: dict[str, Any]) -> str:
-    legal = sum(cut["legal"] for cut in found["cuts"])
-    words = [f"{found['n']} steps", f"{legal} of {found['n'] + 1} cuts legal"]
-    if found["input_bytes"] is not None:
-        words.append(f"input {found['input_bytes']:,} bytes")
-    words.append(f"results on the {found['sink']}")
-    return " · ".join(words)
+def _summary(description: dict[str, Any]) -> str:
+    legal = sum(cut["legal"] for cut in description["cuts"])
+    phrases = [f"{description['n']} steps", f"{legal} of {description['n'] + 1} cuts legal"]
+    if description["input_bytes"] is not None:
+        phrases.append(f"input {description['input_bytes']:,} bytes")
+    phrases.append(f"results on the {description['sink']}")
+    return " · ".join(phrases)
 
 
 def _row(cut: dict[str, Any], n: int, marks: dict[str, int]) -> list[str]:

@@ -30,30 +30,30 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from splitiot.link_probe import probe_link
 
     console.need_rich()
-    with reaching(arguments, arguments.url) as transport, console.progress("measuring the link") as tell:
-        found = probe_link(transport, count=arguments.count, timeout_s=arguments.timeout, progress=tell)
-    link = found.link
+    with reaching(arguments, arguments.url) as transport, console.progress("measuring the link") as report:
+        probe = probe_link(transport, count=arguments.count, timeout_s=arguments.timeout, progress=report)
+    link = probe.link
     if console.json:
         console.data(
             {
                 "url": arguments.url,
                 "rtt_s": link.rtt_s,
-                "rtt_min_s": found.rtt_min_s,
+                "rtt_min_s": probe.rtt_min_s,
                 "up_bytes_per_s": link.up_bytes_per_s,
                 "down_bytes_per_s": link.down_bytes_per_s,
-                "up_clear": found.up_clear,
-                "down_clear": found.down_clear,
-                "up_probe_bytes": found.up_bytes,
-                "down_probe_bytes": found.down_bytes,
-                "rtts_s": list(found.rtts_s),
+                "up_clear": probe.up_clear,
+                "down_clear": probe.down_clear,
+                "up_probe_bytes": probe.up_bytes,
+                "down_probe_bytes": probe.down_bytes,
+                "rtts_s": list(probe.rtts_s),
             }
         )
         return 0
-    round_trip = f"{milliseconds(link.rtt_s)} ms median, {milliseconds(found.rtt_min_s)} ms at least"
+    round_trip = f"{milliseconds(link.rtt_s)} ms median, {milliseconds(probe.rtt_min_s)} ms at least"
     rows = [
         ["round trip", round_trip, f"{arguments.count} probes without contents"],
-        ["up", _rate(link.up_bytes_per_s, found.up_clear), f"{found.up_bytes:,} bytes a probe"],
-        ["down", _rate(link.down_bytes_per_s, found.down_clear), f"{found.down_bytes:,} bytes a probe"],
+        ["up", _rate(link.up_bytes_per_s, probe.up_clear), f"{probe.up_bytes:,} bytes a probe"],
+        ["down", _rate(link.down_bytes_per_s, probe.down_clear), f"{probe.down_bytes:,} bytes a probe"],
     ]
     console.print(console.table({arguments.url: "left", "": "right", " ": "left"}, rows))
     up, down = link.up_bytes_per_s, link.down_bytes_per_s

@@ -24,7 +24,7 @@ from splitiot.cli._arguments import (
 )
 from splitiot.cli._console import Console
 from splitiot.cli._edge import add_edge_arguments, reaching
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._format import fitting_digits, milliseconds, rate, size, step_label
 from splitiot.cli._profiles import load_profile, profile_target
 from splitiot.cli._target import Target, load_target
@@ -83,15 +83,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     from splitiot.topology import Link, Topology
 
     if arguments.objective == "energy" and arguments.watts is None:
-        raise Unusable("--objective energy needs what the device draws: --watts BUSY,SEND,RECEIVE,IDLE")
+        raise UsageError("--objective energy needs what the device draws: --watts BUSY,SEND,RECEIVE,IDLE")
     if arguments.edge_url is None and (arguments.rtt is None or arguments.up is None):
-        raise Unusable("what is the link like? Give --rtt MS and --up MBIT, or --edge-url URL to measure it")
+        raise UsageError("what is the link like? Give --rtt MS and --up MBIT, or --edge-url URL to measure it")
     if arguments.edge_url is not None and any(
         given is not None for given in (arguments.rtt, arguments.up, arguments.down, arguments.edge)
     ):
-        raise Unusable("--edge-url measures the link and asks the edge: don't give --rtt, --up, --down or --edge too")
+        raise UsageError("--edge-url measures the link and asks the edge: don't give --rtt, --up, --down or --edge too")
     if arguments.save_profile and arguments.device and (arguments.edge or arguments.edge_url):
-        raise Unusable("--save-profile keeps what is measured here, but with both profiles at hand nothing is")
+        raise UsageError("--save-profile keeps what is measured here, but with both profiles at hand nothing is")
     runtime = runtime_of(arguments)
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     console.need_rich()
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     else:
         link, edge = _ask(arguments, target, console)
     if device is None or edge is None:
-        missing = [name for name, found in (("device", device), ("edge", edge)) if found is None]
+        missing = [name for name, profile in (("device", device), ("edge", edge)) if profile is None]
         tier = missing[0] if len(missing) == 1 else None
         here = profile_target(target, runtime, console, budget_s=arguments.budget, tier=tier)
         if arguments.save_profile:
@@ -127,9 +127,9 @@ def _ask(arguments: argparse.Namespace, target: Target, console: Console) -> tup
     """Measure the link to an edge, and fetch its profile."""
     from splitiot.link_probe import fetch_profile, probe_link
 
-    with reaching(arguments, arguments.edge_url) as transport, console.progress("measuring the link") as tell:
+    with reaching(arguments, arguments.edge_url) as transport, console.progress("measuring the link") as report:
         edge = fetch_profile(transport, target.pipeline)
-        link = probe_link(transport, progress=tell).link
+        link = probe_link(transport, progress=report).link
     console.note(
         f"measured: {rate(link.up_bytes_per_s)} up, {rate(link.down_bytes_per_s)} down, "
         f"{milliseconds(link.rtt_s)} ms round trip"

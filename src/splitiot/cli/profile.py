@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from splitiot.cli._arguments import TARGET, add_model_arguments, add_runtime_arguments, at_least, positive, runtime_of
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._format import fitting_digits, milliseconds, step_label
 from splitiot.cli._profiles import profile_target
 from splitiot.cli._target import Target, load_target
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heads", type=at_least(1), choices=range(1, 9), default=8, metavar="N", help="to measure, 1..8 (default: 8)"
     )
-    words = "what this machine is, if steps are pinned to the other one: it can't run them, or should not"
-    parser.add_argument("--tier", choices=("device", "edge"), help=words)
+    tier_help = "what this machine is, if steps are pinned to the other one: it can't run them, or should not"
+    parser.add_argument("--tier", choices=("device", "edge"), help=tier_help)
     parser.add_argument("--input", metavar="FILE", nargs=1, default=[], help="a typical one: .npy, .npz or a picture")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of a random input (default: 0)")
     add_model_arguments(parser)
@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot profile``."""
     for path in (arguments.out, arguments.plot):
         if path is not None and not Path(path).absolute().parent.is_dir():
-            raise Unusable(f"there is no folder {Path(path).parent} to keep {path} in")
+            raise UsageError(f"there is no folder {Path(path).parent} to keep {path} in")
     if arguments.plot is not None:
         _need_plots(arguments.plot)
     runtime = runtime_of(arguments)
     target = load_target(arguments.target, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
     console.need_rich()
-    made = profile_target(
+    measured = profile_target(
         target,
         runtime,
         console,
@@ -62,27 +62,27 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         tier=arguments.tier,
     )
     if arguments.out is not None:
-        made.save(arguments.out)
+        measured.save(arguments.out)
         console.note(f"profile kept in {arguments.out}")
     if arguments.plot is not None:
-        _plot(made, target, arguments.plot)
+        _plot(measured, target, arguments.plot)
         console.note(f"picture in {arguments.plot}")
     if console.json:
-        console.data(made.to_dict())
+        console.data(measured.to_dict())
     else:
-        _show(made, target, console, arguments.tier)
+        _show(measured, target, console, arguments.tier)
     return 0
 
 
-def _show(made: TierProfile, target: Target, console: Console, tier: str | None) -> None:
-    pipeline, n = target.pipeline, made.n
-    digits = fitting_digits([made.whole_s])
+def _show(profile: TierProfile, target: Target, console: Console, tier: str | None) -> None:
+    pipeline, n = target.pipeline, profile.n
+    digits = fitting_digits([profile.whole_s])
     rows, before = [], 0
     for cut in sorted({0, n, *pipeline.cuts}):
         step = pipeline.steps[cut - 1] if cut else None
         front = "all edge" if step is None else step_label(step.name, step.kind)
-        share = float(made.heads_s[cut] - made.heads_s[before]) / made.whole_s if made.whole_s > 0 else 0.0
-        head, tail = float(made.heads_s[cut]), float(made.tails_s[cut])
+        share = float(profile.heads_s[cut] - profile.heads_s[before]) / profile.whole_s if profile.whole_s > 0 else 0.0
+        head, tail = float(profile.heads_s[cut]), float(profile.tails_s[cut])
         rows.append(
             [
                 str(cut),
@@ -94,20 +94,22 @@ def _show(made: TierProfile, target: Target, console: Console, tier: str | None)
             ]
         )
         before = cut
-    info = made.runtime
+    info = profile.runtime
     runtime = "" if info is None else f" · {info.name} {info.version}, {info.kernels} kernels · {info.machine}"
-    title = f"{target.name}  {n} steps · {milliseconds(made.whole_s)} ms the whole{runtime}"
+    title = f"{target.name}  {n} steps · {milliseconds(profile.whole_s)} ms the whole{runtime}"
     columns = {"cut": "right", "step in front": "left end", "head ms": "right", "tail ms": "right", "share": "right"}
     console.print(title, style="bold")
-    console.print(f"digest {made.digest}", f"machine {made.machine}", "")
+    console.print(f"digest {profile.digest}", f"machine {profile.machine}", "")
     console.print(console.table(columns | {"": "left"}, rows), "")
     guessed = [step.name for step in pipeline.steps if tier is not None and step.tier not in (None, tier)]
     if guessed:
         console.print(f"guessed, since only the other tier runs them: {', '.join(guessed)}")
-    naive = "" if made.steps_s is None else f"; steps alone sum up to {milliseconds(float(made.steps_s.sum()))} ms"
+    naive = ""
+    if profile.steps_s is not None:
+        naive = f"; steps alone sum up to {milliseconds(float(profile.steps_s.sum()))} ms"
     console.print(
-        f"a further part costs {milliseconds(made.startup_s)} ms{naive}",
-        f"single runs scatter by {made.spread:.0%}; what is shown may be off by {made.noise:.0%}",
+        f"a further part costs {milliseconds(profile.startup_s)} ms{naive}",
+        f"single runs scatter by {profile.spread:.0%}; what is shown may be off by {profile.noise:.0%}",
     )
 
 
@@ -121,19 +123,20 @@ def _need_plots(path: str) -> None:
         raise MissingDependencyError("matplotlib", "plot") from error
     kinds = FigureCanvasAgg(Figure()).get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in kinds:
-        raise Unusable(f"{path}: a picture's name ends with .png, .svg or .pdf")
+        raise UsageError(f"{path}: a picture's name ends with .png, .svg or .pdf")
 
 
-def _plot(made: TierProfile, target: Target, path: str) -> None:
+def _plot(profile: TierProfile, target: Target, path: str) -> None:
     from matplotlib.figure import Figure
 
-    cuts = sorted({0, made.n, *target.pipeline.cuts})
+    cuts = sorted({0, profile.n, *target.pipeline.cuts})
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(cuts, 1e3 * made.heads_s[cuts], marker="o", markersize=3, label="head [0, cut)")
-    axes.plot(cuts, 1e3 * made.tails_s[cuts], marker="s", markersize=3, label="tail [cut, n)")
-    axes.plot(cuts, 1e3 * (made.heads_s + made.tails_s)[cuts], linestyle=":", color="grey", label="head + tail")
-    axes.set(xlabel="cut (steps on the device)", ylabel="ms", ylim=(0, None), title=f"{target.name} · {made.machine}")
+    axes.plot(cuts, 1e3 * profile.heads_s[cuts], marker="o", markersize=3, label="head [0, cut)")
+    axes.plot(cuts, 1e3 * profile.tails_s[cuts], marker="s", markersize=3, label="tail [cut, n)")
+    axes.plot(cuts, 1e3 * (profile.heads_s + profile.tails_s)[cuts], linestyle=":", color="grey", label="head + tail")
+    title = f"{target.name} · {profile.machine}"
+    axes.set(xlabel="cut (steps on the device)", ylabel="ms", ylim=(0, None), title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from splitiot.cli._arguments import at_least
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._format import milliseconds
 from splitiot.cli._policy import POLICY, load_policy
 
@@ -41,8 +41,8 @@ _COLUMNS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``splitiot replay``."""
     parser.add_argument("trace", metavar="FILE", help="a log, made with run --trace")
-    words = f"{POLICY}, or local; may be given several times (default: adaptive)"
-    parser.add_argument("--policy", metavar="NAME", action="append", default=[], help=words)
+    policy_help = f"{POLICY}, or local; may be given several times (default: adaptive)"
+    parser.add_argument("--policy", metavar="NAME", action="append", default=[], help=policy_help)
     parser.add_argument("--objective", choices=_OBJECTIVES, help="what to make small (default: what the log did)")
     parser.add_argument("--window", type=at_least(0), default=3, metavar="N", help="plans until hindsight (default: 3)")
     parser.add_argument("--seed", type=at_least(0), metavar="N", help="of the policies' chance (default: the log's)")
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         trace = load_trace(arguments.trace)
     except FileNotFoundError as error:
-        raise Unusable(f"there is no file {arguments.trace}") from error
+        raise UsageError(f"there is no file {arguments.trace}") from error
     n = trace.header.n
     scores: dict[str, Score] = {}
     for name in arguments.policy or ["adaptive"]:

@@ -27,7 +27,7 @@ from splitiot.cli._arguments import (
 )
 from splitiot.cli._console import Console
 from splitiot.cli._edge import add_edge_arguments, open_transport
-from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._errors import CommandFailed, UsageError
 from splitiot.cli._executor import Executor, RunAll, execute_here, execute_with_edge, paced
 from splitiot.cli._inputs import Inputs, blaming_random_input, inputs_of
 from splitiot.cli._local_edge import local_edge
@@ -140,10 +140,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             for number, outcome in enumerate(executor.run_all(values), 1):
                 show(results.add(number, outcome, None if load is None else load()))
     if reason := executor.why_unused():
-        raise Failed(reason)
+        raise CommandFailed(reason)
     if results.totals.failed:
         reason = f"{results.totals.failed} of {results.totals.requests} requests ended without a value"
-        raise Failed(was_random(reason) if inputs.random else reason)
+        raise CommandFailed(was_random(reason) if inputs.random else reason)
     return 0
 
 
@@ -154,19 +154,19 @@ def _close(inputs: Inputs, target: Target, console: Console) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.cut is not None and (arguments.policy is not None or arguments.follow or arguments.fps is not None):
-        raise Unusable("--cut says where to cut: leave --policy, --follow and --fps out")
+        raise UsageError("--cut says where to cut: leave --policy, --follow and --fps out")
     if arguments.fps is not None and (arguments.policy is not None or arguments.follow):
-        raise Unusable("--fps is a policy of its own: leave --policy and --follow out")
+        raise UsageError("--fps is a policy of its own: leave --policy and --follow out")
     if arguments.edge == "none" and _window(arguments) is not None:
-        raise Unusable("--fps, --window and --newest need an edge: leave --edge out to have one started beside")
+        raise UsageError("--fps, --window and --newest need an edge: leave --edge out to have one started beside")
     if arguments.save is not None and arguments.count == 0:
-        raise Unusable("--save keeps all results in memory: give a --count")
+        raise UsageError("--save keeps all results in memory: give a --count")
     if arguments.trace is not None and arguments.edge == "none":
-        raise Unusable("--trace is a log of choices, and without an edge there are none: leave it out")
+        raise UsageError("--trace is a log of choices, and without an edge there are none: leave it out")
     if arguments.edge is None:
         for name in ("token_file", "ca", "follow"):
             if getattr(arguments, name):
-                raise Unusable(
+                raise UsageError(
                     f"--{name.replace('_', '-')} is for an edge that runs already: give its address, --edge URL"
                 )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from splitiot.cli._arguments import TARGET, add_model_arguments, add_runtime_arguments, at_least, runtime_of
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._errors import CommandFailed, UsageError
 from splitiot.cli._format import milliseconds
 from splitiot.cli._policy import POLICY, load_policy
 from splitiot.cli._profiles import profile_target
@@ -42,18 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     web.add_argument("--key", metavar="FILE", help="its key, unless it stands in the same file")
     web.add_argument("--allow-plaintext", action="store_true", help="let other machines connect without encryption")
     web.add_argument("--allow-anonymous", action="store_true", help="let other machines connect without tokens")
-    words = "a reverse proxy that is trusted to say whose requests it passes on (X-Forwarded-For); may be given again"
-    web.add_argument("--proxy", metavar="ADDR", action="append", default=[], help=words)
+    text = "a reverse proxy that is trusted to say whose requests it passes on (X-Forwarded-For); may be given again"
+    web.add_argument("--proxy", metavar="ADDR", action="append", default=[], help=text)
     usual = Limits()
-    words = "open connections; the limit of open files lowers it (default: %(default)s)"
-    web.add_argument("--max-connections", type=at_least(1), metavar="N", default=usual.max_connections, help=words)
-    words = "the same of one address; a --proxy may have all (default: %(default)s)"
+    text = "open connections; the limit of open files lowers it (default: %(default)s)"
+    web.add_argument("--max-connections", type=at_least(1), metavar="N", default=usual.max_connections, help=text)
+    text = "the same of one address; a --proxy may have all (default: %(default)s)"
     per_address = usual.max_connections_per_address
-    web.add_argument("--max-per-address", type=at_least(1), metavar="N", default=per_address, help=words)
-    words = "MiB of requests that are held at once; one name may have half of it (default: %(default)s)"
-    web.add_argument("--max-held", type=at_least(1), metavar="MIB", default=usual.max_body_bytes // 2**20, help=words)
-    words = "seconds to end in when told to, whatever hangs (default: %(default)g)"
-    web.add_argument("--shutdown", type=at_least(1), metavar="S", default=int(usual.shutdown_s), help=words)
+    web.add_argument("--max-per-address", type=at_least(1), metavar="N", default=per_address, help=text)
+    text = "MiB of requests that are held at once; one name may have half of it (default: %(default)s)"
+    web.add_argument("--max-held", type=at_least(1), metavar="MIB", default=usual.max_body_bytes // 2**20, help=text)
+    text = "seconds to end in when told to, whatever hangs (default: %(default)g)"
+    web.add_argument("--shutdown", type=at_least(1), metavar="S", default=int(usual.shutdown_s), help=text)
     parser.add_argument("--policy", metavar="NAME", help=f"plan here, for devices that follow: {POLICY}")
     parser.add_argument("--no-profile", action="store_true", help="don't measure at the start: devices learn it slower")
     add_model_arguments(parser)
@@ -72,14 +72,9 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     tokens = getattr(arguments, "tokens", tokens)  # see _local_edge
     policy = None if arguments.policy is None else load_policy(arguments.policy)
     if policy is not None and arguments.no_profile:
-        raise Unusable("--policy plans with profiles: leave --no-profile out")
+        raise UsageError("--policy plans with profiles: leave --no-profile out")
     runtime = runtime_of(arguments)
-    targets = [
-        load_target(text, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
-        for text in arguments.targets
-    ]
-    if len({t.pipeline.digest for t in targets}) < len(targets):
-        raise Unusable("two of the targets are the same pipeline: devices could not tell them apart")
+    targets = _load_targets(arguments, runtime)
     console.need_rich()
     ready = False
     profiles = [] if arguments.no_profile else _measure(targets, runtime, console, needed=policy is not None)
@@ -91,13 +86,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         _announce(arguments, port, targets, measured, console)
 
     pipelines = [t.pipeline for t in targets]
-    limits = Limits(
-        max_connections=arguments.max_connections,
-        max_connections_per_address=arguments.max_per_address,
-        max_body_bytes=arguments.max_held * 2**20,
-        max_body_bytes_per_name=max(1, arguments.max_held * 2**19),
-        shutdown_s=arguments.shutdown,
-    )
+    limits = _limits(arguments)
     with (
         console.log("splitiot", "uvicorn.error"),
         Grace(limits.shutdown_s) as grace,
@@ -120,7 +109,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
                     ready=announce,
                 )
         except SystemExit:  # uvicorn's way to say that it can't listen; its reason was logged
-            raise Failed(f"can't listen on {arguments.host} port {arguments.port}") from None
+            raise CommandFailed(f"can't listen on {arguments.host} port {arguments.port}") from None
         if not ready:
             return 0
         counters = service.counters
@@ -131,17 +120,37 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _load_targets(arguments: argparse.Namespace, runtime: Runtime) -> list[Target]:
+    targets = [
+        load_target(text, signature=arguments.signature, sink=arguments.sink, runtime=runtime)
+        for text in arguments.targets
+    ]
+    if len({t.pipeline.digest for t in targets}) < len(targets):
+        raise UsageError("two of the targets are the same pipeline: devices could not tell them apart")
+    return targets
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    return Limits(
+        max_connections=arguments.max_connections,
+        max_connections_per_address=arguments.max_per_address,
+        max_body_bytes=arguments.max_held * 2**20,
+        max_body_bytes_per_name=max(1, arguments.max_held * 2**19),
+        shutdown_s=arguments.shutdown,
+    )
+
+
 def _measure(targets: Sequence[Target], runtime: Runtime, console: Console, *, needed: bool) -> list[TierProfile]:
     """Measure what can be measured here."""
-    made = []
+    profiles = []
     for target in targets:
         try:
-            made.append(profile_target(target, runtime, console, tier="edge"))
+            profiles.append(profile_target(target, runtime, console, tier="edge"))
         except ProfileError as error:
             if needed:
                 raise
             console.note(f"{target.name}: {error}. Devices learn it from its answers")
-    return made
+    return profiles
 
 
 def _check_openness(arguments: argparse.Namespace) -> None:
@@ -150,23 +159,23 @@ def _check_openness(arguments: argparse.Namespace) -> None:
 
     for path in (arguments.cert, arguments.key):
         if path is not None and not Path(path).is_file():
-            raise Unusable(f"there is no file {path}")
+            raise UsageError(f"there is no file {path}")
     if arguments.key is not None and arguments.cert is None:
-        raise Unusable("--key needs --cert")
+        raise UsageError("--key needs --cert")
     for address in arguments.proxy:
         try:
             ipaddress.ip_network(address)
         except ValueError as error:
-            raise Unusable(f"--proxy {address}: {error}") from None
+            raise UsageError(f"--proxy {address}: {error}") from None
     if is_loopback(arguments.host):
         return
     if arguments.cert is None and not arguments.allow_plaintext:
-        raise Unusable(
+        raise UsageError(
             f"{arguments.host} is open to other machines without encryption: give --cert and --key, or "
             "--allow-plaintext in a network that you trust"
         )
     if arguments.token_file is None and not arguments.allow_anonymous:
-        raise Unusable(f"{arguments.host} is open to other machines: give --token-file, or --allow-anonymous")
+        raise UsageError(f"{arguments.host} is open to other machines: give --token-file, or --allow-anonymous")
 
 
 def _announce(

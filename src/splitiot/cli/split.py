@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from splitiot.cli._arguments import add_kernels_argument, add_model_arguments
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Unusable
+from splitiot.cli._errors import UsageError
 from splitiot.cli._format import short_name, size, tensor_type
 from splitiot.cli._target import Target, legal_cut, load_model_file
 from splitiot.pipeline import Runtime
@@ -56,7 +56,7 @@ def _pair(path: str, model: Model, cut: int, folder: Path, console: Console) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unusable(f"{folder} can't be made: {error.strerror or error}") from error
+        raise UsageError(f"{folder} can't be made: {error.strerror or error}") from error
     parts = dict(zip(("head", "tail"), model.split(cut), strict=True))
     document: dict[str, Any] = {"model": path, "digest": model.digest, "cut": cut, "n": model.n}
     for kind, part in parts.items():
@@ -83,9 +83,9 @@ def _bundle(path: str, model: Model, cuts: list[int], folder: Path, console: Con
         with console.status(f"writing the parts of {model.name}"):
             save_bundle(model, folder, cuts)
     except FileExistsError as error:
-        raise Unusable(str(error)) from error
+        raise UsageError(str(error)) from error
     except OSError as error:
-        raise Unusable(f"{folder} can't be written: {error.strerror or error}") from error
+        raise UsageError(f"{folder} can't be written: {error.strerror or error}") from error
     bundle = load_bundle(folder)
     parts: list[dict[str, Any]] = [
         {"start": start, "stop": stop, "path": str(file), "bytes": file.stat().st_size}

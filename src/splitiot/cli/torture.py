@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from splitiot.cli._arguments import at_least
 from splitiot.cli._console import Console
-from splitiot.cli._errors import Failed, Unusable
+from splitiot.cli._errors import CommandFailed, UsageError
 from splitiot.cli._policy import POLICY, load_policy
 
 if TYPE_CHECKING:
     from splitiot.testing.simulation import Fault, Report
 
-Told: TypeAlias = Generator[dict[str, Any], None, None]
+Tallies: TypeAlias = Generator[dict[str, Any], None, None]
 
 __all__ = ["add_arguments", "run"]
 
-_TELL_EVERY = 10  # seeds between two lines of a worker
+_TALLY_EVERY = 10  # seeds between two lines of a worker
 _COLLECT_EVERY = 25
 _FAILURES = 5  # that are told with their words
 _COLUMNS = {"fault": "left start", "seeds": "right", "bites": "right"}
@@ -43,10 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", metavar="NAME", default="adaptive", help=f"{POLICY} (default: adaptive)")
     parser.add_argument("--faults", metavar="A,B", help="only these kinds, or none (default: as the seed says)")
     parser.add_argument("--requests", type=at_least(1), default=105, metavar="N", help="a seed (default: 105)")
-    words = "the policy need not want the edge again when everything is well again"
-    parser.add_argument("--stays-away", action="store_true", help=words)
-    words = "plant bugs in the library, one after another, and say which seed notices"
-    parser.add_argument("--teeth", action="store_true", help=words)
+    text = "the policy need not want the edge again when everything is well again"
+    parser.add_argument("--stays-away", action="store_true", help=text)
+    text = "plant bugs in the library, one after another, and say which seed notices"
+    parser.add_argument("--teeth", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="write one JSON document")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
@@ -62,21 +62,21 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     console.need_rich()
     if arguments.teeth:
         return _teeth(arguments, console)
-    total = _nothing()
+    total = _empty_tally()
     began_s = time.monotonic()
     interrupted = False
     with console.progress("torturing", arguments.seeds) as show:
         seeds = _in_process(arguments, faults) if arguments.jobs == 1 else _in_processes(arguments)
         try:
-            for told in seeds:
-                _add(total, told)
+            for tally in seeds:
+                _add(total, tally)
                 show(total["seeds"] / arguments.seeds)
         except KeyboardInterrupt:
             interrupted = True
         finally:
             seeds.close()
     took_s = time.monotonic() - began_s
-    return _tell(arguments, console, faults, total, took_s, interrupted)
+    return _report(arguments, console, faults, total, took_s, interrupted)
 
 
 def _kinds(text: str | None) -> tuple[type[Fault], ...] | None:
@@ -85,11 +85,11 @@ def _kinds(text: str | None) -> tuple[type[Fault], ...] | None:
     if text is None:
         return None
     known = {kind.kind: kind for kind in FAULTS}
-    words = [] if text == "none" else text.split(",")
-    unknown = [word for word in words if word not in known]
+    names = [] if text == "none" else text.split(",")
+    unknown = [word for word in names if word not in known]
     if unknown:
-        raise Unusable(f"there is no kind of fault {unknown[0]!r}: give some of {', '.join(known)}, or none")
-    return tuple(kind for name, kind in known.items() if name in words)
+        raise UsageError(f"there is no kind of fault {unknown[0]!r}: give some of {', '.join(known)}, or none")
+    return tuple(kind for name, kind in known.items() if name in names)
 
 
 def _simulated(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None, seed: int) -> Report:
@@ -99,7 +99,7 @@ def _simulated(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | 
     return simulate(policy, seed, faults=faults, requests=arguments.requests, resumes=not arguments.stays_away)
 
 
-def _nothing() -> dict[str, Any]:
+def _empty_tally() -> dict[str, Any]:
     return {
         "seeds": 0,
         "requests": 0,
@@ -119,31 +119,31 @@ def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
     total["failures"] = sorted(total["failures"] + more["failures"])
 
 
-def _in_process(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None) -> Told:
-    """Run seeds here; tell now and then what was found since."""
-    told = _nothing()
+def _in_process(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] | None) -> Tallies:
+    """Run seeds here; yield now and then what was found since."""
+    tally = _empty_tally()
     gc.disable()  # worlds are rings of objects: they are thrown away many at a time
     try:
         for number in range(arguments.seeds):
             if number % _COLLECT_EVERY == 0:
                 gc.collect()
             report = _simulated(arguments, faults, arguments.first_seed + number)
-            told["seeds"] += 1
-            told["requests"] += report.requests
-            told["had"].update(report.kinds)
-            told["bites"].update(report.bites)
-            told["counts"].update(report.counts)
-            told["later"].update(report.later.values())
+            tally["seeds"] += 1
+            tally["requests"] += report.requests
+            tally["had"].update(report.kinds)
+            tally["bites"].update(report.bites)
+            tally["counts"].update(report.counts)
+            tally["later"].update(report.later.values())
             if not report.ok:
-                told["failures"].append([report.seed, str(report.violations[0])])
-            if told["seeds"] >= _TELL_EVERY or number == arguments.seeds - 1:
-                yield told
-                told = _nothing()
+                tally["failures"].append([report.seed, str(report.violations[0])])
+            if tally["seeds"] >= _TALLY_EVERY or number == arguments.seeds - 1:
+                yield tally
+                tally = _empty_tally()
     finally:
         gc.enable()
 
 
-def _in_processes(arguments: argparse.Namespace) -> Told:
+def _in_processes(arguments: argparse.Namespace) -> Tallies:
     """Run seeds in several processes at once."""
     import queue
     import threading
@@ -153,12 +153,12 @@ def _in_processes(arguments: argparse.Namespace) -> Told:
     workers = []
     for job in range(jobs):
         first, behind = (arguments.seeds * edge // jobs for edge in (job, job + 1))
-        words = ["--worker", "--json", "--seeds", str(behind - first), "--policy", arguments.policy]
-        words += ["--first-seed", str(arguments.first_seed + first), "--requests", str(arguments.requests)]
-        words += ["--stays-away"] if arguments.stays_away else []
-        words += [] if arguments.faults is None else ["--faults", arguments.faults]
+        options = ["--worker", "--json", "--seeds", str(behind - first), "--policy", arguments.policy]
+        options += ["--first-seed", str(arguments.first_seed + first), "--requests", str(arguments.requests)]
+        options += ["--stays-away"] if arguments.stays_away else []
+        options += [] if arguments.faults is None else ["--faults", arguments.faults]
         worker = subprocess.Popen(
-            [sys.executable, "-m", "splitiot", "torture", *words], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "splitiot", "torture", *options], stdout=subprocess.PIPE, text=True
         )
         workers.append(worker)
 
@@ -181,7 +181,7 @@ def _in_processes(arguments: argparse.Namespace) -> Told:
                 yield json.loads(line)
         for worker in workers:
             if worker.wait() != 0:
-                raise Failed(f"a worker ended with {worker.returncode}")
+                raise CommandFailed(f"a worker ended with {worker.returncode}")
     finally:
         for worker, reader in zip(workers, readers, strict=True):
             if worker.poll() is None:
@@ -192,7 +192,7 @@ def _in_processes(arguments: argparse.Namespace) -> Told:
             worker.stdout.close()
 
 
-def _tell(
+def _report(
     arguments: argparse.Namespace,
     console: Console,
     faults: tuple[type[Fault], ...] | None,
@@ -247,7 +247,7 @@ def _tell(
 def _teeth(arguments: argparse.Namespace, console: Console) -> int:
     from splitiot.testing.simulation.bugs import BUGS
 
-    found: list[dict[str, Any]] = []
+    bugs: list[dict[str, Any]] = []
     with console.progress("planting bugs", len(BUGS)) as show:
         for number, bug in enumerate(BUGS):
             caught: dict[str, Any] = {"bug": bug.name, "words": bug.words, "seed": None, "promise": None}
@@ -257,12 +257,12 @@ def _teeth(arguments: argparse.Namespace, console: Console) -> int:
                     if not report.ok:
                         caught |= {"seed": seed, "promise": report.violations[0].promise}
                         break
-            found.append(caught)
+            bugs.append(caught)
             show((number + 1) / len(BUGS))
-    missed = [each for each in found if each["seed"] is None]
+    missed = [each for each in bugs if each["seed"] is None]
     if console.json:
-        console.data({"bugs": found, "caught": len(found) - len(missed)})
+        console.data({"bugs": bugs, "caught": len(bugs) - len(missed)})
     else:
-        rows = [[e["bug"], "-" if e["seed"] is None else str(e["seed"]), e["promise"] or "", e["words"]] for e in found]
-        console.print(console.table(_TEETH, rows), "", f"{len(found) - len(missed)} of {len(found)} bugs were noticed")
+        rows = [[e["bug"], "-" if e["seed"] is None else str(e["seed"]), e["promise"] or "", e["words"]] for e in bugs]
+        console.print(console.table(_TEETH, rows), "", f"{len(bugs) - len(missed)} of {len(bugs)} bugs were noticed")
     return int(bool(missed))

@@ -40,12 +40,12 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     sample = read_inputs(arguments.input, Target(arguments.model, model.name, model))[0] if arguments.input else None
     console.need_rich()
     done = 0
-    with console.progress(f"checking {model.name}", total=len(model.cuts)) as tell:
+    with console.progress(f"checking {model.name}", total=len(model.cuts)) as report_progress:
 
         def count(_: CutCheck) -> None:
             nonlocal done
             done += 1
-            tell(done / len(model.cuts))
+            report_progress(done / len(model.cuts))
 
         report = model.verify(
             arguments.samples,
@@ -85,7 +85,7 @@ def _show(name: str, report: VerifyReport, console: Console) -> None:
         console.print("no cut could be checked: NOT OK", style="bold red")
         return
     exact = sum(line.ok for line in report.lines)
-    words = f"{exact} of {len(report.lines)} cuts exact"
+    verdict = f"{exact} of {len(report.lines)} cuts exact"
     if report.refused:
-        words += f", {len(report.refused)} refused ({ranges(sorted(report.refused))})"
-    console.print(f"{words}: {'ok' if report.ok else 'NOT OK'}", style="bold green" if report.ok else "bold red")
+        verdict += f", {len(report.refused)} refused ({ranges(sorted(report.refused))})"
+    console.print(f"{verdict}: {'ok' if report.ok else 'NOT OK'}", style="bold green" if report.ok else "bold red")

@@ -17,7 +17,7 @@ import msgspec
 
 from splitiot._child import Parent
 from splitiot.adapters.http import HttpTransport
-from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
+from splitiot.cli.demo._messages import Order, ProcessUsage, Ready, RequestResult, Setting
 from splitiot.cli.demo._pipeline import build
 from splitiot.device import Device
 from splitiot.pipeline import Payload, Pipeline
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> None:
     for device in devices.values():
         device.close()
     runner.close()
-    tell(Gone(peak_bytes=_peak_bytes()))
+    tell(ProcessUsage(peak_bytes=_peak_bytes()))
 
 
 def _peak_bytes() -> int:
@@ -132,18 +132,18 @@ def _whole(pipeline: Pipeline, runner: Runner, frame: bytes) -> Any:
 
 def _ran(
     order: Order, number: int, picture: int, outcome: Outcome, expected: Any, device: Device, pipeline: Pipeline
-) -> Ran:
-    seen, plan = outcome.observation, outcome.plan
-    return Ran(
+) -> RequestResult:
+    observation, plan = outcome.observation, outcome.plan
+    return RequestResult(
         phase=order.phase,
         policy=order.policy,
         number=number,
         picture=picture,
         cut=pipeline.n if plan is None else plan.cut,
-        sent_bytes=0 if seen is None else seen.sent_bytes,
-        device_s=0.0 if seen is None else (seen.head_s or 0.0) + (seen.local_s or 0.0),
-        network_s=None if seen is None else seen.network_s,
-        edge_s=None if seen is None or seen.edge is None else seen.edge.residence_s,
+        sent_bytes=0 if observation is None else observation.sent_bytes,
+        device_s=0.0 if observation is None else (observation.head_s or 0.0) + (observation.local_s or 0.0),
+        network_s=None if observation is None else observation.network_s,
+        edge_s=None if observation is None or observation.edge is None else observation.edge.residence_s,
         total_s=outcome.latency_s,
         source=outcome.source,
         right=outcome.ok and outcome.value == expected,

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Gone", "Order", "Ran", "Ready", "Setting"]
+__all__ = ["Order", "ProcessUsage", "Ready", "RequestResult", "Setting"]
 
 
 class Setting(msgspec.Struct):
@@ -27,7 +27,7 @@ class Order(msgspec.Struct):
     requests: int
 
 
-class Ran(msgspec.Struct):
+class RequestResult(msgspec.Struct):
     """How one request went."""
 
     phase: str
@@ -58,7 +58,7 @@ class Ready(msgspec.Struct, tag="ready"):
     welcome: bool
 
 
-class Gone(msgspec.Struct, tag="gone"):
-    """Its last words."""
+class ProcessUsage(msgspec.Struct, tag="gone"):
+    """What its process has used; it ends then."""
 
     peak_bytes: int

@@ -50,9 +50,9 @@ def build(path: Path | str | None = None) -> tuple[Pipeline, tuple[int, int]]:
         if grid.ndim != 4:  # no grid of cells: a classifier's scores
             best = int(np.argmax(grid))
             return [[float(best), float(grid.ravel()[best])]]
-        found = centroids(
+        detections = centroids(
             grid, threshold=least, cell_px=width / grid.shape[2], scale=gives.scale, zero_point=gives.zero_point
         )
-        return [[d.x, d.y, d.score] for d in found]
+        return [[d.x, d.y, d.score] for d in detections]
 
     return tasks([unpack, normalise]) + model + tasks([find]), (width, height)

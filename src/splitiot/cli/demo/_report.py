@@ -17,16 +17,16 @@ from splitiot.vision import Detection, draw
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from splitiot.cli.demo._messages import Gone, Ran, Ready
+    from splitiot.cli.demo._messages import ProcessUsage, Ready, RequestResult
     from splitiot.cli.demo._run import Phase
 
-__all__ = ["csv", "found", "plot", "summary"]
+__all__ = ["csv", "draw_detections", "plot", "summary"]
 
 _COLOURS = {"splitiot": "#0072b2", "all local": "#009e73", "all edge": "#d55e00", "fixed middle": "#999999"}
 _MARKS = {"edge": "o", "local": "s", "fallback": "X", "hedge": "^", "none": "x"}
 
 
-def csv(rows: Sequence[Ran], path: Path) -> None:
+def csv(rows: Sequence[RequestResult], path: Path) -> None:
     """Write one line a request; times in seconds."""
     names = [f.name for f in msgspec.structs.fields(type(rows[0])) if f.name != "value"]
     with path.open("w", newline="") as file:
@@ -36,16 +36,22 @@ def csv(rows: Sequence[Ran], path: Path) -> None:
             writer.writerow(["" if (v := getattr(row, name)) is None else v for name in names])
 
 
-def _of(rows: Sequence[Ran], policy: str, phase: str | None = None) -> list[Ran]:
+def _of(rows: Sequence[RequestResult], policy: str, phase: str | None = None) -> list[RequestResult]:
     return [row for row in rows if row.policy == policy and phase in (None, row.phase)]
 
 
-def _mean_s(rows: Sequence[Ran]) -> float:
+def _mean_s(rows: Sequence[RequestResult]) -> float:
     return fmean(row.total_s for row in rows)
 
 
 def summary(
-    console: Console, rows: Sequence[Ran], ready: Ready, gone: Gone, phases: Sequence[Phase], out: Path, took_s: float
+    console: Console,
+    rows: Sequence[RequestResult],
+    ready: Ready,
+    usage: ProcessUsage,
+    phases: Sequence[Phase],
+    out: Path,
+    took_s: float,
 ) -> None:
     """Print how each policy did."""
     from rich.table import Table
@@ -61,8 +67,8 @@ def summary(
         own = _of(rows, policy)
         cells = []
         for phase in phases:
-            words = f"{_mean_s(_of(rows, policy, phase.name)) * 1e3:.1f}"
-            cells.append(f"[bold]{words}[/bold]" if best[phase.name] == policy else words)
+            cell = f"{_mean_s(_of(rows, policy, phase.name)) * 1e3:.1f}"
+            cells.append(f"[bold]{cell}[/bold]" if best[phase.name] == policy else cell)
         lost = sum(row.source == "none" for row in own)
         wrong = sum(not row.right for row in own) - lost
         name = f"fixed middle ({ready.middle} of {len(ready.steps)})" if policy == "fixed middle" else policy
@@ -77,16 +83,16 @@ def summary(
         f"over all phases splitiot took {overall['splitiot'] / others:.2f} of the best fixed choice's time",
         highlight=False,
     )
-    console.print(f"peak memory of the device process: {gone.peak_bytes / 2**20:.0f} MiB", highlight=False)
+    console.print(f"peak memory of the device process: {usage.peak_bytes / 2**20:.0f} MiB", highlight=False)
     console.print(f"{took_s:.0f} s; see {out}/: requests.png, found.png, requests.csv", highlight=False)
 
 
-def _usual_cut(rows: Sequence[Ran]) -> int:
+def _usual_cut(rows: Sequence[RequestResult]) -> int:
     cuts = [row.cut for row in rows]
     return max(set(cuts), key=cuts.count)
 
 
-def plot(rows: Sequence[Ran], ready: Ready, phases: Sequence[Phase], path: Path) -> None:
+def plot(rows: Sequence[RequestResult], ready: Ready, phases: Sequence[Phase], path: Path) -> None:
     """Draw latency and cut of every request of splitiot, and what the others took on average."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -104,7 +110,7 @@ def plot(rows: Sequence[Ran], ready: Ready, phases: Sequence[Phase], path: Path)
         top.text(
             (begin + end) / 2,
             1.02,
-            f"{phase.name}\n{phase.words}",
+            f"{phase.name}\n{phase.conditions}",
             ha="center",
             va="bottom",
             fontsize=8,
@@ -150,7 +156,7 @@ def plot(rows: Sequence[Ran], ready: Ready, phases: Sequence[Phase], path: Path)
     figure.savefig(path, dpi=110)
 
 
-def found(pictures: Sequence[NDArray[Any]], rows: Sequence[Ran], path: Path) -> None:
+def draw_detections(pictures: Sequence[NDArray[Any]], rows: Sequence[RequestResult], path: Path) -> None:
     """Draw what was found on each picture, as the last request of splitiot for it answered."""
     from PIL import Image
 

@@ -12,8 +12,8 @@ import msgspec
 from attrs import field, frozen
 
 from splitiot._child import ChildDied, ChildHung, ChildProcess
-from splitiot.cli._errors import Unusable
-from splitiot.cli.demo._messages import Gone, Order, Ran, Ready, Setting
+from splitiot.cli._errors import UsageError
+from splitiot.cli.demo._messages import Order, ProcessUsage, Ready, RequestResult, Setting
 from splitiot.cli.demo._pipeline import build
 from splitiot.errors import MissingDependencyError, SplitiotError
 from splitiot.samples import pictures
@@ -40,7 +40,7 @@ class Phase:
 
     name: str
     link: Link
-    words: str = field(default="")
+    conditions: str = field(default="")
 
 
 PHASES = (
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "plot") from error
     if arguments.requests < 4 or not arguments.device_ms > 0:
-        raise Unusable("the demonstration needs --requests of at least 4 and a positive --device-ms")
+        raise UsageError("the demonstration needs --requests of at least 4 and a positive --device-ms")
     from splitiot.cli.demo import _report
     from splitiot.cli.demo._screen import Screen
 
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         )
         ready = device.receive(Ready)
         screen.ready(ready)
-        rows: list[Ran] = []
+        rows: list[RequestResult] = []
         for phase in PHASES:
             link.link = phase.link
             if phase.name == "recovered":
@@ -106,15 +106,15 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             screen.enter(phase)
             rows += _play(phase, arguments.requests, device, edges[-1], screen)
         device.send(Order("", "", 0))
-        gone = device.receive(Gone)
+        usage = device.receive(ProcessUsage)
     _report.csv(rows, out / "requests.csv")
     _report.plot(rows, ready, PHASES, out / "requests.png")
-    _report.found(shown, rows, out / "found.png")
-    _report.summary(console, rows, ready, gone, PHASES, out, time.monotonic() - began_s)
+    _report.draw_detections(shown, rows, out / "found.png")
+    _report.summary(console, rows, ready, usage, PHASES, out, time.monotonic() - began_s)
     return 0 if all(row.right for row in rows) else 1
 
 
-def _play(phase: Phase, requests: int, device: _Process, edge: _Process, screen: Any) -> Iterator[Ran]:
+def _play(phase: Phase, requests: int, device: _Process, edge: _Process, screen: Any) -> Iterator[RequestResult]:
     for number, row in enumerate(_requests(device, Order(phase.name, "splitiot", requests)), start=1):
         screen.row(row)
         yield row
@@ -127,10 +127,10 @@ def _play(phase: Phase, requests: int, device: _Process, edge: _Process, screen:
         yield from _requests(device, Order(phase.name, policy, max(4, requests // 3)))
 
 
-def _requests(device: _Process, order: Order) -> Iterator[Ran]:
+def _requests(device: _Process, order: Order) -> Iterator[RequestResult]:
     device.send(order)
     for _ in range(order.requests):
-        yield device.receive(Ran)
+        yield device.receive(RequestResult)
 
 
 class _Process:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from splitiot.cli.demo._messages import Ran, Ready
+    from splitiot.cli.demo._messages import Ready, RequestResult
     from splitiot.cli.demo._run import Phase
 
 __all__ = ["SOURCE_STYLE", "Screen", "ms"]
@@ -32,7 +32,7 @@ class Screen:
 
     def __init__(self, console: Console, phases: Sequence[Phase], requests: int) -> None:
         self._console, self._phases, self._requests = console, phases, requests
-        self._rows: deque[Ran] = deque(maxlen=_ROWS)
+        self._rows: deque[RequestResult] = deque(maxlen=_ROWS)
         self._phase: Phase | None = None
         self._status = ""
         self._header: list[Text] = []
@@ -53,10 +53,10 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, words: str) -> None:
+    def say(self, status: str) -> None:
         """Show what is going on."""
-        self._status = words
-        self._update(f"-- {words}")
+        self._status = status
+        self._update(f"-- {status}")
 
     def ready(self, ready: Ready) -> None:
         """The device told what it runs."""
@@ -74,9 +74,9 @@ class Screen:
     def enter(self, phase: Phase) -> None:
         """A phase begins."""
         self._phase, self._status = phase, ""
-        self._update(f"== {phase.name}: {phase.words}")
+        self._update(f"== {phase.name}: {phase.conditions}")
 
-    def row(self, row: Ran) -> None:
+    def row(self, row: RequestResult) -> None:
         """A request ended."""
         self._rows.append(row)
         self._update(
@@ -103,7 +103,7 @@ class Screen:
         lines: list[RenderableType] = [title, *self._header]
         if self._phase is not None:
             believed = f"   believed: {self._rows[-1].believed_mbit:.2f} Mbit/s up" if self._rows else ""
-            lines.append(Text(f"link: {self._phase.words}{believed}"))
+            lines.append(Text(f"link: {self._phase.conditions}{believed}"))
         lines += [self._table(), Text(self._status, style="italic")]
         return Group(*lines)
 
