@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import queue
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from splitiot.errors import MissingDependencyError, ModelError, UnsupportedModel
 from splitiot.models import _child, load_model, probe
+from splitiot.models._request import Answer, Failed, Running
 from splitiot.models.probe import child_shapes, probe_model
 from splitiot.models.tflite.reader import read_model
 from splitiot.models.tflite.table import Table
@@ -24,13 +24,12 @@ from tests import networks
 from tests.networks import Net
 
 needs_litert = pytest.mark.extra("litert")
-START = "import json, os, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._child_main as c; "
+START = "import os, splitiot.models._child_main as c; "
 
 
 def change_child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Run `code` in each child before it begins; `c` is the module that works there."""
-    start = _child.start_child
-    monkeypatch.setattr(probe, "start_child", lambda request: start(request, START + f"exec({code!r}); c.main()"))
+    monkeypatch.setattr(_child, "CODE", START + f"exec({code!r}); c.main()")
 
 
 @needs_litert
@@ -55,16 +54,48 @@ def test_what_the_interpreter_refuses() -> None:
         load_model(networks.custom(), probe=True)
 
 
-@needs_litert
-@pytest.mark.parametrize("kernels", ["default", "no-delegate", "reference"])
-def test_an_endless_loop(kernels: Any) -> None:
+def endless() -> bytes:
     """2**31 - 1 rounds: valid, and of no use."""
     table = read_model(networks.loop())
     (limit,) = [b for b in table["buffers"] if b["data"] is not None and b["data"].tobytes() == b"\5\0\0\0"]
     limit.fields["data"] = np.frombuffer(b"\xff\xff\xff\x7f", np.uint8)
-    model = load_model(write_model(table))
+    return write_model(table)
+
+
+@needs_litert
+@pytest.mark.parametrize("kernels", ["default", "no-delegate", "reference"])
+def test_an_endless_loop(kernels: Any) -> None:
+    model = load_model(endless())
     with pytest.raises(UnsupportedModel, match="no answer within 2 s while running it"):
         probe_model(model, Runtime(kernels=kernels), timeout_s=2.0)
+
+
+WATCHED = """
+file, run = open(os.environ["SPLITIOT_TEST_ALIVE"], "w"), c.CutChecker.whole
+def whole(self):
+    print("runs", file=file, flush=True)
+    return run(self)
+c.CutChecker.whole = whole
+"""
+
+
+@needs_litert
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no FIFOs")
+def test_an_endless_loop_ends_with_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(endless())
+    os.mkfifo(tmp_path / "alive")
+    child = START + f"exec({WATCHED!r}); c.main()"
+    code = f"from splitiot.models import _child, load_model; _child.CODE = {child!r}\n"
+    code += "load_model('model.tflite', probe=True)"
+    settings = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SPLITIOT_TEST_ALIVE": str(tmp_path / "alive")}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **settings}) as parent:
+        try:
+            with (tmp_path / "alive").open() as alive:
+                assert alive.readline() == "runs\n"
+                parent.kill()
+                assert alive.read() == ""  # the child has ended
+        finally:
+            parent.kill()
 
 
 @needs_litert
@@ -88,8 +119,6 @@ def test_a_crash_while_shapes_are_asked_refuses_the_cut_only(monkeypatch: pytest
 
 @needs_litert
 def test_shapes_are_never_asked_in_this_process() -> None:
-    import subprocess
-
     code = (
         "import sys; from splitiot.models import load_model\n"
         "m = load_model(sys.stdin.buffer.read()); assert m.cuts == (0, 1, 2, 3), m.refused\n"
@@ -121,14 +150,10 @@ def test_a_child_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_the_child_says_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def child(request: bytes) -> Iterator[Any]:
-        said: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for message in ({"at": -1}, {"failed": "ValueError: no"}, None):
-            said.put(message)
-        yield said, lambda: "ended"
+    def answers(*_: Any) -> Iterator[Answer]:
+        yield from (Running(), Failed("ValueError: no"))
 
-    monkeypatch.setattr(probe, "start_child", child)
+    monkeypatch.setattr(probe, "answers", answers)
     with pytest.raises(UnsupportedModel, match="ValueError: no while running it"):
         load_model(networks.chain(), probe=True)
 

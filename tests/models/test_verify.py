@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import queue
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -16,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from splitiot._child import _messages
 from splitiot.errors import LocalProtocolError, MissingDependencyError, ModelError
-from splitiot.models import load_model, verify, verify_model
+from splitiot.models import _child, load_model, verify, verify_model
 from splitiot.models._check import difference
 from splitiot.models._random_input import random_payload
-from splitiot.models._request import WHOLE, pack_request, read_request
+from splitiot.models._request import Answer, Check, Cut, Probe, Running, Whole, read_request, request_pieces
 from splitiot.models.interpreters import pick
 from splitiot.pipeline import Runtime, TensorSpec
 from tests import networks
 
-START = "import json, os, signal, sys; sys.path[:] = json.loads(sys.argv[1]); import splitiot.models._child_main as c; "
+START = "import os, signal, time, splitiot.models._child_main as c; "
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def _interpreter() -> None:
 
 def change_child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Run `code` in each child before it begins; `c` is the module that checks."""
-    monkeypatch.setattr(verify, "_CHILD", START + f"exec({code!r}); c.main()")
+    monkeypatch.setattr(_child, "CODE", START + f"exec({code!r}); c.main()")
 
 
 runs = pytest.mark.usefixtures("_interpreter")
@@ -224,7 +223,7 @@ def test_no_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_child_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(networks.chain())
-    monkeypatch.setattr(verify, "_CHILD", "raise SystemExit('no such thing')")
+    monkeypatch.setattr(_child, "CODE", "raise SystemExit('no such thing')")
     with pytest.raises(ModelError, match="did not start: ended with exit code 1: no such thing"):
         verify_model(model)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
@@ -243,36 +242,23 @@ def test_what_the_child_can_not_read() -> None:
         verify_model(model)
 
 
-class Script(queue.SimpleQueue[Any]):
-    """Messages of a child that says nothing more after the last."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        if self.empty():
-            assert timeout == 0.5
-            raise queue.Empty
-        return super().get()
-
-
 @pytest.mark.parametrize(
     ("said", "ran", "details"),
     [
-        ([{"at": WHOLE}], False, {}),
-        ([{"at": WHOLE}, {"whole": "", "ran": True}, {"at": 0}], True, {0: "no answer within 0.5 s"}),
+        ([Running()], False, {}),
+        ([Running(), Whole(ran=True), Running(0)], True, {0: "no answer within 0.5 s"}),
     ],
 )
-def test_an_endless_loop(said: list[Any], ran: bool, details: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_loop(said: list[Answer], ran: bool, details: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
-    @contextmanager
-    def child(request: bytes) -> Iterator[Any]:
-        header, _, _ = read_request(BytesIO(request))
-        asked.append(header["cuts"])
-        script = Script()
-        for message in said if len(asked) == 1 else _well(header["cuts"]):
-            script.put(message)
-        yield script, lambda: "ended"
+    def answers(request: Check, model: bytes, payloads: Any, timeout_s: float) -> Iterator[Answer]:
+        asked.append([*request.cuts])
+        yield from said if len(asked) == 1 else _well(asked[-1])
+        assert timeout_s == 0.5
+        raise _child.ChildLost("no answer within 0.5 s")
 
-    monkeypatch.setattr(verify, "_child", child)
+    monkeypatch.setattr(verify, "answers", answers)
     report = verify_model(load_model(networks.chain()), timeout_s=0.5)
     assert report.ran is ran
     assert not report.ok
@@ -284,9 +270,22 @@ def test_an_endless_loop(said: list[Any], ran: bool, details: Any, monkeypatch: 
         assert report.detail == "no answer within 0.5 s while running the uncut model"
 
 
-def _well(cuts: list[int]) -> list[Any]:
-    lines = [m for cut in cuts for m in ({"at": cut}, {"cut": cut, "why": "", "largest": 0.0})]
-    return [{"at": WHOLE}, {"whole": "", "ran": True}, *lines, {"done": True}]
+def _well(cuts: list[int]) -> list[Answer]:
+    lines = [answer for cut in cuts for answer in (Running(cut), Cut(cut, "", 0.0))]
+    return [Running(), Whole(ran=True), *lines]
+
+
+def test_a_child_that_hangs_is_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_child, "CODE", f"{START} from splitiot._child import Parent; Parent(); time.sleep(600)")
+    with pytest.raises(ModelError, match=r"did not start: no answer within 0\.5 s"):
+        verify_model(load_model(networks.chain()), timeout_s=0.5)
+
+
+@pytest.mark.parametrize("code", ["os.write(1, b'x' * 99)", "Parent().send(b'x')", "Parent().send()"])
+def test_a_garbled_answer(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_child, "CODE", f"{START} from splitiot._child import Parent; {code}; time.sleep(600)")
+    with pytest.raises(ModelError, match="did not start: garbled answer"):
+        verify_model(load_model(networks.chain()))
 
 
 TYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -336,8 +335,10 @@ def test_random_payloads_and_the_way_to_the_child(dtype: str, shape: tuple[int, 
             assert np.ptp(array.astype(int)) > 200
         elif array.dtype.kind in "iu" and array.dtype.itemsize > 2:
             assert 0 <= array.min() <= array.max() <= 9
-    header, model, payloads = read_request(BytesIO(pack_request({"a": 1}, b"model", [payload, payload])))
-    assert (header["a"], model, len(payloads)) == (1, b"model", 2)
+    asked = Probe(["auto", "default", 1, ["a.so:B"]], "key", "edge", "digest")
+    framed = _messages.frame(request_pieces(asked, b"model", [payload, payload]))
+    request, model, payloads = read_request(_messages.read(BytesIO(b"".join(framed))))
+    assert (request, model, len(payloads)) == (asked, b"model", 2)
     for name, value in payloads[1].items():
         assert difference({name: value}, {name: np.asarray(payload[name])}) == ("", 0.0)
 

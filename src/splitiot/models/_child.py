@@ -2,82 +2,70 @@
 
 from __future__ import annotations
 
-import json
-import queue
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any, TypeAlias
+from collections.abc import Generator, Sequence
+from typing import Final
 
-from splitiot.errors import ModelError
+import msgspec
 
-__all__ = ["CODE", "Messages", "start_child"]
+from splitiot._child import ChildDied, ChildHung, ChildProcess, Garbled
+from splitiot.errors import MissingDependencyError, ModelError
+from splitiot.models._request import Answer, Arrays, Missing, Request, request_pieces
 
-CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from splitiot.models._child_main import main; main()"
+__all__ = ["CODE", "MAX_BYTES", "ChildLost", "answers"]
 
-Messages: TypeAlias = "queue.SimpleQueue[dict[str, Any] | None]"
+CODE: Final = "from splitiot.models._child_main import main; main()"
+
+MAX_BYTES: Final = 2**32
+"""Of a request: a model file may have 2 GiB."""
+
+_DECODER: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
 
 
-@contextmanager
-def start_child(request: bytes, code: str = CODE) -> Iterator[tuple[Messages, Callable[[], str]]]:
-    """Start a child; gives its messages (None: it has ended), and a function that says how it ended.
+class ChildLost(Exception):
+    """The child gives no further answer; the message says why."""
+
+
+def answers(
+    request: Request, model: bytes, payloads: Sequence[Arrays], timeout_s: float
+) -> Generator[Answer, None, None]:
+    """Ask a child process, and give its answers one by one; close it to end the child.
 
     Raises
     ------
+    ChildLost
+        No next answer came within `timeout_s`, or the child has died.
+    MissingDependencyError
+        It has no such interpreter.
     ModelError
         It could not be started.
     """
-    messages: Messages = queue.SimpleQueue()
-    paths = json.dumps(sys.path)
-    with tempfile.TemporaryFile() as errors:
-        # isolated: only the module path of this process counts, no environment
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-c", code, paths],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        except OSError as error:
-            raise ModelError(f"no child process can be started with {sys.executable!r}: {error}") from error
-        assert child.stdin is not None
-        assert child.stdout is not None
-        reader = threading.Thread(target=_read, args=(child.stdout, messages), daemon=True)
-        reader.start()
-        try:
-            try:
-                with child.stdin:
-                    child.stdin.write(request)
-            except OSError:  # it has died already: the messages end
-                pass
-            yield messages, lambda: _ending(child, errors)
-        finally:
-            child.kill()
-            child.wait()
-            reader.join()
-            child.stdout.close()
+    try:
+        child = ChildProcess("models", CODE, max_bytes=MAX_BYTES, on_stderr=_keep_nothing)
+    except OSError as error:
+        raise ModelError(str(error)) from error
+    try:
+        child.send(*request_pieces(request, model, payloads))
+        while True:
+            answer = _DECODER.decode(child.receive(timeout_s)[0])
+            if isinstance(answer, Missing):
+                raise MissingDependencyError(answer.package, answer.extra)
+            yield answer
+    except ChildHung:
+        raise ChildLost(f"no answer within {timeout_s:g} s") from None
+    except ChildDied as death:
+        raise ChildLost(_death(child, death)) from None
+    except (Garbled, IndexError, msgspec.DecodeError) as error:
+        raise ChildLost(f"garbled answer: {error}") from error
+    finally:
+        child.kill()
 
 
-def _read(stream: IO[bytes], messages: Messages) -> None:
-    for line in stream:
-        try:
-            messages.put(json.loads(line))
-        except ValueError:  # cut short by a crash
-            break
-    messages.put(None)
+def _death(child: ChildProcess, death: ChildDied) -> str:
+    if death.exit_code is None:
+        return str(death)
+    last = child.last_line()
+    return f"ended with {death}" + (f": {last}" if last else "")
 
 
-def _ending(child: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
-    code = child.wait()
-    if code < 0:
-        try:
-            return f"killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"killed by signal {-code}"
-    errors.seek(0)
-    last = errors.read()[-2000:].decode(errors="replace").strip().splitlines()[-1:]
-    return f"ended with exit code {code}" + (f": {last[0]}" if last else "")
+def _keep_nothing(line: str) -> None:
+    """Interpreters say much; only the last line is of use, and the child process keeps that."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from splitiot.errors import MissingDependencyError, UnsupportedModel
-from splitiot.models._child import start_child
+from splitiot.errors import UnsupportedModel
+from splitiot.models._child import ChildLost, answers
 from splitiot.models._custom_ops import for_child
 from splitiot.models._random_input import was_random
-from splitiot.models._request import pack_request
+from splitiot.models._request import Arrays, Failed, GetShapes, Probe, Refused, Request, Shapes, Whole
 from splitiot.pipeline import Runtime
 
 if TYPE_CHECKING:
     from splitiot.models.model import Model
 
 __all__ = ["child_shapes", "probe_model"]
+
+_A = TypeVar("_A", Shapes, Whole)
 
 
 def probe_model(
@@ -49,13 +51,11 @@ def probe_model(
     payloads = []
     if all(tensor.dtype != "bytes" for tensor in model.inputs):
         payloads = [model.random_input() if sample is None else dict(model.bind(sample))]
-    header = {"task": "probe", "signature": model.signature, "sink": model.sink, "digest": model.digest}
-    answer = _ask(header, model.to_bytes(), payloads, runtime, timeout_s, "running it")
-    if not answer["ran"]:
-        why = answer["probed"]
-        raise UnsupportedModel(
-            f"{model.name} can't run here: {was_random(why) if payloads and sample is None else why}"
-        )
+    request = Probe(for_child(runtime), model.signature, model.sink, model.digest)
+    whole = _ask(request, Whole, model.to_bytes(), payloads, timeout_s, "running it")
+    if not whole.ran:
+        reason = was_random(whole.reason) if payloads and sample is None else whole.reason
+        raise UnsupportedModel(f"{model.name} can't run here: {reason}")
 
 
 def child_shapes(
@@ -91,36 +91,26 @@ def child_shapes(
     ModelError
         The child process could not be started.
     """
-    header = {"task": "shapes", "inputs": [[index, list(shape)] for index, shape in (inputs or {}).items()]}
-    answer = _ask(header, model, [], runtime or Runtime(), timeout_s, "asking for its shapes")
-    return {index: tuple(shape) for index, shape in answer["shapes"]}
+    request = GetShapes(for_child(runtime or Runtime()), inputs or {})
+    return _ask(request, Shapes, model, [], timeout_s, "asking for its shapes").shapes
 
 
 def _ask(
-    header: dict[str, Any], model: bytes, payloads: list[Any], runtime: Runtime, timeout_s: float, doing: str
-) -> dict[str, Any]:
+    request: Request, kind: type[_A], model: bytes, payloads: Sequence[Arrays], timeout_s: float, doing: str
+) -> _A:
     """Start a child and wait for its answer."""
-    header["runtime"] = for_child(runtime)
-    with start_child(pack_request(header, model, payloads)) as (messages, end):
-        while True:
-            try:
-                message = messages.get(timeout=timeout_s)
-            except queue.Empty:
-                death = f"no answer within {timeout_s:g} s"
-                break
-            if message is None:
-                death = end()
-                break
-            if "missing" in message:
-                raise MissingDependencyError(*message["missing"])
-            if "refused" in message:
-                raise UnsupportedModel(message["refused"])
-            if "failed" in message:
-                death = message["failed"]
-                break
-            if "shapes" in message or "probed" in message:
-                return message
-    raise UnsupportedModel(
-        f"the model was tried in a child process: {death} while {doing}. It is broken in a way that only running it "
-        "shows, or the interpreter is: try other kernels (Runtime) or another version of the interpreter"
-    )
+    try:
+        with contextlib.closing(answers(request, model, payloads, timeout_s)) as stream:
+            for answer in stream:
+                if isinstance(answer, kind):
+                    return answer
+                if isinstance(answer, Refused):
+                    raise UnsupportedModel(answer.reason)
+                if isinstance(answer, Failed):
+                    raise ChildLost(answer.reason)
+            raise AssertionError("the answers never end")
+    except ChildLost as error:
+        raise UnsupportedModel(
+            f"the model was tried in a child process: {error} while {doing}. It is broken in a way that only running "
+            "it shows, or the interpreter is: try other kernels (Runtime) or another version of the interpreter"
+        ) from None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import asdict, frozen
 
 from splitiot._escape import escaped
-from splitiot.errors import MissingDependencyError, ModelError
+from splitiot.errors import ModelError
 from splitiot.models._check import CutChecker, open_steps
-from splitiot.models._child import CODE, Messages, start_child
+from splitiot.models._child import ChildLost, answers
 from splitiot.models._custom_ops import for_child
 from splitiot.models._random_input import random_payload, was_random
-from splitiot.models._request import WHOLE, Arrays, pack_request
+from splitiot.models._request import Arrays, Check, Cut, Failed, Info, Running, Whole
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from splitiot.models.model import Model
 
 __all__ = ["CutCheck", "VerifyReport", "verify_layers", "verify_model"]
-
-_CHILD = CODE
 
 
 @frozen
@@ -272,59 +269,41 @@ class _Watch:
 
     def run_child(self, cuts: list[int], payloads: Sequence[Arrays]) -> list[int]:
         """Check `cuts` in one child; return those that a crash left unchecked."""
-        header = {
-            "signature": self.model.signature,
-            "sink": self.model.sink,
-            "digest": self.model.digest,
-            "runtime": for_child(self.runtime),
-            "cuts": cuts,
-        }
-        request = pack_request(header, self.model.to_bytes(), payloads)
-        at: int | None = None
-        seen_whole = False
-        with _child(request) as (messages, end):
-            while True:
-                try:
-                    message = messages.get(timeout=self.timeout_s)
-                except queue.Empty:
-                    death = f"no answer within {self.timeout_s:g} s"
-                    break
-                if message is None:
-                    death = end()
-                    break
-                if "at" in message:
-                    at = message["at"]
-                elif "info" in message:
-                    self.info = RuntimeInfo(*message["info"])
-                elif "missing" in message:
-                    raise MissingDependencyError(*message["missing"])
-                elif "failed" in message:
-                    raise ModelError(f"the model could not be checked: {message['failed']}")
-                elif "whole" in message:
-                    self.ran, seen_whole = message["ran"], True
-                    if message["whole"]:
-                        refused = self.drawn and not self.ran
-                        self.detail = was_random(message["whole"]) if refused else message["whole"]
-                        return []
-                elif "cut" in message:
-                    self._add(message["cut"], message["why"], message["largest"])
-                else:
-                    return []
-        if at is None:
-            raise ModelError(f"the child process that checks a model did not start: {death}")
-        if at == WHOLE or not seen_whole:
-            self.detail = f"{death} while running the uncut model"
-            self.ran = bool(self.lines)
-            return []
-        self._add(at, f"{death} while running head and tail", None)
-        return cuts[cuts.index(at) + 1 :]
+        model = self.model
+        request = Check(for_child(self.runtime), model.signature, model.sink, model.digest, cuts)
+        begun, at = False, None
+        try:
+            with contextlib.closing(answers(request, model.to_bytes(), payloads, self.timeout_s)) as stream:
+                for answer in stream:
+                    if isinstance(answer, Running):
+                        begun, at = True, answer.cut
+                    elif isinstance(answer, Info):
+                        self.info = RuntimeInfo(*answer.fields)
+                    elif isinstance(answer, Failed):
+                        raise ModelError(f"the model could not be checked: {answer.reason}")
+                    elif isinstance(answer, Whole):
+                        self.ran = answer.ran
+                        if answer.reason:
+                            refused = self.drawn and not self.ran
+                            self.detail = was_random(answer.reason) if refused else answer.reason
+                            return []
+                    elif isinstance(answer, Cut):
+                        self._add(answer.cut, answer.reason, answer.largest)
+                        if answer.cut == cuts[-1]:
+                            return []
+        except ChildLost as death:
+            if not begun:
+                raise ModelError(f"the child process that checks a model did not start: {death}") from None
+            if at is None:
+                self.detail = f"{death} while running the uncut model"
+                self.ran = bool(self.lines)
+                return []
+            self._add(at, f"{death} while running head and tail", None)
+            return cuts[cuts.index(at) + 1 :]
+        raise AssertionError("the answers never end")
 
     def _add(self, cut: int, why: str, largest: float | None) -> None:
         line = CutCheck(cut, self.model.boundary(cut).nbytes, not why, largest, why)
         self.lines.append(line)
         if self.on_line is not None:
             self.on_line(line)
-
-
-def _child(request: bytes) -> AbstractContextManager[tuple[Messages, Callable[[], str]]]:
-    return start_child(request, _CHILD)
