@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ import pytest
 from splitiot.errors import CutError, LocalProtocolError, NotCuttable, Overloaded
 from splitiot.functions import task, tasks
 from splitiot.pipeline import (
-    NOTHING,
     UNTYPED,
     Boundary,
     Executable,
@@ -23,7 +22,6 @@ from splitiot.pipeline import (
     RuntimeInfo,
     Sink,
     Step,
-    TensorSpec,
 )
 from splitiot.runner import Runner
 from tests.pipelines import SizedPipeline
@@ -282,81 +280,6 @@ def test_closed() -> None:
             runner.warm(0, 4)
     with pytest.raises(ValueError, match="max_bytes"):
         Runner(pipeline, max_bytes=-1)
-
-
-def test_step_by_step() -> None:
-    pipeline = Adder(n=5, illegal=(0, 2, 3))
-    with Runner(pipeline, clock=ticks(0.5)) as runner:
-        for _ in range(2):
-            assert runner.run_steps(10) == (15, [(0, 1, 0.5), (1, 4, 0.5), (4, 5, 0.5)])
-        assert len(pipeline.opened) == 3
-    with Runner(Adder(stateful=True)) as runner, pytest.raises(CutError, match="stateful"):
-        runner.run_steps(0)
-
-
-class TwoResults(Pipeline):
-    """Steps x -> a, a -> b, b -> c; the results are a (early) and c, and x is needed again by the last."""
-
-    def __init__(self) -> None:
-        self.steps = tuple(Step(name, "task") for name in "abc")
-        self.digest, self.sink, self.stateful = "1" * 64, "device", False
-        self.cuts, self.refused = (0, 1, 2, 3), {}
-
-    ALIVE = (("x",), ("x", "a"), ("x", "b"), ())
-    GIVES: ClassVar = {(0, 1): ("x", "a"), (1, 2): ("x", "b"), (2, 3): ("c",), (0, 3): ("a", "c")}
-
-    @staticmethod
-    def named(names: Sequence[str]) -> Boundary:
-        return Boundary(tuple(TensorSpec(name, "float64", (2,)) for name in names))
-
-    def boundary(self, cut: int) -> Boundary:
-        return self.named(self.ALIVE[cut])
-
-    def returned(self, cut: int) -> Boundary:
-        return NOTHING
-
-    def part(self, start: int, stop: int) -> Part:
-        part = TwoResultsPart()
-        part.start, part.stop = start, stop
-        part.inputs, part.outputs = self.named(self.ALIVE[start]), self.named(self.GIVES[start, stop])
-        return part
-
-    bind = divide = join = with_sink = runtime_info = None  # type: ignore[assignment]
-
-
-class TwoResultsPart(Part):
-    nbytes = 1
-
-    def open(self, runtime: Runtime | None = None) -> Executable:
-        return self
-
-    def __call__(self, payload: Payload, /) -> Payload:
-        assert set(payload) == set(self.inputs.names)
-        values = dict(payload)
-        for index in range(self.start, self.stop):
-            if index == 0:
-                values["a"] = values["x"] + 1
-            elif index == 1:
-                values["b"] = values["a"] * 2
-            else:
-                values["c"] = values["b"] - values["x"]
-        return {name: values[name] for name in self.outputs.names}
-
-    def reset(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def test_step_by_step_keeps_early_results_and_hands_on_what_is_needed() -> None:
-    payload = {"x": np.array([1.0, 5.0])}
-    with Runner(TwoResults()) as runner:
-        whole, _ = runner.run(0, 3, payload)
-        stepped, times = runner.run_steps(payload)
-    assert list(stepped) == list(whole) == ["a", "c"]
-    assert all(np.array_equal(stepped[name], whole[name]) for name in whole)
-    assert [(i, j) for i, j, _ in times] == [(0, 1), (1, 2), (2, 3)]
 
 
 def test_state_belongs_to_its_owner() -> None:

@@ -6,11 +6,10 @@ import itertools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from types import TracebackType
 
 from splitiot import _fork
-from splitiot._cached import cached_property
 from splitiot.errors import CutError, LocalProtocolError, Overloaded, StateLost
 from splitiot.pipeline import DROP, Executable, Payload, Pipeline, Runtime, expect_pipeline
 
@@ -251,52 +250,6 @@ class Runner:
         total_s = max(0.0, clock() - times[0] - sum(waits_s))
         pairs = zip(itertools.pairwise(times), waits_s, strict=True)
         return result, total_s, tuple([max(0.0, after - before - wait_s) for (before, after), wait_s in pairs])
-
-    def run_steps(self, payload: Payload) -> tuple[Payload, list[tuple[int, int, float]]]:
-        """Run the whole pipeline from legal cut to legal cut, and time each piece.
-
-        Fused and delegated kernels make such times add up to more than a run of the whole: they show where
-        time goes, and are no estimate of a head's or a tail's.
-
-        Parameters
-        ----------
-        payload : Payload
-            What `Pipeline.bind` gave.
-
-        Returns
-        -------
-        result : Payload
-            What ``run(0, n, payload)`` gives.
-        times : list of (start, stop, seconds)
-
-        Raises
-        ------
-        CutError
-            The pipeline is stateful: its state would be spread over other executables than a run's.
-        """
-        if self._stateful:
-            raise CutError("a stateful pipeline can't be timed step by step: its state belongs to one cut")
-        pieces, results = self._steps
-        kept: dict[str, Payload] = {}
-        times: list[tuple[int, int, float]] = []
-        for start, stop, wanted in pieces:
-            if wanted is not None:
-                payload = {name: payload[name] for name in wanted}
-            payload, seconds = self.run(start, stop, payload)
-            times.append((start, stop, seconds))
-            if payload is DROP:
-                return DROP, times
-            if isinstance(payload, Mapping):  # results that exist early do not go on to the next piece
-                kept |= {name: payload[name] for name in results if name in payload}
-        return ({name: kept[name] for name in results} if results else payload), times
-
-    @cached_property
-    def _steps(self) -> tuple[list[tuple[int, int, tuple[str, ...] | None]], tuple[str, ...]]:
-        """Pieces between neighbouring cuts with the names that each takes, and the names of all results."""
-        stops = sorted({0, self.pipeline.n, *self.pipeline.cuts})
-        parts = [self.pipeline.part(*ends) for ends in itertools.pairwise(stops)]
-        pieces = [(p.start, p.stop, None if p.inputs.tensors is None else p.inputs.names) for p in parts]
-        return pieces, self.pipeline.part(0, self.pipeline.n).outputs.names
 
     def warm(self, start: int, stop: int) -> None:
         """Open a part now, so that its first run need not.
