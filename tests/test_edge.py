@@ -385,7 +385,7 @@ def test_the_state_of_devices_that_are_gone_is_freed() -> None:
         assert value_of(service.handle(request_of(pipeline, 0, 1, boot=boot, order=0), peer="a")) == 1
     (runner,) = service._runners.values()
     assert runner.opened < 20
-    assert len(runner._states) < 20
+    assert len(runner._owners) < 20
 
 
 def test_what_is_forgotten_late_takes_nothing_from_who_is_back() -> None:
@@ -495,7 +495,7 @@ def test_a_network_that_was_always_quick_of_late_runs_in_the_loop() -> None:
         service._slowest_s[key] = 0.004  # one was slow: that counts for a while
         assert [service.takes(k) for k in range(10, 16)] == [True, True, True, True, False, False]
         (runner,) = service._runners.values()
-        runner._idle[0, runner.pipeline.n].clear()  # at work, or closed: to open one may take long
+        runner._pool._idle[0, runner.pipeline.n].clear()  # at work, or closed: to open one may take long
         assert [service.takes(k) for k in range(20, 22)] == [True, False]
 
 

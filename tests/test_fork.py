@@ -487,7 +487,7 @@ def test_a_trace_is_of_one_process(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_a_runner_whose_lock_is_held() -> None:
     runner = si.Runner(PIPELINE)
     assert runner.run(0, 2, 1) == (3, pytest.approx(0, abs=1))
-    with runner._lock:
+    with runner._pool._lock, runner._owners._lock:
         assert forked(lambda: [runner.run(0, 1, 5)[0], runner.run(0, 2, 5)[0], runner.opened]) == [10, 11, 2]
 
 

@@ -712,7 +712,7 @@ def test_state_without_a_pin_fixes_the_cut() -> None:
     pipeline = tasks([add_one, task(double, state="own"), minus_three])
     assert pipeline.stateful
     assert pipeline.remembers
-    assert pipeline.solo == {}
+    assert pipeline.exclusive_parts == {}
     assert pipeline.cuts == (0, 1, 2, 3)
     shared = tasks([add_one, task(double, state="shared"), minus_three])
     assert shared.cuts == (0, 3)
@@ -725,11 +725,18 @@ def test_state_with_a_pin_stays_there() -> None:
     pipeline = tasks([task(add_one, tier="device", state="own"), double, task(minus_three, tier="edge", state="own")])
     assert not pipeline.stateful
     assert pipeline.remembers
-    assert pipeline.solo == {(0, 1): True, (2, 3): True}
+    assert pipeline.exclusive_parts == {(0, 1): True, (2, 3): True}
     assert pipeline.cuts == (1, 2)
     assert [pipeline.remembers_from(cut) for cut in range(4)] == [True, True, True, False]
     assert not tasks([add_one]).remembers
     assert not tasks([add_one]).remembers_from(0)
+
+
+def test_neighbours_that_remember_on_two_tiers_are_two() -> None:
+    pipeline = tasks([task(add_one, tier="device", state="own"), task(double, tier="edge", state="own")])
+    assert pipeline.exclusive_parts == {(0, 1): True, (1, 2): True}
+    with Runner(pipeline) as runner:
+        assert runner.run(1, 2, runner.run(0, 1, 20, "device")[0], "edge")[0] == 42
 
 
 def test_neighbours_that_remember_on_one_tier_are_one() -> None:
@@ -747,10 +754,10 @@ def test_neighbours_that_remember_on_one_tier_are_one() -> None:
             step("g", tier="edge", state="own"),
         ]
     )
-    assert pipeline.solo == {(0, 2): True, (4, 5): False, (5, 6): False, (6, 7): True}
+    assert pipeline.exclusive_parts == {(0, 2): True, (4, 5): False, (5, 6): False, (6, 7): True}
     assert pipeline.cuts == (3, 4, 5, 6)
     chain = SizedPipeline([4, 6, 3]) + pipeline
-    assert chain.solo == {(2, 4): True, (6, 7): False, (7, 8): False, (8, 9): True}
+    assert chain.exclusive_parts == {(2, 4): True, (6, 7): False, (7, 8): False, (8, 9): True}
     mixed = pipeline + tasks([step("h", state="own")])
     assert mixed.stateful
 

@@ -200,6 +200,26 @@ def test_threads_get_executables_of_their_own_and_leave_them_for_others() -> Non
         assert len(pipeline.opened) == 4, "never more than threads"
 
 
+def test_of_one_part_the_executable_that_ran_last_stays() -> None:
+    """Its memory is in the caches."""
+    pipeline, second = Adder(nbytes=10), threading.Event()
+    pipeline.inside = lambda executable: None if executable is not pipeline.opened[0] else _wait_for(second)
+    with Runner(pipeline, max_bytes=10) as runner:
+        first = threading.Thread(target=runner.run, args=(0, 4, 0))
+        first.start()
+        while not pipeline.opened or not pipeline.opened[0].busy.locked():
+            pass
+        runner.run(0, 4, 0)
+        assert len(pipeline.open_now) == 2, "one is at work, the other ran last"
+        second.set()
+        first.join(WAIT_S)
+        assert pipeline.open_now == [pipeline.opened[0]]
+
+
+def _wait_for(event: threading.Event) -> None:
+    assert event.wait(WAIT_S)
+
+
 def test_nothing_at_work_is_evicted_or_closed() -> None:
     pipeline = Adder(nbytes=10)
     at_work, go_on = threading.Event(), threading.Event()
@@ -352,7 +372,7 @@ def test_a_state_is_in_doubt_after_a_failed_run() -> None:
 
 
 def test_lost_states_are_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitiot.runner._LOST_MAX", 3)
+    monkeypatch.setattr("splitiot.runner._states._MAX_LOST", 3)
     pipeline = Adder(stateful=True, nbytes=10)
     with Runner(pipeline, max_bytes=10) as runner:
         for owner in range(4):

@@ -276,7 +276,7 @@ def test_a_lack_of_memory_does_not_close_what_tasks_hold_or_remember() -> None:
 class Leaving(SizedPipeline):
     """Its middle step holds something; what it has already of the results stays where it was made."""
 
-    solo = MappingProxyType({(1, 2): False})
+    exclusive_parts = MappingProxyType({(1, 2): False})
 
     def divide(self, cut: int, payload: Any) -> tuple[Any, Any]:
         return {name: value for name, value in payload.items() if name != "early"}, None
@@ -657,7 +657,7 @@ def test_what_dies_or_hangs_in_a_process_of_its_own_ends_its_frame_alone(tier: s
 
 def test_isolated_tasks_give_the_same_at_every_cut() -> None:
     pipeline = tasks([add_one, task(isolated.delicate, isolated=True), double])
-    assert pipeline.solo == {(1, 2): False}
+    assert pipeline.exclusive_parts == {(1, 2): False}
     with Sides(pipeline) as both:
         for cut in (0, 3, 1, 2):
             assert both.run(6, cut).unwrap() == 28

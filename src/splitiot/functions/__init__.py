@@ -87,7 +87,7 @@ class Task:
         return read(self.function, self.name, holds=self.resource is not None)
 
     @property
-    def exclusive(self) -> bool:
+    def serialized(self) -> bool:
         """Whether one thread at a time may be in it."""
         alone = self.isolated or self.resource is not None or iscoroutinefunction(self.function)
         return not (self.parallel or alone)
@@ -313,7 +313,7 @@ class TaskPipeline(Pipeline):
         self.steps = tuple(Step(t.name, "task", t.tier) for t in self.tasks)
         words = ["tasks", version, *map(_word, self.tasks)]
         self.digest = hashlib.sha256("\n".join(map(repr, words)).encode()).hexdigest()
-        self.solo = {} if self.stateful else _solo(self.tasks)
+        self.exclusive_parts = {} if self.stateful else _exclusive_parts(self.tasks)
         why = self.tasks[-1].signature.obstacle_behind()
         self.unreturnable = f"task {self.tasks[-1].name!r} returns {why}, which can't cross" if why else ""
         refused = _uncrossable(self.tasks, sink)
@@ -383,7 +383,7 @@ def _word(made: Task) -> str:
     return f"{made.name}@{made.tier or ''}" + ("" if made.state == "none" else f"!{made.state}")
 
 
-def _solo(made: Sequence[Task]) -> dict[tuple[int, int], bool]:
+def _exclusive_parts(made: Sequence[Task]) -> dict[tuple[int, int], bool]:
     """Tasks that hold something, each run of neighbours that remember on one tier together."""
     found: dict[tuple[int, int], bool] = {}
     for (_, keeps), run in groupby(enumerate(made), lambda one: (one[1].tier, one[1].state != "none")):

@@ -61,7 +61,7 @@ class TaskExecutable:
         groups: list[tuple[Sequence[Turn], list[_Called]]] = []
         try:
             for tasks in self._groups():
-                turns = turns_of(task.function for task in tasks if task.exclusive)
+                turns = turns_of(task.function for task in tasks if task.serialized)
                 groups.append((turns, []))
                 for task in tasks:
                     groups[-1][1].append((self._opened(task), task, task.signature.classes(), settles.pop(0)))

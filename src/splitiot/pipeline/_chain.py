@@ -54,10 +54,10 @@ class Chain(Pipeline):
         if self.unreturnable and self.sink == "device":
             refused = dict.fromkeys(range(len(self.steps)), self.unreturnable) | refused
         refused |= pinned(self.steps)
-        self.solo = {
+        self.exclusive_parts = {
             (first + start, first + stop): keeps
             for first, p in zip(self._firsts, self.links, strict=False)
-            for (start, stop), keeps in p.solo.items()
+            for (start, stop), keeps in p.exclusive_parts.items()
         }
         if any(p.parts is not None for p in self.links):
             here = [cut for cut in range(self.n + 1) if self._has(0, cut)]

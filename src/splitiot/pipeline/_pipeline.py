@@ -39,7 +39,7 @@ class Pipeline(abc.ABC):
         Why each of the other cuts is not legal.
     parts : tuple of (int, int), or None
         The only parts that are here (of a bundle); None where all are.
-    solo : dict of (int, int) to bool
+    exclusive_parts : dict of (int, int) to bool
         Runs of steps that hold something, a camera or what they remember, and so are opened as parts of their own:
         once, wherever the cut is. True for those that remember: each owner has one, and the cut does not cross them.
     unreturnable : str
@@ -53,7 +53,7 @@ class Pipeline(abc.ABC):
     cuts: tuple[int, ...]
     refused: Mapping[int, str]
     parts: tuple[tuple[int, int], ...] | None = None
-    solo: Mapping[tuple[int, int], bool] = MappingProxyType({})
+    exclusive_parts: Mapping[tuple[int, int], bool] = MappingProxyType({})
     unreturnable: str = ""
 
     @property
@@ -84,11 +84,11 @@ class Pipeline(abc.ABC):
     @property
     def remembers(self) -> bool:
         """Whether any step remembers something between runs; then requests run one after another."""
-        return self.stateful or any(self.solo.values())
+        return self.stateful or any(self.exclusive_parts.values())
 
     def remembers_from(self, cut: int) -> bool:
         """Whether any of the steps [cut, n) remembers something between runs."""
-        return self.stateful or any(keeps and stop > cut for (_, stop), keeps in self.solo.items())
+        return self.stateful or any(keeps and stop > cut for (_, stop), keeps in self.exclusive_parts.items())
 
     def is_even_from(self, cut: int) -> bool:
         """Whether the steps [cut, n) do the same work in each run: a network's only, between fixed shapes."""
