@@ -66,14 +66,14 @@ def interrupted(_: Any) -> NoReturn:
 
 
 def nap(seconds: float) -> float:
-    time.sleep(seconds)
+    time.sleep(seconds)  # noqa: TID251 (a slow step)
     return seconds
 
 
 def hang(_: Any) -> None:
     os.write(2, b"hanging\n")
     while True:
-        time.sleep(60)
+        time.sleep(60)  # noqa: TID251 (it is killed)
 
 
 def hang_holding_the_interpreter(_: Any) -> None:
@@ -243,7 +243,7 @@ def delicate(value: int) -> Any:
     if kind == 1:
         os._exit(3)
     if kind == 2:
-        time.sleep(600)
+        time.sleep(600)  # noqa: TID251 (it is killed)
     if kind == 3:
         raise ValueError("three")
     return DROP if kind == 4 else 2 * value

@@ -26,6 +26,7 @@ from splitiot.topology import Link, Topology
 from splitiot.transports import RoundTrip
 from splitiot.transports import _base as base
 from tests.session.support import Clock, Scripted, add_one, double, minus_three, profile_of, read
+from tests.waiting import eventually
 
 WAIT_S = 30.0
 HEAD_S = 0.45
@@ -292,8 +293,7 @@ def test_an_exchange_is_timed_where_its_bytes_come(monkeypatch: pytest.MonkeyPat
     assert begun.acquire(timeout=WAIT_S)
     clock.now_s += 2.0
     done.release(3)
-    while transport._replies.qsize() < 3:
-        time.sleep(0.001)
+    eventually(lambda: transport._replies.qsize() == 3)
     clock.now_s += 0.75  # nobody reads
     got = []
     for _ in range(3):
@@ -469,7 +469,7 @@ def test_a_real_link_behind_long_heads() -> None:
     assert edge.stdout is not None
 
     def head(x: int) -> int:
-        time.sleep(HEAD_S)
+        time.sleep(HEAD_S)  # noqa: TID251 (a slow step)
         return x + 1
 
     pipeline = tasks([head, double])

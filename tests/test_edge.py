@@ -35,6 +35,7 @@ from tests.session.support import (
     sums,
 )
 from tests.session.test_edge_session import garbage, hello_of
+from tests.waiting import eventually
 
 WAIT_S = 20.0
 PIPELINE = numbers()
@@ -74,16 +75,6 @@ def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
     thread = threading.Thread(target=lambda: got.append(function()), daemon=True)
     thread.start()
     return thread, got
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Let other threads run until something holds."""
-    lock = threading.Event()
-    for _ in range(int(WAIT_S / 0.002)):
-        if condition():
-            return
-        lock.wait(0.002)
-    raise AssertionError("it never came to that")
 
 
 def test_several_pipelines_on_one_service() -> None:
@@ -148,7 +139,7 @@ def test_an_interrupted_run_is_told_to_all_who_wait() -> None:
     one, got_one = in_thread(first)
     assert gate.entered.wait(WAIT_S)
     two, got_two = in_thread(lambda: read(service.handle(frame, peer="a")))
-    until(lambda: service.counters.duplicates == 1)
+    eventually(lambda: service.counters.duplicates == 1)
     gate.open.set()
     one.join(WAIT_S)
     two.join(WAIT_S)
@@ -164,7 +155,7 @@ def test_a_duplicate_in_flight_is_run_once_and_answered_twice() -> None:
     frame = request_of(gate.pipeline(), 0, 1)
     waiting = [in_thread(lambda: service.handle(frame, peer="a")) for _ in range(5)]
     assert gate.entered.wait(WAIT_S)
-    until(lambda: service.counters.duplicates == 4)
+    eventually(lambda: service.counters.duplicates == 4)
     gate.open.set()
     for thread, _ in waiting:
         thread.join(WAIT_S)
@@ -632,7 +623,7 @@ def test_a_loop_that_ended_takes_nothing_from_a_thread_that_waits() -> None:
 
     asyncio.run(main())
     thread, got = in_thread(lambda: service.handle(frame, peer="a"))
-    until(lambda: service.counters.duplicates == 1)
+    eventually(lambda: service.counters.duplicates == 1)
     gate.open.set()
     thread.join(WAIT_S)
     assert value_of(got[0]) == 2

@@ -24,6 +24,7 @@ from splitiot.policies import Fixed
 from splitiot.topology import Topology
 from splitiot.transports import InMemory, Punctual, RoundTrip, Transport
 from tests.session.support import LINK, numbers, profile_of, read
+from tests.waiting import eventually
 
 PIPELINE = numbers()
 WAIT_S = 30.0
@@ -436,8 +437,7 @@ def test_nothing_is_sent_behind_what_hangs(slow: tuple[Slow, Punctual]) -> None:
     assert isinstance(error, TransportTimeout)
     assert error.frame == b"first"
     inner.go.set()
-    while len(inner.sent) < 1:
-        time.sleep(0.001)
+    eventually(lambda: inner.sent)
     while inner.sent[-1] == b"first":
         with contextlib.suppress(TransportTimeout):  # its thread has yet to say that it is back
             guard.send(b"quick", timeout_s=WAIT_S)

@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from splitiot.sim import ShapedLink, TraceWriter, load_trace
 from splitiot.topology import TierProfile
 from tests import isolated
 from tests.forks import FORKS, WAIT_S, ChildRaised, fork, forked, script
+from tests.waiting import eventually
 
 pytestmark = FORKS
 
@@ -637,8 +637,7 @@ def test_a_call_that_is_under_way_holds_no_child_up() -> None:
             job(600)
 
     with in_thread(call):
-        while job.pid is None:
-            time.sleep(0.01)
+        eventually(lambda: job.pid is not None)
 
         def child() -> Any:
             quick.close()

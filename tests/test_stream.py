@@ -36,6 +36,7 @@ from splitiot.policies import Context, Decision, Fixed, Policy
 from splitiot.transports import InMemory, RoundTrip, Transport
 from tests.session.support import Clock, add_one, double, numbers, profile_of, read
 from tests.share import FULL
+from tests.waiting import eventually
 
 PIPELINE = numbers()
 WAIT_S = 30.0
@@ -330,14 +331,13 @@ def test_the_newest_waits_for_room_too() -> None:
             yield from range(2, 50)
             until_s = time.monotonic() + 0.1  # time enough to begin one
             while len(ran) == 2 and time.monotonic() < until_s:
-                time.sleep(0.001)
+                time.sleep(0.001)  # noqa: TID251 (what must not begin gets time to)
             assert ran == [0, 1]
             gate.answer()
 
         def answer() -> None:
             gate.wait(2)
-            while ran[-1] != 49:
-                time.sleep(0.001)
+            eventually(lambda: ran[-1] == 49)
             for left in (2, 1):
                 gate.wait(left)
                 gate.answer()
@@ -399,8 +399,7 @@ def test_what_is_on_its_way_ends_before_the_source_raises(service: EdgeService) 
     with device_on(gate) as device:
 
         def answer() -> None:
-            while device._stream is None or not device._stream._exhausted:
-                time.sleep(0.001)
+            eventually(lambda: device._stream is not None and device._stream._exhausted)
             for _ in range(2):
                 gate.wait(1)
                 gate.answer()
@@ -552,8 +551,7 @@ def test_closing_the_device_ends_the_stream_with_an_error(service: EdgeService) 
     def close() -> None:
         gate.wait(3)
         gate.answer()
-        while got != [PIPELINE.run(0)]:
-            time.sleep(0.001)
+        eventually(lambda: got == [PIPELINE.run(0)])
         device.close()
 
     got: list[Any] = []
@@ -617,7 +615,7 @@ def test_a_broken_transport_costs_no_frame_and_little_work(service: EdgeService)
             raise TransportError("no cable")
 
     transport = Broken(lambda frame: service.handle(frame, peer="me"))
-    slow = tasks([task(lambda x: (time.sleep(0.01), x)[1], name="slow"), double])  # a real step takes time
+    slow = tasks([task(lambda x: (time.sleep(0.01), x)[1], name="slow"), double])  # noqa: TID251 (a slow step)
     with EdgeService([slow]) as edge:
         transport._answer = lambda frame: edge.handle(frame, peer="me")
         with device_on(transport, slow) as device:
@@ -707,12 +705,10 @@ def test_a_finish_that_nobody_waits_for_is_not_run(service: EdgeService) -> None
                 assert head_begun.wait(WAIT_S)
                 gate.wait(1)
                 clock.now_s += 9.999  # the first one's hedge is due
-                while not device._core.finishes:
-                    time.sleep(0.001)
+                eventually(lambda: device._core.finishes)
                 ran.append(("edge", 0))
                 gate.answer()
-                while device._session.pending:
-                    time.sleep(0.001)
+                eventually(lambda: not device._session.pending)
                 clock.now_s -= 9.0
                 head_goes_on.set()
                 gate.wait(1)
@@ -979,7 +975,7 @@ class Noting:
     def add(self, x: int) -> int:
         self.inside += 1
         self.most = max(self.most, self.inside)
-        time.sleep(0.001)  # others would come in between
+        time.sleep(0.001)  # noqa: TID251 (others would come in between)
         self.log.append(x)
         self.total += x
         self.inside -= 1
@@ -1036,8 +1032,7 @@ def test_a_head_that_ran_for_nobody_is_noticed() -> None:
         assert stream is not None
 
         def release() -> None:
-            while not stream._stopped:
-                time.sleep(0.001)
+            eventually(lambda: stream._stopped)
             leave.set()
 
         join = background(release)
@@ -1087,7 +1082,7 @@ def one_run(seed: int) -> None:
         if chance(0.3):
             with lock:
                 delay_s = random_.random() * 0.003
-            time.sleep(delay_s)
+            time.sleep(delay_s)  # noqa: TID251 (another order of events each time)
 
     bad = random_.choice([0.0, 0.0, 0.1, 0.5])
     raises = frozenset(x for x in range(30) if random_.random() < random_.choice([0, 0.2]))

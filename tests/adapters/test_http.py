@@ -462,7 +462,7 @@ def test_a_stream_whose_tail_remembers(served: Any) -> None:
     order: list[int] = []
 
     def add(total: list[int], x: int) -> int:
-        time.sleep(0.003)  # slow enough for a thread
+        time.sleep(0.003)  # noqa: TID251 (a slow step)
         order.append(x)
         total[0] += x
         return total[0]

@@ -24,6 +24,7 @@ from splitiot.errors import FrameTooLarge, TransportError
 from splitiot.functions import tasks
 from splitiot.policies import Fixed
 from tests.session.support import boot_of, profile_of
+from tests.waiting import eventually
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 pytestmark = [
@@ -89,13 +90,13 @@ class Nginx:
         assert NGINX is not None
         command = [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(conf)]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        until_s = time.monotonic() + WAIT_S
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S):
-                return
-            assert self._process.poll() is None, self._process.communicate()[1].decode()
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
+        eventually(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self._process.communicate()[1].decode()
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S):
+            return True
+        return False
 
     def close(self) -> None:
         self._process.terminate()
@@ -140,7 +141,7 @@ def wrong(device: Device, *, window: int = 1, pause_s: float = 0.0, pause_each: 
     def paused() -> Iterator[Array]:
         for x, data in enumerate(given):
             if pause_each and x % pause_each == pause_each - 1:
-                time.sleep(pause_s)
+                time.sleep(pause_s)  # noqa: TID251 (nginx closes what is idle meanwhile)
             yield data
 
     outcomes = list(device.map(paused(), window=window) if window > 1 else map(device.run, paused()))
@@ -223,10 +224,7 @@ def test_a_page_that_says_bad_gateway(served: Any, nginx: Any, service: EdgeServ
         assert trouble.heals
         assert "502" in trouble.reason
         server = served(asgi(service), port=port)
-        until_s = time.monotonic() + 10.0
-        while device.run(np.arange(3, dtype=np.int32)).source != "edge":
-            assert time.monotonic() < until_s
-            time.sleep(0.02)
+        eventually(lambda: device.run(np.arange(3, dtype=np.int32)).source == "edge")
         bad, sources = wrong(device)
         assert bad == []
         assert sources.count("edge") >= MOST

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from splitiot.adapters.http import HttpTransport
 from tests.adapters.test_forks import pipeline, url
 from tests.cli.helpers import environment
 from tests.forks import FORKS, WAIT_S
+from tests.waiting import eventually
 
 pytest.importorskip("gunicorn", reason="needs gunicorn (tools/requirements/servers.txt)")
 pytestmark = [pytest.mark.extra("http"), pytest.mark.network, FORKS]
@@ -115,9 +115,8 @@ def test_a_thousand_requests_of_a_master_and_three_workers(url: str, tmp_path: P
     with preforked(app, "-c", "python:app", "--threads", threads) as address:
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(lambda x: asked(f"{address}/?{x}"), range(1000, 1750 if used else 2000)))
-        until_s = time.monotonic() + WAIT_S
-        while used and not (told.exists() and told.read_text()) and time.monotonic() < until_s:
-            time.sleep(0.05)
+        if used:
+            eventually(lambda: told.exists() and told.read_text())
     assert [answer for answer in found if (answer[2], answer[4]) != (2 * answer[1] + 1, True)] == []
     assert sum(answer[3] == "edge" for answer in found) > 0.5 * len(found)
     assert [answer[1] for answer in found] == list(range(1000, 1000 + len(found)))

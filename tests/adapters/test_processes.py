@@ -84,7 +84,7 @@ def pids(port: int) -> set[bytes]:
             connection.request("GET", "/pid")
             found.add(connection.getresponse().read())
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.05)  # noqa: TID251 (a worker is being replaced; the next of 20 tries)
         finally:
             connection.close()
     return found

@@ -339,7 +339,7 @@ STEPS, STEP_S = 4, 0.01
 
 
 def stay(x: float) -> float:
-    time.sleep(STEP_S)
+    time.sleep(STEP_S)  # noqa: TID251 (a slow step)
     return x
 
 
@@ -350,7 +350,7 @@ class Throttled(Runner):
 
     def run_timed(self, start: int, stop: int, payload: Any, owner: Any = None) -> Any:
         result, seconds, steps_s = super().run_timed(start, stop, payload, owner)
-        time.sleep((self.factor - 1) * seconds)
+        time.sleep((self.factor - 1) * seconds)  # noqa: TID251 (a slow machine)
         return result, seconds * self.factor, tuple(s * self.factor for s in steps_s)
 
 
