@@ -262,7 +262,7 @@ def test_a_consumer_that_does_not_come_holds_all_up(service: EdgeService) -> Non
 def test_a_window_larger_than_a_session_holds(service: EdgeService) -> None:
     gate = Gate(service)
     with device_on(gate) as device:
-        limit = device._session._max_pending
+        limit = device._session._requests.most
 
         def answer() -> None:
             gate.wait(limit)
@@ -658,7 +658,7 @@ def test_a_hedge_leaves_time_for_the_head_that_is_before_it_in_the_lane(service:
 
         def look() -> None:
             gate.wait(1)
-            due.extend(pending.hedge_s for pending in device._session._pending.values())
+            due.extend(pending.hedge_s for pending in device._session._requests.pending.values())
             gate.answer()
 
         join = background(look)

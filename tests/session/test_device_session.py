@@ -22,6 +22,7 @@ from splitiot.errors import (
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.session import DeviceSession, EdgeProfile, NewObservation, RequestDone, RunLocal, Send
 from splitiot.session._breaker import CAP_S
+from splitiot.session._pending import NO_CONTENT
 from tests.session.support import (
     BOOT,
     EDGE_BOOT,
@@ -664,14 +665,14 @@ def test_too_many_at_once_are_refused_and_what_ended_is_forgotten() -> None:
     with pytest.raises(Overloaded):
         submitted(session)
     assert len(every(RunLocal, session.tick(1.95))) == 3
-    for sequence in list(session._pending):
+    for sequence in list(session._requests.pending):
         session.local_done(sequence, 39, 0.1, 1.9)
     for k in range(20):  # whether the edge can be used or not
         session.submit(PLAN, 21, now_s=10.0 + k, deadline_s=10.5 + k)
         session.tick(10.5 + k)
     assert session.pending == 0
-    assert len(session._ended) == 6
-    assert all(p.payload is None and not p.buffers for p in session._ended.values())
+    assert len(session._requests.ended) == 6
+    assert all(p.content is NO_CONTENT for p in session._requests.ended.values())
 
 
 def test_abandoned_requests_end_quietly_and_still_teach() -> None:

@@ -13,6 +13,7 @@ from splitiot.errors import DeadlineExceeded, EdgeUnavailable, Overloaded, Remot
 from splitiot.limits import Limits
 from splitiot.plan import Outcome
 from splitiot.session import DeviceSession
+from splitiot.session._pending import NO_CONTENT
 from tests.session.support import (
     BOOT,
     OTHER,
@@ -98,9 +99,9 @@ def test_every_request_ends_once_rightly_and_in_time(
     assert w.device.pending == 0
     assert w.device.wake_s() is None
     assert w.edge.in_flight == 0
-    assert len(w.device._ended) <= 32
+    assert len(w.device._requests.ended) <= 32
     assert len(w.device.outbox) <= 128
-    assert all(not p.buffers and p.payload is None for p in w.device._ended.values())
+    assert all(p.content is NO_CONTENT for p in w.device._requests.ended.values())
     # and the link is well again: the edge is found
     assert w.device.edge_up(w.now_s)
 
@@ -241,7 +242,7 @@ def test_small_tables_stay_small() -> None:
     w.run(w.now_s + 5)
     assert all(len(ends) == 1 for ends in w.done.values())
     assert len(edge._answers) <= 3
-    assert len(device._ended) <= 4
+    assert len(device._requests.ended) <= 4
     assert edge.in_flight == device.pending == 0
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from splitiot.session._arrival import Arrival
-from splitiot.session._device import DeviceCounters, DeviceEffect, DeviceSession
-from splitiot.session._edge import EdgeCounters, EdgeEffect, EdgeSession, MakePlanner, Received
+from splitiot.session._counters import DeviceCounters, EdgeCounters
+from splitiot.session._device import DeviceSession
+from splitiot.session._edge import EdgeSession, MakePlanner, Received
 from splitiot.session._effects import (
+    DeviceEffect,
+    EdgeEffect,
     EdgeProfile,
     ForgetState,
     Job,

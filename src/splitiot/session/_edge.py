@@ -25,7 +25,8 @@ from splitiot.observation import EdgeTimes, Observation
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
 from splitiot.planner import Planner
 from splitiot.session._answers import Answer, Answers, Key
-from splitiot.session._effects import ForgetState, Job, RunPart, Send
+from splitiot.session._counters import EdgeCounters
+from splitiot.session._effects import EdgeEffect, ForgetState, Job, RunPart, Send
 from splitiot.session._load import Load
 from splitiot.session._peers import Held, Peer, Peers
 from splitiot.session._profiles import find_profile
@@ -33,9 +34,7 @@ from splitiot.session._quota import Quota
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
 
-__all__ = ["EdgeEffect", "EdgeSession", "MakePlanner", "Received"]
-
-EdgeEffect: TypeAlias = Send | RunPart | ForgetState
+__all__ = ["EdgeSession", "MakePlanner", "Received"]
 
 MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
 """Makes a device's planner from the pipeline, the device's profile and the edge's."""
@@ -87,20 +86,6 @@ class _Flight(msgspec.Struct, eq=False):
     nbytes: int
     digest: str
     remembers: bool
-
-
-class EdgeCounters(msgspec.Struct, eq=False):
-    """What a session counted: `full` of those that were told busy because there was no place for another device."""
-
-    requests: int = 0
-    duplicates: int = 0
-    busy: int = 0
-    full: int = 0
-    bad_frames: int = 0
-    failures: int = 0
-    dropped: int = 0
-    dropped_observations: int = 0
-    planner_errors: int = 0
 
 
 class EdgeSession:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -13,7 +13,18 @@ from splitiot.pipeline import Payload, Pipeline
 from splitiot.plan import Outcome
 from splitiot.topology import TierProfile
 
-__all__ = ["EdgeProfile", "ForgetState", "Job", "NewObservation", "RequestDone", "RunLocal", "RunPart", "Send"]
+__all__ = [
+    "DeviceEffect",
+    "EdgeEffect",
+    "EdgeProfile",
+    "ForgetState",
+    "Job",
+    "NewObservation",
+    "RequestDone",
+    "RunLocal",
+    "RunPart",
+    "Send",
+]
 
 
 class Send(msgspec.Struct, frozen=True, eq=False):
@@ -53,6 +64,10 @@ class EdgeProfile(msgspec.Struct, frozen=True, eq=False):
     """The edge's profile of the pipeline arrived."""
 
     profile: TierProfile
+
+
+DeviceEffect: TypeAlias = Send | RunLocal | RequestDone | NewObservation | EdgeProfile
+"""What a `DeviceSession` asks for."""
 
 
 class Job(msgspec.Struct, frozen=True, eq=False):
@@ -105,3 +120,7 @@ class ForgetState(msgspec.Struct, frozen=True, eq=False):
 
     digest: str
     owner: Hashable
+
+
+EdgeEffect: TypeAlias = Send | RunPart | ForgetState
+"""What an `EdgeSession` asks for."""

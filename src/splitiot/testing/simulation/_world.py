@@ -307,7 +307,7 @@ class World:
         """What a device may remember: a name, how much there is, how much there may be."""
         session: Any = core.session
         yield "pending requests", session.pending, window + 1
-        yield "ended requests that are remembered", len(session._ended), 2 * session._max_pending
+        yield "ended requests that are remembered", len(session._requests.ended), 2 * session._requests.most
         yield "observations to tell", len(session.outbox), 128
         yield "outcomes nobody took", len(core.done), window + 1
         yield "local finishes", len(core.finishes), window + 1

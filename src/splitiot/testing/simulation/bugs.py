@@ -28,6 +28,7 @@ from splitiot.session._budget import RetryBudget
 from splitiot.session._edge_health import EdgeHealth, _Trial
 from splitiot.session._load import Load
 from splitiot.session._peers import Peers
+from splitiot.session._requests import PendingRequests
 from splitiot.session._states import Event
 
 __all__ = ["BUGS", "Bug"]
@@ -81,7 +82,7 @@ def _never(old: Any) -> property:
 
 
 def _ends_twice(old: Any) -> Any:
-    def end(self: DeviceSession, *words: Any, **named: Any) -> Any:
+    def end(self: PendingRequests, *words: Any, **named: Any) -> Any:
         effects = old(self, *words, **named)
         return [*effects, *(effect for effect in effects if isinstance(effect, RequestDone))]
 
@@ -89,15 +90,15 @@ def _ends_twice(old: Any) -> Any:
 
 
 def _late_answer_overwrites(old: Any) -> Any:
-    def replied(self: Any, reply: Any, buffers: Any, nbytes: Any, pending: Any, now_s: float, *more: Any) -> Any:
-        known = self._ended.get(reply.sequence) if pending is None else None
-        effects = old(self, reply, buffers, nbytes, pending, now_s, *more)
+    def on_reply(self: Any, reply: Any, buffers: Any, nbytes: int, now_s: float, *more: Any) -> Any:
+        known = self._requests.ended.get(reply.sequence)
+        effects = old(self, reply, buffers, nbytes, now_s, *more)
         if known is not None:
             outcome = _outcome(known, now_s)
             effects = [*effects, RequestDone(reply.sequence, outcome)]
         return effects
 
-    return replied
+    return on_reply
 
 
 def _outcome(known: Any, now_s: float) -> Any:
@@ -112,7 +113,7 @@ def _ignoring(event: Event) -> Change:
             if what is event:
                 pending.again_s = math.inf
                 if event is Event.HEDGE:
-                    pending.hedge_s = None
+                    pending.hedge_s = math.inf
                 return []
             return old(self, pending, what, *words)
 
@@ -125,7 +126,7 @@ def _gives_up(event: Event) -> Change:
     def change(old: Any) -> Any:
         def transition(self: Any, pending: Any, what: Event, now_s: float, error: Any = None) -> Any:
             if what is event and not pending.local:
-                return self._end(pending, None, error or EdgeUnavailable("a planted bug"), "none", now_s)
+                return self.end(pending, None, error or EdgeUnavailable("a planted bug"), "none", now_s)
             return old(self, pending, what, now_s, error)
 
         return transition
@@ -153,11 +154,15 @@ def _trusts_frames(old: Any) -> Any:
     return receive
 
 
+def _give(pending: Any, payload: Any) -> None:
+    pending.content = msgspec.structs.replace(pending.content, payload=payload)
+
+
 def _shares_payloads(old: Any) -> Any:
     def submit(self: Any, plan: Any, payload: Any, **named: Any) -> Any:
         result = old(self, plan, payload, **named)
-        for pending in self._pending.values():
-            pending.payload = payload
+        for pending in self._requests.pending.values():
+            _give(pending, payload)
         return result
 
     return submit
@@ -166,9 +171,9 @@ def _shares_payloads(old: Any) -> Any:
 def _drops_payloads(old: Any) -> Any:
     def submit(self: Any, *words: Any, **named: Any) -> Any:
         result = old(self, *words, **named)
-        for pending in self._pending.values():
+        for pending in self._requests.pending.values():
             if not pending.local:
-                pending.payload = None
+                _give(pending, None)
         return result
 
     return submit
@@ -190,8 +195,8 @@ def _forgets_the_head(old: Any) -> Any:
 
 def _gives_late_values(old: Any) -> Any:
     def done(self: Any, sequence: int, *words: Any, **named: Any) -> Any:
-        if sequence in self._pending:
-            self._pending[sequence].deadline_s = math.inf
+        if sequence in self._requests.pending:
+            self._requests.pending[sequence].deadline_s = math.inf
         return old(self, sequence, *words, **named)
 
     return done
@@ -199,11 +204,11 @@ def _gives_late_values(old: Any) -> Any:
 
 def _remembers_all_ended(old: Any) -> Any:
     def retire(self: Any, pending: Any) -> Any:
-        most, self._max_pending = self._max_pending, 10**9
+        most, self.most = self.most, 10**9
         try:
             return old(self, pending)
         finally:
-            self._max_pending = most
+            self.most = most
 
     return retire
 
@@ -220,12 +225,13 @@ def _with_new_id(old: Any) -> Any:
         effects = old(self, pending, *words, **named)
         if not effects:
             return effects
-        sequence = self._number()
-        self._pending[sequence] = self._pending.pop(pending.sequence)
+        sequence = self._health._number()
+        self.pending[sequence] = self.pending.pop(pending.sequence)
         pending.sequence = sequence
-        message = msgspec.structs.replace(pending.message, sequence=sequence)
-        pending.message = message
-        return [Send(wire.encode(message, pending.buffers)) for _ in effects]
+        message, _ = wire.decode(effects[0].frame)
+        message = msgspec.structs.replace(message, sequence=sequence)
+        pending.content = msgspec.structs.replace(pending.content, message=message)
+        return [Send(wire.encode(message, pending.content.buffers)) for _ in effects]
 
     return again
 
@@ -252,9 +258,9 @@ def _drop_is_a_value(old: Any) -> Any:
 
 def _reset_not_told(old: Any) -> Any:
     def reset(self: Any) -> None:
-        epoch = self._epoch
+        epoch = self._remote_state.epoch
         old(self)
-        self._epoch = epoch
+        self._remote_state.epoch = epoch
 
     return reset
 
@@ -417,19 +423,19 @@ def _bug(name: str, words: str, owner: Any, attribute: str, change: Change, *mor
 
 
 BUGS: Final[tuple[Bug, ...]] = (
-    _bug("ends-twice", "a request has two outcomes", DeviceSession, "_end", _ends_twice),
+    _bug("ends-twice", "a request has two outcomes", PendingRequests, "end", _ends_twice),
     _bug(
         "late-overwrites",
         "a late answer takes the place of the outcome",
         DeviceSession,
-        "_replied",
+        "_on_reply",
         _late_answer_overwrites,
     ),
-    _bug("hedge-never", "no local finish before the deadline", DeviceSession, "_transition", _ignoring(Event.HEDGE)),
+    _bug("hedge-never", "no local finish before the deadline", PendingRequests, "transition", _ignoring(Event.HEDGE)),
     _bug("hedge-late", "a local finish is thought to take half as long", Core, "_finish_s", _half),
     _bug("lane-ignored", "the wait for the lane is not reckoned with", Core, "submit", _without_lane),
-    _bug("busy-ends", "an edge that is busy ends the request", DeviceSession, "_transition", _gives_up(Event.BUSY)),
-    _bug("loss-ends", "a frame that was lost ends the request", DeviceSession, "_transition", _gives_up(Event.LOST)),
+    _bug("busy-ends", "an edge that is busy ends the request", PendingRequests, "transition", _gives_up(Event.BUSY)),
+    _bug("loss-ends", "a frame that was lost ends the request", PendingRequests, "transition", _gives_up(Event.LOST)),
     _bug("boot-ignored", "answers to another boot are taken", DeviceSession, "receive", _accepts_any_boot),
     _bug("frames-trusted", "garbage raises on the device", DeviceSession, "receive", _trusts_frames),
     _bug("edge-trusts", "garbage raises on the edge", EdgeSession, "receive", _edge_trusts),
@@ -438,11 +444,11 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("deadline-moves", "the deadline counts from sending", DeviceSession, "submit", _counts_from_sending),
     _bug("latency-short", "the latency counts from sending", DeviceSession, "submit", _forgets_the_head),
     _bug("late-value", "a local finish is never too late", DeviceSession, "local_done", _gives_late_values),
-    _bug("ended-unbounded", "all requests are remembered", DeviceSession, "_retire", _remembers_all_ended),
+    _bug("ended-unbounded", "all requests are remembered", PendingRequests, "_retire", _remembers_all_ended),
     _bug("exact-always", "all results are said to be exact", EdgeHealth, "exact_from", _always(True)),
     _bug("retry-unbounded", "retries have no budget", RetryBudget, "left", lambda old: property(lambda self: True)),
-    _bug("retry-twice", "each retry is sent twice", DeviceSession, "_send_again", _sends_twice),
-    _bug("retry-new-id", "a retry is another request", DeviceSession, "_send_again", _with_new_id),
+    _bug("retry-twice", "each retry is sent twice", PendingRequests, "_send_again", _sends_twice),
+    _bug("retry-new-id", "a retry is another request", PendingRequests, "_send_again", _with_new_id),
     _bug("lease-never-ends", "a hello without an answer is waited for", _Trial, "ends_s", _never),
     _bug("breaker-cap", "the breaker's waits double up to a minute", breaker, "CAP_S", _constant(60.0)),
     _bug("breaker-stays", "the breaker stays open", EdgeHealth, "welcomed", _always([])),
