@@ -456,6 +456,43 @@ def test_each_tier_measures_what_it_may_run(pins: str) -> None:
         costs(pipeline, Topology([found, found], [Link(0, 1, 1)]))
 
 
+class PartialPipeline(TimedPipeline):
+    """Has some parts only, as a bundle may."""
+
+    parts: tuple[tuple[int, int], ...] | None = ()
+
+    def part(self, start: int, stop: int) -> Part:
+        assert self.parts is not None and (start, stop) in self.parts
+        return super().part(start, stop)
+
+
+def test_the_parts_that_are_here_are_measured() -> None:
+    pipeline = PartialPipeline(Clock(), [1.0, 2.0, 4.0, 8.0, 16.0], startup_s=0.5)
+    pipeline.parts = ((0, 1), (0, 3), (0, 4), (1, 5), (3, 5))
+    found = measured(pipeline)
+    for cut in (1, 3, 4):
+        assert found.heads_s[cut] == pytest.approx(pipeline.true_s(0, cut))
+    for cut in (1, 3):
+        assert found.tails_s[cut] == pytest.approx(pipeline.true_s(cut, 5))
+    # as if the steps went on like this would be 15.5 * 5 / 4, but no whole is shorter than its tail
+    assert found.whole_s == pytest.approx(30.5)
+    assert found.heads_s[1] < found.heads_s[2] < found.heads_s[3] and found.tails_s[5] == 0
+    assert (found.steps_s, found.startup_s) == (None, 0.0)
+    pipeline.parts = (*pipeline.parts, (0, 5))
+    whole = measured(pipeline)
+    assert whole.whole_s == pytest.approx(31.5) and whole.startup_s == pytest.approx(0.5)
+    assert set(pipeline.runs) == set(pipeline.parts)
+    pipeline.parts = ((0, 2),)
+    assert measured(pipeline).tails_s.tolist() == sorted(measured(pipeline).tails_s, reverse=True)
+
+
+def test_a_noisy_machine_is_noticed_with_some_parts_too(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = PartialPipeline(Clock(), [1.0, 2.0, 4.0], noise=0.5)
+    pipeline.parts = ((0, 2),)
+    assert measured(pipeline).noise > NOISY
+    assert "this machine is noisy" in caplog.text
+
+
 def test_an_edge_without_a_camera_can_t_measure() -> None:
     pipeline = pinned_tasks(Clock(), "d-e", Counter(), "d")
     with pytest.raises(ProfileError, match=r"do not run here: OSError\('step 0 is not here'\)"):

@@ -113,7 +113,7 @@ def test_unusable(cli: Cli, words: list[str], wanted: str) -> None:
 
 
 def test_noise_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_measure, "_noisy", lambda times, n: True)
+    monkeypatch.setattr(_measure, "_noisy", lambda times: True)
     said = cli("profile", CHAIN, "--budget", 0.01, "--json")
     assert said.code == 0
     assert said.err.startswith("warning: this machine is noisy")

@@ -17,7 +17,6 @@ from splitiot.errors import Dropped, ProfileError
 from splitiot.pipeline import DROP, Payload, Pipeline, Runtime, Tier, expect_pipeline
 from splitiot.profiling._bytes import crossing_bytes, payload_bytes
 from splitiot.profiling._curves import curve, fit_joints
-from splitiot.profiling._parts import GUESS_S, profile_parts
 from splitiot.profiling._times import Times
 from splitiot.runner import Runner
 from splitiot.topology import TierProfile
@@ -34,20 +33,23 @@ _CLOCK_S: Final = 10e-6  # what a clock and an interpreter's call may be off: no
 _HEADS_MOST: Final = 8
 _WALKS: Final = 3
 _ATTEMPTS: Final = 4
+_GUESS_S: Final = 1e-3  # a step, where nothing of it can be measured here
 
-_Runs: TypeAlias = dict[tuple[int, int], list[list[float]]]
+_Part: TypeAlias = tuple[int, int]
+_Runs: TypeAlias = dict[_Part, list[list[float]]]
 _WALKING: Final = 0.3  # the share of the progress
 _DROPPED: Final = "a task dropped the sample, so what is behind it can't be measured: give one that passes"
 
 
-class _Pass(msgspec.Struct, frozen=True):
-    """What one walk through the pipeline, from legal cut to legal cut, tells."""
+class _Pieces(msgspec.Struct, frozen=True):
+    """What is between neighbouring cuts, as one walk through the pipeline tells."""
 
     cuts: tuple[int, ...]
-    pieces_s: tuple[float, ...]
-    """Seconds between neighbouring cuts."""
-    sent_bytes: Mapping[int, int]
-    result_bytes: int
+    """From the first step that is measured to the last one, with all legal ones between."""
+    seconds: tuple[float, ...] | None = None
+    """Of each piece alone; None where they are not here, as in a bundle."""
+    sent_bytes: Mapping[int, int] = {}
+    result_bytes: int = 0
 
 
 def profile(
@@ -129,24 +131,24 @@ def profile(
         raise ValueError(f"at most {_HEADS_MOST} heads are measured, got {heads}: more cost memory and tell little")
     runtime = None if runner is None else runner.runtime
     pipeline = pipeline.with_runtime(runtime)
-    if pipeline.parts is not None:
-        return profile_parts(
-            pipeline, sample, runner=runner, repeats=repeats, budget_s=budget_s, heads=heads, clock=clock,
-            machine=machine,
-        )  # fmt: skip
-    tell = progress or (lambda share: None)
-    span = first, stop = _span(pipeline, None if tier is None else Tier(tier))
+    report = progress or (lambda share: None)
     payload = pipeline.bind(sample)
-    if first == stop:  # all is the other tier's
-        tell(1.0)
-        return _guessed(pipeline, payload, runtime, machine)
-    payload = _payload_at(pipeline, runtime, payload, first)
-    walked = _walk(pipeline, runtime, payload, span, budget_s / 4, clock, tell)
-    chosen = _spread_cuts(walked, heads)
+    if pipeline.parts is None:
+        first, stop = _span(pipeline, None if tier is None else Tier(tier))
+        if first < stop:
+            payload = _payload_at(pipeline, runtime, payload, first)
+            pieces = _walk(pipeline, runtime, payload, (first, stop), budget_s / 4, clock, report)
+            parts = _spread_parts(pieces, heads)
+        else:  # all is the other tier's
+            pieces, parts = _Pieces((first,), (), {first: payload_bytes(payload) if first == 0 else 0}), []
+    else:
+        pieces, parts = _Pieces(tuple(range(pipeline.n + 1))), _parts_here(pipeline, heads)
+    if not parts:
+        report(1.0)
+        return _guessed(pipeline, pieces, runtime, machine)
     with Runner(pipeline, runtime=runtime, clock=clock) as own:
-        times = _steadiest(own, payload, first, chosen, repeats, budget_s, clock, tell)
-    made = _fit(pipeline, walked, times, runtime, machine)
-    if _noisy(times, span):
+        times = _steadiest(own, payload, parts, repeats, budget_s, clock, report)
+    if _noisy(times):
         from splitiot._log import logger
 
         logger.warning(
@@ -154,8 +156,23 @@ def profile(
             "again when it has less else to do, or with a larger budget",
             100 * times.noise,
         )
-    tell(1.0)
-    return made
+    report(1.0)
+    return _fit(pipeline, pieces, times, runtime, machine)
+
+
+def _parts_here(pipeline: Pipeline, most: int) -> list[_Part]:
+    """Choose some of the heads that a bundle has here, the shortest and the longest among them, and their tails."""
+    untyped = [c for c in pipeline.cuts if None in (pipeline.boundary(c).nbytes, pipeline.returned(c).nbytes)]
+    if untyped:
+        raise ProfileError(
+            f"what crosses at cut {untyped[0]} is known only to the whole pipeline, and this device has parts of it: "
+            "profile the whole on such a machine, and give the Device that profile"
+        )
+    n, parts = pipeline.n, set(pipeline.parts or ())
+    cuts = sorted(stop for start, stop in parts if start == 0)
+    if len(cuts) > most:
+        cuts = [cuts[i] for i in np.unique(np.linspace(0, len(cuts) - 1, most).round().astype(int))]
+    return [*((0, cut) for cut in cuts), *((cut, n) for cut in cuts if cut < n and (cut, n) in parts)]
 
 
 def _span(pipeline: Pipeline, tier: Tier | None) -> tuple[int, int]:
@@ -191,8 +208,8 @@ def _walk(
     span: tuple[int, int],
     again_s: float,
     clock: Callable[[], float],
-    tell: Callable[[float], None],
-) -> _Pass:
+    report: Callable[[float], None],
+) -> _Pieces:
     """Walk once, and up to twice more if that took less than `again_s`: then a slow moment in one does not count."""
     first, stop = span
     cuts = sorted({first, stop, *(cut for cut in pipeline.cuts if first <= cut <= stop)})
@@ -202,10 +219,10 @@ def _walk(
         if done and (clock() - began_s) * (done + 1) / done > again_s:
             break
         sizes, result_bytes = _walk_once(
-            pipeline, runtime, payload, runs, clock, tell if done == 0 else lambda share: None
+            pipeline, runtime, payload, runs, clock, report if done == 0 else lambda share: None
         )
     times = Times(runs)
-    return _Pass(tuple(cuts), tuple(times.seconds(piece) for piece in runs), sizes, result_bytes)
+    return _Pieces(tuple(cuts), tuple(times.seconds(piece) for piece in runs), sizes, result_bytes)
 
 
 def _walk_once(
@@ -214,13 +231,13 @@ def _walk_once(
     payload: Payload,
     runs: _Runs,
     clock: Callable[[], float],
-    tell: Callable[[float], None],
+    report: Callable[[float], None],
 ) -> tuple[dict[int, int], int]:
     """Run from legal cut to legal cut: payloads and their bytes at each, and each piece's seconds."""
     first, last = next(iter(runs))[0], list(runs)[-1][1]
     sizes, result_bytes = {first: payload_bytes(payload)}, 0
     kept: Payload = None
-    for (start, stop), took in runs.items():
+    for (start, stop), visits in runs.items():
         executable = pipeline.part(start, stop).open(runtime)  # one at a time: many together are large
         try:
             if executable(payload) is DROP:  # the first run fills caches
@@ -230,7 +247,7 @@ def _walk_once(
                 began_s = clock()
                 after = executable(payload)
                 seconds.append(_checked(clock() - began_s, start, stop))
-            took.append(seconds)
+            visits.append(seconds)
         finally:
             executable.close()
         if isinstance(after, Mapping) and isinstance(kept, Mapping):
@@ -239,7 +256,7 @@ def _walk_once(
         if stop == pipeline.n:
             result_bytes = max(payload_bytes(payload), payload_bytes(kept))
         sizes[stop] = payload_bytes(payload)
-        tell(_WALKING * (stop - first) / (last - first))
+        report(_WALKING * (stop - first) / (last - first))
     return sizes, result_bytes
 
 
@@ -255,37 +272,36 @@ def _checked(seconds: float, start: int, stop: int) -> float:
     return seconds
 
 
-def _spread_cuts(walked: _Pass, heads: int) -> list[int]:
-    """Choose the cuts to measure: the end, the ones at both ends, others at about equal shares of the work."""
-    inner, end = walked.cuts[1:-1], walked.cuts[-1]
-    if len(inner) <= heads - 1:
-        return [*inner, end]
-    done = np.cumsum(walked.pieces_s)
-    whole = float(done[-1])
-    shares = done[:-1] / whole if whole > 0 else np.linspace(0, 1, len(inner) + 2)[1:-1]
-    # the shortest head and the shortest tail tell what a part costs at least
-    picked = {inner[0], inner[-1]} if heads > 3 else set()
-    between = heads - len(picked)
-    for goal in np.arange(1, between) / between:
-        left = [index for index, cut in enumerate(inner) if cut not in picked]
-        picked.add(inner[min(left, key=lambda index: abs(float(shares[index] - goal)))])
-    return [*sorted(picked), end]
+def _spread_parts(pieces: _Pieces, most: int) -> list[_Part]:
+    """Choose heads and their tails: the whole, the ones at both ends, others at about equal shares of the work."""
+    first, *inner, end = pieces.cuts
+    picked = set(inner)
+    if len(inner) >= most:
+        done: NDArray[np.float64] = np.cumsum(pieces.seconds or ())
+        whole = float(done[-1])
+        shares = done[:-1] / whole if whole > 0 else np.linspace(0, 1, len(inner) + 2)[1:-1]
+        # the shortest head and the shortest tail tell what a part costs at least
+        picked = {inner[0], inner[-1]} if most > 3 else set()
+        between = most - len(picked)
+        for goal in np.arange(1, between) / between:
+            left = [index for index, cut in enumerate(inner) if cut not in picked]
+            picked.add(inner[min(left, key=lambda index: abs(float(shares[index] - goal)))])
+    cuts = sorted(picked)
+    return [*((first, cut) for cut in (*cuts, end)), *((cut, end) for cut in cuts)]
 
 
 def _steadiest(
     runner: Runner,
     payload: Payload,
-    first: int,
-    chosen: Sequence[int],
+    parts: Sequence[_Part],
     repeats: int,
     budget_s: float,
     clock: Callable[[], float],
-    tell: Callable[[float], None],
+    report: Callable[[float], None],
 ) -> Times:
-    """Measure; where that was noisy, again while the budget lasts. Return what was measured most steadily."""
-    pipeline, end = runner.pipeline, chosen[-1]
-    payloads = {first: payload}
-    parts = [(first, cut) for cut in chosen] + [(cut, end) for cut in chosen if cut < end]
+    """Measure parts, heads first; where that was noisy, again while the budget lasts. Return what was most steady."""
+    payloads = {parts[0][0]: payload}
+    progress = _WALKING
 
     def once(start: int, stop: int) -> tuple[Payload, float]:
         owner = (start, stop)  # each part's state for itself
@@ -294,20 +310,20 @@ def _steadiest(
 
     def visit(start: int, stop: int) -> list[float]:
         once(start, stop)  # the other parts have emptied the caches; in use, one part runs again and again
-        took: list[float] = []
-        while _goes_on(took):
-            took.append(once(start, stop)[1])
-        return took
+        runs: list[float] = []
+        while _goes_on(runs):
+            runs.append(once(start, stop)[1])
+        return runs
 
-    for start, stop in parts:  # heads first: they make what the tails take
+    tails = {start for start, _ in parts}
+    for start, stop in parts:  # heads make what the tails take
         result, _ = once(start, stop)
-        if stop < end:
-            payloads[stop] = pipeline.divide(stop, result)[0]
+        if stop in tails and stop not in payloads:
+            payloads[stop] = runner.pipeline.divide(stop, result)[0]
     began_s = clock()
-    told = _WALKING
 
     def attempt(until_s: float) -> _Runs:
-        nonlocal told
+        nonlocal progress
         runs: _Runs = {part: [] for part in parts}
         for done in range(repeats):
             if done >= min(_LEAST_ROUNDS, repeats) and clock() - began_s >= until_s:
@@ -315,9 +331,8 @@ def _steadiest(
             # interleaved, so that a slow moment hits all parts alike
             for part in parts:
                 runs[part].append(visit(*part))
-            rest = 0.95 - told
-            told += rest / (repeats - done + 1)
-            tell(told)
+            progress += (0.95 - progress) / (repeats - done + 1)
+            report(progress)
         return runs
 
     every = attempt(budget_s / 2)
@@ -325,7 +340,7 @@ def _steadiest(
     first_s = clock() - began_s
     least_s = first_s * min(1.0, _LEAST_ROUNDS / len(best.speeds))  # of 3 rounds
     for _ in range(1, _ATTEMPTS):
-        if not _noisy(best, (first, end)) or clock() - began_s + least_s > budget_s:
+        if not _noisy(best) or clock() - began_s + least_s > budget_s:
             break
         again = attempt(min(budget_s, clock() - began_s + first_s))
         every = {part: [*rounds, *again[part]] for part, rounds in every.items()}
@@ -334,59 +349,65 @@ def _steadiest(
     return best
 
 
-def _noisy(times: Times, span: tuple[int, int]) -> bool:
-    return times.noise > NOISY and times.noise * times.seconds(span) > _CLOCK_S
+def _noisy(times: Times) -> bool:
+    return times.noise > NOISY and times.noise * max(map(times.seconds, times.parts)) > _CLOCK_S
 
 
-def _fit(pipeline: Pipeline, walked: _Pass, times: Times, runtime: Runtime | None, machine: str | None) -> TierProfile:
-    cuts, pieces = walked.cuts, len(walked.pieces_s)
+def _fit(
+    pipeline: Pipeline, pieces: _Pieces, times: Times, runtime: Runtime | None, machine: str | None
+) -> TierProfile:
+    cuts, count = pieces.cuts, len(pieces.cuts) - 1
     first, stop = cuts[0], cuts[-1]
     at = {cut: index for index, cut in enumerate(cuts)}  # cuts -> number of pieces
-    crossed = [float(walked.sent_bytes[cut]) for cut in cuts[1:-1]]
-    measured = {part: times.seconds(part) for part in times.parts}
-    joints = fit_joints(walked.pieces_s, crossed, {(at[i], at[j]): s for (i, j), s in measured.items()})
-    whole = measured[first, stop]
-    heads = curve(
-        joints.heads_s(walked.pieces_s, crossed), {at[j]: s for (i, j), s in measured.items() if i == first}, whole
-    )
-    tails = curve(
-        joints.heads_s(walked.pieces_s[::-1], crossed[::-1]),
-        {pieces - at[i]: s for (i, j), s in measured.items() if j == stop},
-        whole,
-    )
+    pieces_s = [1.0] * count if pieces.seconds is None else pieces.seconds
+    crossed = [float(pieces.sent_bytes.get(cut, 0)) for cut in cuts[1:-1]]
+    measured = {(at[i], at[j]): times.seconds((i, j)) for i, j in times.parts}
+    longest = max(j for i, j in measured if i == 0)
+    # where the whole is not here, as if the steps went on like those of the longest head
+    whole = measured.get((0, count), max(measured[0, longest] * count / longest, *measured.values()))
+    joints = fit_joints(pieces_s, crossed, measured)
+    heads = {count: whole} | {j: s for (i, j), s in measured.items() if i == 0}
+    tails = {count: whole} | {count - i: s for (i, j), s in measured.items() if j == count}
     startup = min(times.startup_s((first, stop)), *measured.values())
-    sent, returned = crossing_bytes(pipeline, walked.sent_bytes, walked.result_bytes)
-    steps = np.diff(np.interp(np.arange(first, stop + 1), cuts, [0.0, *np.cumsum(walked.pieces_s)]))
-    # the steps that this tier may not run are guessed to be like the others: another tier may take this for a start
-    before, behind = np.full(first, steps.mean()), np.full(pipeline.n - stop, steps.mean())
-    heads_s = _longer(before, _at_every_cut(cuts, [startup, *heads]), behind)
-    tails_s = _longer(behind, _at_every_cut([stop - cut for cut in reversed(cuts)], [startup, *tails]), before)
+    heads_s = _at_every_cut(cuts, [startup, *curve(joints.heads_s(pieces_s, crossed), heads, whole)])
+    backwards = curve(joints.heads_s(pieces_s[::-1], crossed[::-1]), tails, whole)
+    tails_s = _at_every_cut([stop - cut for cut in reversed(cuts)], [startup, *backwards])
+    before, behind, steps = np.zeros(0), np.zeros(0), None
+    if pieces.seconds is not None:
+        alone = np.diff(np.interp(np.arange(first, stop + 1), cuts, [0.0, *np.cumsum(pieces_s)]))
+        # those that this tier may not run are guessed to be like the others: another tier may take this for a start
+        before, behind = np.full(first, alone.mean()), np.full(pipeline.n - stop, alone.mean())
+        steps = [*before, *alone, *behind]
+    sent, returned = crossing_bytes(pipeline, pieces.sent_bytes, pieces.result_bytes)
     return TierProfile(
         pipeline.digest,
-        heads_s.tolist(),
-        tails_s[::-1].tolist(),
+        _longer(before, heads_s, behind).tolist(),
+        _longer(behind, tails_s, before)[::-1].tolist(),
         startup_s=startup,
         spread=times.spread,
         noise=times.noise,
-        steps_s=[*before, *steps, *behind],
+        steps_s=steps,
         sent_bytes=sent,
         returned_bytes=returned,
         runtime=pipeline.runtime_info(runtime),
-        machine=platform.platform(terse=True) if machine is None else machine,
+        machine=_machine(machine),
     )
 
 
-def _guessed(pipeline: Pipeline, payload: Payload, runtime: Runtime | None, machine: str | None) -> TierProfile:
-    (cut,) = pipeline.cuts
-    sent, returned = crossing_bytes(pipeline, {cut: payload_bytes(payload) if cut == 0 else 0}, 0)
+def _guessed(pipeline: Pipeline, pieces: _Pieces, runtime: Runtime | None, machine: str | None) -> TierProfile:
+    sent, returned = crossing_bytes(pipeline, pieces.sent_bytes, pieces.result_bytes)
     return TierProfile.from_steps(
         pipeline.digest,
-        [GUESS_S] * pipeline.n,
+        [_GUESS_S] * pipeline.n,
         sent_bytes=sent,
         returned_bytes=returned,
         runtime=pipeline.runtime_info(runtime),
-        machine=platform.platform(terse=True) if machine is None else machine,
+        machine=_machine(machine),
     )
+
+
+def _machine(words: str | None) -> str:
+    return platform.platform(terse=True) if words is None else words
 
 
 def _at_every_cut(cuts: Sequence[int], seconds: Sequence[float]) -> NDArray[np.float64]:

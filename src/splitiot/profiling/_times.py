@@ -75,8 +75,10 @@ class Times:
         return median(self._seconds[part].tolist())
 
     def startup_s(self, whole: tuple[int, int]) -> float:
-        """Return what a second part costs: head + tail - whole, compared within each round."""
+        """Return what a second part costs: head + tail - whole, compared within each round; 0 where that is unknown."""
         first, end = whole
+        if whole not in self._seconds:
+            return 0.0
         extra = [
             self._seconds[first, start] + tail - self._seconds[whole]
             for (start, stop), tail in self._seconds.items()
