@@ -31,9 +31,9 @@ def escaped_json(text: str) -> str:
     >>> print(escaped_json('"\x9b2J"'))
     "\u009b2J"
     """
-    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _ACTING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _python(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _python(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -51,5 +51,5 @@ def described(value: Any) -> str:
     if value is None:
         return "None"
     name = getattr(value, "__name__", None)
-    words = name if callable(value) and isinstance(name, str) else " ".join(repr(value).split())
-    return f"the {type(value).__name__} {words if len(words) <= 60 else words[:57] + '...'}"
+    text = name if callable(value) and isinstance(name, str) else " ".join(repr(value).split())
+    return f"the {type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -111,11 +111,11 @@ def _opened(path: str | os.PathLike[str], most_bytes: int) -> BufferedReader:
     return file
 
 
-def _check(found: os.stat_result, most_bytes: int) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _Unfit(f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}, and no regular file")
-    if found.st_size > most_bytes:
-        raise _Unfit(_too_large(found.st_size, most_bytes))
+def _check(status: os.stat_result, most_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _Unfit(f"is {_KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, and no regular file")
+    if status.st_size > most_bytes:
+        raise _Unfit(_too_large(status.st_size, most_bytes))
 
 
 def _too_large(size: int, most: int) -> str:

@@ -62,7 +62,7 @@ def pipeline_html(pipeline: Any) -> str:
     facts = [f"{n} steps, {len(cuts)} of {n + 1} cuts legal", f"results on the {pipeline.sink}"]
     if pipeline.stateful:
         facts.append("stateful: the cut stays where the first request has it")
-    notes = [f"digest {pipeline.digest}", *(f"warning: {words}" for words in getattr(pipeline, "warnings", ()))]
+    notes = [f"digest {pipeline.digest}", *(f"warning: {warning}" for warning in getattr(pipeline, "warnings", ()))]
     heads = ["cut >", "step in front", "bytes >", "", "what crosses"]
     table = _table(heads, rows, dim={c for c in range(n + 1) if c not in cuts})
     return _box(title, facts, table, notes, [f"[{mark}] {why}" for why, mark in reasons.items()])
@@ -135,8 +135,8 @@ def costs_html(costs: Any, chosen: int | None = None) -> str:
 
 def plan_html(plan: Any) -> str:
     """Show a plan's reasons, and all placements that it was chosen from."""
-    words = f'<pre style="margin:4px 0;background:transparent;color:inherit">{_text(plan.explain())}</pre>'
-    return words + costs_html(plan.costs, plan.row)
+    explained = f'<pre style="margin:4px 0;background:transparent;color:inherit">{_text(plan.explain())}</pre>'
+    return explained + costs_html(plan.costs, plan.row)
 
 
 def _tensor(spec: Any) -> str:
@@ -152,9 +152,9 @@ def _ms(seconds: float) -> str:
     return f"{ms:,.3f}" if ms < 10 else f"{ms:,.1f}"
 
 
-def _text(words: str) -> str:
+def _text(text: str) -> str:
     # control characters have no place in HTML, and bidirectional ones would turn the text around them
-    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in words))
+    return escape("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
 def _table(
@@ -169,18 +169,18 @@ def _table(
     dim, bold = set(dim), set(bold)
     sides = ["right" if head.endswith(" >") else "left" for head in heads]
     styles = [_CELL.format(side=side) for side in sides]
-    made = ["<table style='border-collapse:collapse;border:0;font-size:90%'><thead><tr>"]
+    html = ["<table style='border-collapse:collapse;border:0;font-size:90%'><thead><tr>"]
     for head, style in zip(heads, styles, strict=True):
-        words = head.removesuffix(" >")
-        colour = (colours or {}).get(words)
+        column = head.removesuffix(" >")
+        colour = (colours or {}).get(column)
         mark = f'<span style="color:{colour}">&#9632;</span> ' if colour else ""
-        made.append(f'<th style="{style};border-bottom:1px solid currentColor">{mark}{_text(words)}</th>')
-    made.append("</tr></thead><tbody>")
+        html.append(f'<th style="{style};border-bottom:1px solid currentColor">{mark}{_text(column)}</th>')
+    html.append("</tr></thead><tbody>")
     for number, row in enumerate(rows):
         if len(rows) > _MOST_ROWS and _MOST_ROWS // 2 <= number < len(rows) - _MOST_ROWS // 2 and number not in bold:
             if number == _MOST_ROWS // 2:
                 left_out = len(rows) - 2 * (_MOST_ROWS // 2)
-                made.append(
+                html.append(
                     f'<tr><td colspan="{len(heads)}" style="{styles[0]}">... {left_out} rows left out</td></tr>'
                 )
             continue
@@ -189,9 +189,9 @@ def _table(
             f'<td style="{style}">{cell.html() if isinstance(cell, _Bar) else _text(cell)}</td>'
             for cell, style in zip(row, styles, strict=True)
         )
-        made.append(f'<tr style="background:transparent;{look}">{cells}</tr>')
-    made.append("</tbody></table>")
-    return "".join(made)
+        html.append(f'<tr style="background:transparent;{look}">{cells}</tr>')
+    html.append("</tbody></table>")
+    return "".join(html)
 
 
 def _box(title: str, facts: Sequence[str], table: str, notes: Sequence[str], below: Sequence[str] = ()) -> str:

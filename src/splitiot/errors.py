@@ -66,9 +66,9 @@ __all__ = [
 ]
 
 
-def with_notes(words: str, error: BaseException) -> str:
-    """Add an exception's notes, such as the task that raised it, to words about it."""
-    return "; ".join([words, *getattr(error, "__notes__", ())])
+def with_notes(message: str, error: BaseException) -> str:
+    """Add an exception's notes, such as the task that raised it, to a message about it."""
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 class SplitiotError(Exception):

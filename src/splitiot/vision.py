@@ -375,15 +375,15 @@ def centroids(
     if not np.isfinite(scores).all():
         raise ValueError("the grid holds NaN or infinity: the network or its input is broken")
 
-    found: list[Detection] = []
+    detections: list[Detection] = []
     for channel in range(1, scores.shape[2]):
         plane = scores[..., channel]
         label: int | str = channel if labels is None else labels[channel]
         for cells in _components(plane >= np.float32(threshold)):
             weights = np.array([plane[cell] for cell in cells], dtype=np.float64)
             row, column = (np.array(cells, dtype=np.float64) + 0.5).T @ weights / weights.sum() * cell_px
-            found.append(Detection(float(column), float(row), float(weights.max()), label))
-    return sorted(found, key=lambda d: (-d.score, d.y, d.x))
+            detections.append(Detection(float(column), float(row), float(weights.max()), label))
+    return sorted(detections, key=lambda d: (-d.score, d.y, d.x))
 
 
 def draw(picture: Array, detections: Iterable[Detection], *, zoom: int = 4) -> Image.Image:

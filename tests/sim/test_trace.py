@@ -25,7 +25,7 @@ from splitiot.policies import Decision, Fixed, LeastLatency
 from splitiot.recorder import Recorder
 from splitiot.sim import Trace, TraceWriter, load_trace
 from splitiot.sim._trace_lines import live, plain
-from splitiot.sim.trace import Observed, Planned
+from splitiot.sim.trace import ObservationEvent, PlanEvent
 from splitiot.topology import Link, TierProfile, Topology
 from tests.sim.logs import logged, texts, wander
 from tests.test_planner import make, run
@@ -79,7 +79,7 @@ def same(a: object, b: object) -> bool:
     return one == other
 
 
-def assert_same_plan(read: Planned, plan: Plan, now_s: float, asked: dict[str, Any]) -> None:
+def assert_same_plan(read: PlanEvent, plan: Plan, now_s: float, asked: dict[str, Any]) -> None:
     assert (read.id, read.now_s, read.row, read.cut) == (plan.id, now_s, plan.row, plan.cut)
     assert (read.why, read.probe) == (plan.why, plan.probe)
     assert same(read.propensity, plan.propensity)
@@ -139,7 +139,7 @@ def test_a_run_is_read_in_its_order(tmp_path: Path) -> None:
     assert [(o.observation, o.now_s) for o in read.observations] == heard.observations
     assert {mask for plan in read.plans for mask in plan.mask.tolist()} == {True, False}  # the edge was down at times
     kinds = [type(e) for e in read.events]
-    assert kinds.index(Planned) < kinds.index(Observed) or read.observations[0].observation.probe
+    assert kinds.index(PlanEvent) < kinds.index(ObservationEvent) or read.observations[0].observation.probe
 
 
 def test_the_header_has_all_that_the_planner_had(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from splitiot.cost import Power
 from splitiot.errors import TraceError
 from splitiot.observation import Observation
-from splitiot.sim.trace import Event, Header, Observed, Planned, Profiled
+from splitiot.sim.trace import Event, Header, ObservationEvent, PlanEvent, ProfileEvent
 from splitiot.topology import Link, TierProfile
 
 __all__ = ["FORMAT", "Line", "decode", "event", "header", "live", "plain", "plain_values"]
@@ -39,12 +39,12 @@ def plain(value: Any) -> Any:
         number = float(value)
         return number if math.isfinite(number) else "NaN" if number != number else f"{'-' * (number < 0)}Infinity"
     if isinstance(value, msgspec.Struct):
-        found = {}
+        fields = {}
         for name, default in _defaults(type(value)):
             held = getattr(value, name)
             if held is not default and held != default:
-                found[name] = plain(held)
-        return found
+                fields[name] = plain(held)
+        return fields
     return value
 
 
@@ -196,7 +196,7 @@ def header(peek: dict[str, Any]) -> Header:
     )
 
 
-def _planned(p: _Plan, header: Header) -> Planned:
+def _planned(p: _Plan, header: Header) -> PlanEvent:
     rows = len(header.cuts)
     if len(p.costs) != rows or (p.mask is not None and len(p.mask) != rows):
         raise ValueError(f"a plan has {len(p.costs)} candidates, the header {rows} cuts")
@@ -206,7 +206,7 @@ def _planned(p: _Plan, header: Header) -> Planned:
     telemetry = p.telemetry
     if telemetry is not None:
         telemetry = {k: _TOKENS.get(v, v) if isinstance(v, str) else v for k, v in telemetry.items()}
-    return Planned(
+    return PlanEvent(
         id=p.id,
         now_s=_number(p.now_s),
         row=p.row,
@@ -236,11 +236,11 @@ def event(line: Line, header: Header) -> Event:
     if line.plan is not None:
         return _planned(line.plan, header)
     if line.observation is not None:
-        seen = msgspec.convert(live(line.observation.seen, Observation), Observation)
-        return Observed(seen, _number(line.observation.now_s))
+        observation = msgspec.convert(live(line.observation.seen, Observation), Observation)
+        return ObservationEvent(observation, _number(line.observation.now_s))
     if line.profile is not None:
         profile = TierProfile.from_dict(line.profile.profile)
         if profile.digest != header.digest or profile.n != header.n:
             raise ValueError("a profile is of another pipeline")
-        return Profiled(line.profile.tier_index, profile)
+        return ProfileEvent(line.profile.tier_index, profile)
     raise ValueError("neither a plan nor an observation nor a profile")

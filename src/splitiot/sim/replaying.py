@@ -15,7 +15,7 @@ from splitiot.errors import NotCuttable, ProfileError, TraceError
 from splitiot.pipeline import Boundary, Part, Payload, Pipeline, Runtime, RuntimeInfo, Sink, Step, TensorSpec
 from splitiot.planner import Planner
 from splitiot.policies import Best, Policy
-from splitiot.sim.trace import Header, Observed, Planned, Trace, total_s
+from splitiot.sim.trace import Header, ObservationEvent, PlanEvent, Trace, total_s
 from splitiot.topology import Topology
 
 __all__ = ["Score", "replay"]
@@ -177,18 +177,18 @@ def replay(
     apart = _Asked(_planner(trace.header, pipeline, policy_factory(), objective, _other_seed(trace.header, seed)))
     hindsight = _Hindsight(_planner(trace.header, pipeline, Best(objective), objective, None), plans, window)
     for event in trace.events:
-        if isinstance(event, Planned):
+        if isinstance(event, PlanEvent):
             hindsight.look(asked.count)
             asked.decide(event)
             apart.decide(event)
             continue
         for planner in (asked.planner, apart.planner, hindsight.planner):
-            if isinstance(event, Observed):
+            if isinstance(event, ObservationEvent):
                 planner.observe(event.observation, now_s=event.now_s)
             else:
                 planner.set_profile(event.tier_index, event.profile)
     hindsight.look(len(plans) + window)
-    measured = [total_s(seen, trace.header) for seen in trace.measured()]
+    measured = [total_s(observation, trace.header) for observation in trace.measured()]
     seconds = np.array([math.nan if s is None else s for s in measured])
     logged = [_Choice(p.row, p.probe) for p in plans]
     same = np.array([c.row == p.row for c, p in zip(apart.choices, plans, strict=True)])
@@ -219,28 +219,28 @@ class _Asked:
     def count(self) -> int:
         return len(self.choices)
 
-    def decide(self, plan: Planned) -> None:
+    def decide(self, plan: PlanEvent) -> None:
         allowed = tuple(np.asarray(self.planner.costs.cuts)[plan.mask].tolist())
         if allowed != self._allowed:
             self.planner.restrict(allowed)
             self._allowed = allowed
-        made = self.planner.decide(
+        choice = self.planner.decide(
             plan.now_s, deadline_s=plan.deadline_s, telemetry=plan.telemetry, edge_up=plan.edge_up
         )
-        self.choices.append(_Choice(made.row, made.probe))
+        self.choices.append(_Choice(choice.row, choice.probe))
 
 
 class _Hindsight:
     """What all rows of each plan are believed to have cost, some plans later; inf where a row was not allowed."""
 
-    def __init__(self, planner: Planner, plans: Sequence[Planned], window: int) -> None:
+    def __init__(self, planner: Planner, plans: Sequence[PlanEvent], window: int) -> None:
         self.planner = planner
         self.costs: list[Floats] = []
         self._plans, self._window = plans, window
 
-    def look(self, made: int) -> None:
+    def look(self, planned: int) -> None:
         """So many plans have been made, and the next one has not: judge those that are `window` plans old."""
-        due = min(made - self._window, len(self._plans))
+        due = min(planned - self._window, len(self._plans))
         if due <= len(self.costs):
             return
         values = self.planner.costs.values(self.planner.objective)
@@ -252,7 +252,7 @@ class _Hindsight:
 def _score(
     objective: str,
     choices: Sequence[_Choice],
-    plans: Sequence[Planned],
+    plans: Sequence[PlanEvent],
     costs: Sequence[Floats],
     seconds: Floats,
     weights: Floats,

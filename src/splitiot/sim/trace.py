@@ -15,10 +15,10 @@ from splitiot.cost import Power
 from splitiot.observation import Observation
 from splitiot.topology import Link, TierProfile
 
-__all__ = ["Event", "Header", "Observed", "Planned", "Profiled", "Trace", "total_s"]
+__all__ = ["Event", "Header", "ObservationEvent", "PlanEvent", "ProfileEvent", "Trace", "total_s"]
 
 Floats: TypeAlias = NDArray[np.float64]
-Event: TypeAlias = "Planned | Observed | Profiled"
+Event: TypeAlias = "PlanEvent | ObservationEvent | ProfileEvent"
 
 
 @frozen(eq=False)
@@ -71,7 +71,7 @@ class Header:
 
 
 @frozen(eq=False)
-class Planned:
+class PlanEvent:
     """One plan, and what had been asked.
 
     Parameters
@@ -116,7 +116,7 @@ class Planned:
 
 
 @frozen
-class Observed:
+class ObservationEvent:
     """One observation, and when the planner was given it."""
 
     observation: Observation
@@ -124,7 +124,7 @@ class Observed:
 
 
 @frozen(eq=False)
-class Profiled:
+class ProfileEvent:
     """Another profile of a tier (0 is the device, 1 the edge)."""
 
     tier_index: int
@@ -142,7 +142,7 @@ class Trace:
     Parameters
     ----------
     header : Header
-    events : tuple of Planned, Observed and Profiled
+    events : tuple of PlanEvent, ObservationEvent and ProfileEvent
         In the order in which they happened.
     dropped : int
         Lines that a crash had torn.
@@ -153,31 +153,31 @@ class Trace:
     dropped: int = 0
 
     @property
-    def plans(self) -> tuple[Planned, ...]:
+    def plans(self) -> tuple[PlanEvent, ...]:
         """All plans."""
-        return tuple(e for e in self.events if isinstance(e, Planned))
+        return tuple(e for e in self.events if isinstance(e, PlanEvent))
 
     @property
-    def observations(self) -> tuple[Observed, ...]:
+    def observations(self) -> tuple[ObservationEvent, ...]:
         """All observations, repeated ones and probes of the link too."""
-        return tuple(e for e in self.events if isinstance(e, Observed))
+        return tuple(e for e in self.events if isinstance(e, ObservationEvent))
 
     def measured(self) -> list[Observation | None]:
         """Return for each plan all that was observed of it as one observation, None where nothing was.
 
         Of each number the first one that came is taken, and a bound only while there is no round trip.
         """
-        found: list[Observation | None] = []
+        merged: list[Observation | None] = []
         latest: dict[int, int] = {}
         for event in self.events:
-            if isinstance(event, Planned):
-                latest[event.id] = len(found)
-                found.append(None)
-            elif isinstance(event, Observed) and not event.observation.probe:
+            if isinstance(event, PlanEvent):
+                latest[event.id] = len(merged)
+                merged.append(None)
+            elif isinstance(event, ObservationEvent) and not event.observation.probe:
                 at = latest.get(event.observation.plan_id)
                 if at is not None:
-                    found[at] = _merged(found[at], event.observation)
-        return found
+                    merged[at] = _merged(merged[at], event.observation)
+        return merged
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one plain dict a plan, for tables; None where nothing was measured.
@@ -186,24 +186,25 @@ class Trace:
         ``predicted_s``, ``head_s``, ``local_s``, ``tail_s``, ``network_s``, ``total_s``, ``sent_bytes`` and
         ``received_bytes``.
         """
-        return [_row(plan, seen, self.header) for plan, seen in zip(self.plans, self.measured(), strict=True)]
+        pairs = zip(self.plans, self.measured(), strict=True)
+        return [_row(plan, observation, self.header) for plan, observation in pairs]
 
 
-def total_s(seen: Observation | None, header: Header) -> float | None:
+def total_s(observation: Observation | None, header: Header) -> float | None:
     """Return the seconds that a plan took, None where the observations don't tell.
 
     Head and round trip; or head, the time waited in vain as far as it is known, and the rest on the device, where the
     device finished alone.
     """
-    if seen is None:
+    if observation is None:
         return None
-    head_s = seen.head_s if seen.cut else seen.head_s or 0.0
-    if seen.cut == header.n and header.sink == "device":
+    head_s = observation.head_s if observation.cut else observation.head_s or 0.0
+    if observation.cut == header.n and header.sink == "device":
         rest_s: float | None = 0.0
-    elif seen.round_trip_s is not None and not seen.censored:
-        rest_s = seen.round_trip_s
+    elif observation.round_trip_s is not None and not observation.censored:
+        rest_s = observation.round_trip_s
     else:
-        rest_s = None if seen.local_s is None else seen.local_s + (seen.round_trip_s or 0.0)
+        rest_s = None if observation.local_s is None else observation.local_s + (observation.round_trip_s or 0.0)
     if head_s is None or rest_s is None:
         return None
     total = head_s + rest_s
@@ -225,7 +226,7 @@ def _merged(before: Observation | None, new: Observation) -> Observation:
     return msgspec.structs.replace(before, **change)
 
 
-def _row(plan: Planned, seen: Observation | None, header: Header) -> dict[str, Any]:
+def _row(plan: PlanEvent, observation: Observation | None, header: Header) -> dict[str, Any]:
     return {
         "plan_id": plan.id,
         "now_s": plan.now_s,
@@ -236,11 +237,11 @@ def _row(plan: Planned, seen: Observation | None, header: Header) -> dict[str, A
         "edge_up": plan.edge_up,
         "deadline_s": plan.deadline_s,
         "predicted_s": plan.latency_s,
-        "head_s": None if seen is None else seen.head_s,
-        "local_s": None if seen is None else seen.local_s,
-        "tail_s": None if seen is None else seen.tail_s,
-        "network_s": None if seen is None else seen.network_s,
-        "total_s": total_s(seen, header),
-        "sent_bytes": None if seen is None else seen.sent_bytes,
-        "received_bytes": None if seen is None else seen.received_bytes,
+        "head_s": None if observation is None else observation.head_s,
+        "local_s": None if observation is None else observation.local_s,
+        "tail_s": None if observation is None else observation.tail_s,
+        "network_s": None if observation is None else observation.network_s,
+        "total_s": total_s(observation, header),
+        "sent_bytes": None if observation is None else observation.sent_bytes,
+        "received_bytes": None if observation is None else observation.received_bytes,
     }
