@@ -17,7 +17,7 @@ from attrs import frozen
 from splitiot.cli._errors import CommandFailed, UsageError
 from splitiot.errors import SplitiotError
 from splitiot.functions import TaskPipeline
-from splitiot.models._named import Named
+from splitiot.models._array_pipeline import ArrayPipeline
 from splitiot.pipeline import Chain, Pipeline, Runtime, TensorSpec
 
 __all__ = [
@@ -80,7 +80,7 @@ class Target:
         for first in self.inputs() or ():
             return first
         first = self.pipeline.links[0] if isinstance(self.pipeline, Chain) else self.pipeline
-        if not isinstance(first, Named):
+        if not isinstance(first, ArrayPipeline):
             raise UsageError(
                 f"{self.text} needs a typical input: define `sample` (a value, or a function that makes one) beside "
                 "the pipeline"

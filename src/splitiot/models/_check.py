@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from splitiot.errors import ModelError
-from splitiot.models._named import CutPipeline
+from splitiot.models._array_pipeline import CuttablePipeline
 from splitiot.models._request import Arrays
 from splitiot.pipeline import Boundary, Executable, Payload, Runtime
 
@@ -76,7 +76,7 @@ class CutChecker:
 
     Parameters
     ----------
-    pipeline : CutPipeline
+    pipeline : CuttablePipeline
     runtime : Runtime
     payloads : sequence of payloads
         Each is run once at every cut; a stateful pipeline takes them as one sequence.
@@ -89,7 +89,7 @@ class CutChecker:
 
     def __init__(
         self,
-        pipeline: CutPipeline[Any],
+        pipeline: CuttablePipeline[Any],
         runtime: Runtime,
         payloads: Sequence[Arrays],
         open_whole: Callable[[], Run],
@@ -132,7 +132,7 @@ class CutChecker:
         return results
 
 
-def open_steps(pipeline: CutPipeline[Any], runtime: Runtime) -> Run:
+def open_steps(pipeline: CuttablePipeline[Any], runtime: Runtime) -> Run:
     """Make all steps of a pipeline together ready to run: for what has no file of its own to be compared with."""
     return _Steps(pipeline, runtime)
 
@@ -140,7 +140,7 @@ def open_steps(pipeline: CutPipeline[Any], runtime: Runtime) -> Run:
 class _Steps:
     """All steps of a pipeline together."""
 
-    def __init__(self, pipeline: CutPipeline[Any], runtime: Runtime) -> None:
+    def __init__(self, pipeline: CuttablePipeline[Any], runtime: Runtime) -> None:
         self._run: Executable = pipeline.part(0, pipeline.n).open(runtime)
         self._names = pipeline.results
 
@@ -155,7 +155,7 @@ class _Steps:
 class _Cut:
     """Head, bytes, tail."""
 
-    def __init__(self, pipeline: CutPipeline[Any], runtime: Runtime, cut: int) -> None:
+    def __init__(self, pipeline: CuttablePipeline[Any], runtime: Runtime, cut: int) -> None:
         self._pipeline, self._cut = pipeline, cut
         head, tail = pipeline.split(cut)
         self._boundary = pipeline.boundary(cut)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from splitiot.errors import UnsupportedModel
 from splitiot.pipeline import Runtime
 
-__all__ = ["described", "for_child", "registerers"]
+__all__ = ["for_child", "registerers", "version_suffix"]
 
 Registerer: TypeAlias = str | Callable[[int], object]
 
@@ -22,7 +22,7 @@ def registerers(runtime: Runtime) -> list[Registerer]:
     UnsupportedModel
         A library can't be loaded.
     """
-    found: list[Registerer] = []
+    taken: list[Registerer] = []
     for each in runtime.custom_ops:
         if isinstance(each, str):
             library, _, symbol = each.rpartition(":")
@@ -30,12 +30,13 @@ def registerers(runtime: Runtime) -> list[Registerer]:
                 try:
                     ctypes.CDLL(library, ctypes.RTLD_GLOBAL)  # the interpreter looks in all that is loaded so
                 except OSError as error:
-                    words = f"the library of custom operators {library} can't be loaded: {error}"
-                    raise UnsupportedModel(words) from error
-            found.append(symbol)
+                    raise UnsupportedModel(
+                        f"the library of custom operators {library} can't be loaded: {error}"
+                    ) from error
+            taken.append(symbol)
         else:
-            found.append(each)
-    return found
+            taken.append(each)
+    return taken
 
 
 def for_child(runtime: Runtime) -> list[Any]:
@@ -54,7 +55,7 @@ def for_child(runtime: Runtime) -> list[Any]:
     return [runtime.name, runtime.kernels, runtime.threads, list(runtime.custom_ops)]
 
 
-def described(runtime: Runtime) -> str:
+def version_suffix(runtime: Runtime) -> str:
     """Return what tells custom operators apart in a runtime's version; empty where there are none."""
     names = sorted(
         each.rpartition(":")[2] if isinstance(each, str) else getattr(each, "__name__", "function")

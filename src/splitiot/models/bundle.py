@@ -10,6 +10,7 @@ from pathlib import Path
 
 from splitiot._files import read_bounded, write_new
 from splitiot.errors import CutError, MalformedModel, NotCuttable
+from splitiot.models._array_pipeline import ArrayPipeline
 from splitiot.models._format import FUSING
 from splitiot.models._manifest import (
     MANIFEST,
@@ -23,7 +24,6 @@ from splitiot.models._manifest import (
     tensors_of,
     write_manifest,
 )
-from splitiot.models._named import Named
 from splitiot.models.model import Model
 from splitiot.models.part import ModelPart
 from splitiot.pipeline import Boundary, Executable, Part, Runtime, RuntimeInfo, Sink, Step
@@ -112,7 +112,7 @@ def load_bundle(folder: str | os.PathLike[str], *, runtime: Runtime | None = Non
     return Bundle(folder, read_manifest(folder), runtime)
 
 
-class Bundle(Named):
+class Bundle(ArrayPipeline):
     """A model of which perhaps only some parts are here. Made by `load_bundle`.
 
     To an edge that has the whole model it is the same pipeline: it has its digest. A `splitiot.Device` uses the parts
@@ -135,7 +135,7 @@ class Bundle(Named):
 
     def __init__(self, folder: Path, manifest: Manifest, runtime: Runtime | None = None) -> None:
         self._folder, self._manifest, self._runtime = folder, manifest, runtime
-        self._name(
+        self._describe(
             manifest.name,
             tuple(map(spec_of, manifest.inputs)),
             manifest.results,
@@ -197,7 +197,7 @@ class Bundle(Named):
         """
         start, stop = self.check_cut(start), self.check_cut(stop)
         if start == stop:
-            return _Nothing(start, self.boundary(start))
+            return _EmptyPart(start, self.boundary(start))
         entry = self._files.get((start, stop)) if (start, stop) in self.parts else None
         if entry is None:
             for cut in self._fused.keys() & {start, stop}:
@@ -240,7 +240,7 @@ class Bundle(Named):
         return f"<Bundle {self.name!r}: {len(self.parts)} of {len(self._manifest.parts)} parts, {self.n} steps>"
 
 
-class _Nothing(Part):
+class _EmptyPart(Part):
     """No steps: what goes in comes out."""
 
     stateful = False
@@ -270,8 +270,8 @@ def _contents(path: Path, entry: File) -> bytes:
         raise MalformedModel(f"{path} is there no more. Copy it again") from error
     if len(data) != entry.bytes or sha256(data) != entry.sha256:
         lacking = len(data) != entry.bytes
-        found = f"has {len(data)} bytes, not {entry.bytes}" if lacking else "has another SHA-256 than it should"
-        raise MalformedModel(f"{path} {found}: it was changed, or not copied whole. Copy it again")
+        problem = f"has {len(data)} bytes, not {entry.bytes}" if lacking else "has another SHA-256 than it should"
+        raise MalformedModel(f"{path} {problem}: it was changed, or not copied whole. Copy it again")
     return data
 
 
@@ -320,26 +320,26 @@ def _check_free(folder: Path) -> None:
         return
     if folder.is_symlink() or not folder.is_dir():
         raise FileExistsError(f"{folder} is no folder: write the bundle elsewhere")
-    found = {path.name for path in folder.iterdir()}
-    if not found:
+    names = {path.name for path in folder.iterdir()}
+    if not names:
         return
     try:
-        foreign = found - {MANIFEST} - {part.file for part in read_manifest(folder).parts}
+        foreign = names - {MANIFEST} - {part.file for part in read_manifest(folder).parts}
     except MalformedModel as error:
         raise FileExistsError(f"{folder} is there, and holds something that is no bundle: write elsewhere") from error
     if foreign:
         raise FileExistsError(f"{folder} holds {min(foreign)!r} besides a bundle: move that, or write elsewhere")
 
 
-def _move(made: Path, folder: Path) -> None:
+def _move(written: Path, folder: Path) -> None:
     """Put it in its place; what was there goes only when the new one stands."""
     if not folder.exists():
-        os.rename(made, folder)
+        os.rename(written, folder)
         return
     old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     os.rename(folder, old / "old")
     try:
-        os.rename(made, folder)
+        os.rename(written, folder)
     except BaseException:
         os.rename(old / "old", folder)
         old.rmdir()

@@ -11,10 +11,10 @@ from splitiot.errors import LocalProtocolError, MalformedModel, ModelError
 from splitiot.models.interpreters import Array, Interpreter, open_interpreter
 from splitiot.pipeline import Boundary, Executable, Payload, Runtime
 
-__all__ = ["Slice", "open_part"]
+__all__ = ["PartFile", "open_part"]
 
 
-class Slice(Protocol):
+class PartFile(Protocol):
     """What `open_part` needs to know of a model's part."""
 
     start: int
@@ -31,7 +31,7 @@ class Slice(Protocol):
         """The part as a .tflite file; its inputs and outputs in the boundaries' order."""
 
 
-def open_part(part: Slice, runtime: Runtime | None = None) -> Executable:
+def open_part(part: PartFile, runtime: Runtime | None = None) -> Executable:
     """Make a part of a model ready to run.
 
     What passes through is copied: the caller may use its own arrays again.
@@ -47,7 +47,7 @@ def open_part(part: Slice, runtime: Runtime | None = None) -> Executable:
     """
     if part.start == part.stop:
         return _Identity(part)
-    return _Opened(part, runtime or Runtime())
+    return _InInterpreter(part, runtime or Runtime())
 
 
 class _Identity:
@@ -55,7 +55,7 @@ class _Identity:
 
     nbytes = 0
 
-    def __init__(self, part: Slice) -> None:
+    def __init__(self, part: PartFile) -> None:
         self._part = part
         self._names = part.outputs.names
         self._takes = {t.name: (_dtype(t.dtype), t.shape) for t in part.inputs.tensors or ()}
@@ -83,12 +83,12 @@ class _Identity:
         pass
 
 
-class _Opened:
+class _InInterpreter:
     """A part in an interpreter. The call is a hot path: everything that can be looked up is, at opening."""
 
     __slots__ = ("_gets", "_interpreter", "_invoke", "_model", "_part", "_passed", "_runtime", "_sets", "_width")
 
-    def __init__(self, part: Slice, runtime: Runtime) -> None:
+    def __init__(self, part: PartFile, runtime: Runtime) -> None:
         self._part, self._runtime = part, runtime
         self._model = part.to_bytes()
         self._bind()
@@ -162,7 +162,7 @@ def _dtype(name: str) -> np.dtype[Any] | None:
     return None if name == "bytes" else np.dtype(name)
 
 
-def _where(part: Slice) -> str:
+def _where(part: PartFile) -> str:
     return f"part [{part.start}, {part.stop}):"
 
 
@@ -176,7 +176,7 @@ def _mismatch(boundary: Boundary, payload: Payload) -> str | None:
     return wrong
 
 
-def _check(part: Slice, interpreter: Interpreter) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _check(part: PartFile, interpreter: Interpreter) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The part's input and output tensors, once they are seen to be what the file has."""
     inputs, outputs = part.inputs.tensors or (), part.outputs.tensors or ()
     # an output's shape may be known only after a run

@@ -25,7 +25,7 @@ from attrs import evolve, frozen
 from splitiot import _fork
 from splitiot._cached import cached_property
 from splitiot.errors import MissingDependencyError, UnsupportedModel
-from splitiot.models._custom_ops import described, registerers
+from splitiot.models._custom_ops import registerers, version_suffix
 from splitiot.pipeline import Kernels, Runtime, RuntimeInfo, TensorSpec
 
 __all__ = [
@@ -115,7 +115,7 @@ class Backend:
 
     def info(self, runtime: Runtime = _USUAL) -> RuntimeInfo:
         """What a part run by this package, with these kernels and custom operators, on this machine is run with."""
-        return RuntimeInfo(self.name, self.version + described(runtime), runtime.kernels, platform.machine())
+        return RuntimeInfo(self.name, self.version + version_suffix(runtime), runtime.kernels, platform.machine())
 
     def make(self, model: bytes, runtime: Runtime, preserve: bool = False) -> Any:
         """Make the package's own interpreter of a model and let it allocate.
@@ -161,8 +161,8 @@ def _tidy(error: BaseException) -> str:
 
 
 def _version(module: str, distribution: str) -> str:
-    found = getattr(importlib.import_module(module), "__version__", None)
-    return str(found or importlib.metadata.version(distribution))
+    version = getattr(importlib.import_module(module), "__version__", None)
+    return str(version or importlib.metadata.version(distribution))
 
 
 def _litert() -> tuple[Any, Any, str]:
@@ -257,10 +257,10 @@ def pick(name: str = "auto") -> Backend:
         raise ValueError(f"no interpreter is called {name!r}: choose from auto, {', '.join(_PACKAGES)}")
     wrong: dict[str, Exception] = {}
     for candidate in _PACKAGES if name == "auto" else [name]:
-        found = _probe(candidate)
-        if isinstance(found, Backend):
-            return found
-        wrong[candidate] = found
+        backend = _probe(candidate)
+        if isinstance(backend, Backend):
+            return backend
+        wrong[candidate] = backend
     package, extra, _ = _PACKAGES[next(iter(wrong))]
     missing = MissingDependencyError(f"an interpreter ({package})" if name == "auto" else package, extra)
     for candidate, error in wrong.items():

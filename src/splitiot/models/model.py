@@ -12,9 +12,9 @@ from splitiot._cached import cached_property
 from splitiot._expect import described
 from splitiot._files import read_bounded
 from splitiot.errors import UnsupportedModel
+from splitiot.models._array_pipeline import CuttablePipeline
 from splitiot.models._format import FUSING, Anatomy
 from splitiot.models._formats import FORMATS, LARGEST_BYTES, child_shapes_for, format_of
-from splitiot.models._named import CutPipeline
 from splitiot.models.part import ModelPart
 from splitiot.pipeline import (
     NOTHING,
@@ -110,7 +110,7 @@ def load_model(
     return model
 
 
-class Model(CutPipeline[ModelPart]):
+class Model(CuttablePipeline[ModelPart]):
     """A network: its operators are the steps. Made by `load_model`.
 
     Operators that only prepare constants (float16 weights behind DEQUANTIZE) are no steps: every part that needs
@@ -147,7 +147,7 @@ class Model(CutPipeline[ModelPart]):
         self.steps = anatomy.steps
         results = [anatomy.names[i] for i in dict.fromkeys(anatomy.outputs)]
         inputs = tuple(map(anatomy.spec, anatomy.inputs))
-        self._name(name, inputs, results, anatomy.input_names, anatomy.output_names)
+        self._describe(name, inputs, results, anatomy.input_names, anatomy.output_names)
         # asked for on every request
         self._boundaries: dict[int, Boundary] = {}
         self._returns: dict[int, Boundary] = {}
@@ -175,7 +175,7 @@ class Model(CutPipeline[ModelPart]):
     def boundary(self, cut: int) -> Boundary:
         known = self._boundaries.get(cut)
         if known is None:
-            cut = self._legal(cut)
+            cut = self._checked_cut(cut)
             known = Boundary(tuple(map(self._anatomy.spec, self._anatomy.crossing(cut, self.sink))))
             self._boundaries[cut] = known
         return known
@@ -183,7 +183,7 @@ class Model(CutPipeline[ModelPart]):
     def returned(self, cut: int) -> Boundary:
         known = self._returns.get(cut)
         if known is None:
-            cut = self._legal(cut)
+            cut = self._checked_cut(cut)
             tensors = self._anatomy.returning(cut, self.sink)
             if any(self._anatomy.shape(i) is None for i in tensors):
                 known = UNTYPED
@@ -200,7 +200,7 @@ class Model(CutPipeline[ModelPart]):
         return self._anatomy.even_from()
 
     def part(self, start: int, stop: int) -> ModelPart:
-        start, stop = self._ends(start, stop)
+        start, stop = self._checked_ends(start, stop)
         return ModelPart.cut(
             self._anatomy,
             start,
@@ -235,12 +235,12 @@ class Model(CutPipeline[ModelPart]):
     def with_sink(self, sink: Sink) -> Model:
         if sink == self.sink:
             return self
-        return self._again(check_sink(sink), self._runtime)
+        return self._with(check_sink(sink), self._runtime)
 
     def with_runtime(self, runtime: Runtime | None) -> Model:
-        return self if runtime is None or runtime == self._runtime else self._again(self.sink, runtime)
+        return self if runtime is None or runtime == self._runtime else self._with(self.sink, runtime)
 
-    def _again(self, sink: Sink, runtime: Runtime | None) -> Model:
+    def _with(self, sink: Sink, runtime: Runtime | None) -> Model:
         other = Model(
             self._data, self._anatomy, name=self.name, sink=sink, runtime=runtime
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splitiot.errors import CutError, UnsupportedModel
-from splitiot.models._named import CutPipeline
+from splitiot.models._array_pipeline import CuttablePipeline
 from splitiot.models.keras._calls import CallGraph, digest_of, flatten
 from splitiot.models.keras._compile import CompiledCalls, compile_calls
 from splitiot.models.keras._executable import LayersExecutable, check_runtime
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["LayerPart", "LayerPipeline"]
 
 
-class LayerPipeline(CutPipeline["LayerPart"]):
+class LayerPipeline(CuttablePipeline["LayerPart"]):
     """A Keras model, one step a layer call.
 
     A shared layer is a step each time it is called, a nested model's layers are steps of their own, `InputLayer` is
@@ -59,7 +59,7 @@ class LayerPipeline(CutPipeline["LayerPart"]):
 
     def _set(self, model: Any, graph: CallGraph, compiled: CompiledCalls, digest: str, sink: Sink) -> None:
         inputs = [compiled.specs[name] for name in graph.inputs]
-        self._name(str(model.name), inputs, tuple(dict.fromkeys(graph.results)))
+        self._describe(str(model.name), inputs, tuple(dict.fromkeys(graph.results)))
         self.model, self.digest, self.sink = model, digest, check_sink(sink)
         self._graph, self._compiled = graph, compiled
         self.steps = tuple(Step(call.name, call.kind) for call in graph.calls)
@@ -124,13 +124,13 @@ class LayerPipeline(CutPipeline["LayerPart"]):
         return Boundary(tuple(self._compiled.specs[name] for name in names))
 
     def boundary(self, cut: int) -> Boundary:
-        return self._boundary(self._crossing(self._legal(cut)))
+        return self._boundary(self._crossing(self._checked_cut(cut)))
 
     def returned(self, cut: int) -> Boundary:
-        return self._boundary(self._returning(self._legal(cut)))
+        return self._boundary(self._returning(self._checked_cut(cut)))
 
     def part(self, start: int, stop: int) -> LayerPart:
-        start, stop = self._ends(start, stop)
+        start, stop = self._checked_ends(start, stop)
         return LayerPart(self, start, stop, self._crossing(start), self._produced(start, stop))
 
     def division(self, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

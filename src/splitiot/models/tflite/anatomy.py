@@ -310,7 +310,7 @@ class Anatomy:
         what = f"tensor {index} {self.names[index]!r}"
         return f"{operator} makes {what}" if operator else f"{what}, an input of the model"
 
-    def _told(
+    def _part_shapes(
         self, inputs: tuple[int, ...], outputs: tuple[int, ...]
     ) -> tuple[dict[int, tuple[int, ...]], dict[int, tuple[int, ...]]]:
         """Shapes that become fixed in a part's file, and those of inputs that the whole model learns when it runs.
@@ -318,14 +318,14 @@ class Anatomy:
         Where the file has an open size (-1), the stored one stands for it, and may become another. Where it has no
         shape at all, kernels are chosen without one: that must stay so.
         """
-        shapes, late = {}, {}
+        shapes, deferred = {}, {}
         for index in dict.fromkeys((*inputs, *outputs)):
             shape = self.shape(index) if index in self.shapes.unknown else None
             if shape and self.graph.tensors[index].signature is not None:
                 shapes[index] = shape
             elif shape and index in inputs and shape != self.graph.tensors[index].shape:
-                late[index] = shape
-        return shapes, late
+                deferred[index] = shape
+        return shapes, deferred
 
     def part_table(
         self,
@@ -344,7 +344,7 @@ class Anatomy:
         # a result that no step makes belongs to the first step
         wanted += [i for i in outputs if i in self.liveness.constant_results and i not in inputs]
         operators: dict[int, Operator] = {o.index: o for o in steps} | self.liveness.needed_constants(wanted)
-        shapes, late = self._told(inputs, outputs) if baked else ({}, {})
+        shapes, deferred = self._part_shapes(inputs, outputs) if baked else ({}, {})
         return slice_network(
             self.network,
             self.graph,
@@ -353,7 +353,7 @@ class Anatomy:
             outputs,
             names=dict(enumerate(self.names)),
             shapes=shapes,
-            late=late,
+            deferred=deferred,
             signature=signature,
             metadata=metadata,
         )

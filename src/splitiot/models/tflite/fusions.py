@@ -67,7 +67,7 @@ def find_fusions(graph: Graph, steps: Sequence[Operator]) -> Iterator[Fusion]:
         Those that can be parted by a cut; operators of the graph that are none belong to every part.
     """
     if not {operator.code for operator in steps}.isdisjoint(_ENDS):
-        yield from _Search(graph, steps).found()
+        yield from _Search(graph, steps).fusions()
 
 
 class _Search:
@@ -79,7 +79,7 @@ class _Search:
         self.readers = _readers(graph)
         self.shaped = _shaped(graph, steps)
 
-    def found(self) -> Iterator[Fusion]:
+    def fusions(self) -> Iterator[Fusion]:
         for last, step in enumerate(self.steps):
             kind, source = _ENDS.get(step.code, ("", 0))
             if kind == "limits":
@@ -105,8 +105,8 @@ class _Search:
     def _squares(self, begin: Operator, step: Operator, first: int) -> int:
         """The first step of a sum of squares; one past the last where it is none."""
         none = len(self.steps)
-        made = self.tensors[begin.outputs[0]]
-        if made.type not in _FLOATS or self.tensors[step.inputs[1]].data is None:
+        squares = self.tensors[begin.outputs[0]]
+        if squares.type not in _FLOATS or self.tensors[step.inputs[1]].data is None:
             return none
         if begin.code == "SQUARE":
             return first
@@ -118,18 +118,18 @@ class _Search:
 
     def _crossed(self, step: Operator, index: int) -> int | None:
         """The earliest of the limits before one by 0 that leave nothing but 0 between them."""
-        found = None
+        earliest = None
         while (made_by := self.maker.get(index)) is not None:
             before = self.steps[made_by]
             source = self._same(before, "limits")
             if source is None:
-                return found
+                return earliest
             other = "MAXIMUM" if step.code == "MINIMUM" else "MINIMUM"
             value = next((v for i in before.inputs if (v := _scalar(self.tensors[i])) is not None), 0.0)
             if before.code == other and (value > 0 if other == "MAXIMUM" else value < 0):
-                found = made_by
+                earliest = made_by
             index = source
-        return found
+        return earliest
 
     def _pooled(self, begin: Operator, index: int) -> bool:
         """Whether a pooling clamps its result itself."""

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from splitiot.models.tflite.graph import Graph, Operator
-from splitiot.models.tflite.operators import words
+from splitiot.models.tflite.operators import code_set
 
 __all__ = ["index_limits"]
 
-_KEEPS: Final = words("""
+_KEEPS: Final = code_set("""
 CAST RESHAPE SQUEEZE EXPAND_DIMS TRANSPOSE SLICE STRIDED_SLICE GATHER TILE BROADCAST_TO REVERSE_V2
 """)
 """Their results are values of their first input: a number stays the index that it was."""
 
-_KEEPS_LAST: Final = words("SPLIT")
-_KEEPS_ALL: Final = words("CONCATENATION PACK UNPACK SPLIT_V")
+_KEEPS_LAST: Final = code_set("SPLIT")
+_KEEPS_ALL: Final = code_set("CONCATENATION PACK UNPACK SPLIT_V")
 
 _POSITIONS: Final = {"GATHER": (1, 0), "EMBEDDING_LOOKUP": (0, 1), "GATHER_ND": (1, 0)}
 """Of the indices, and of what they point into."""

@@ -71,11 +71,11 @@ class Liveness:
 
     def needed_constants(self, indices: Iterable[int]) -> dict[int, Operator]:
         """The constant operators, by their index, that making these tensors takes."""
-        found: dict[int, Operator] = {}
+        needed: dict[int, Operator] = {}
         wanted = list(indices)
         while wanted:
             operator = self.constants.get(wanted.pop())
-            if operator is not None and operator.index not in found:
-                found[operator.index] = operator
+            if operator is not None and operator.index not in needed:
+                needed[operator.index] = operator
                 wanted += operator.inputs
-        return found
+        return needed

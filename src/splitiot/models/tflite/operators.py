@@ -9,12 +9,12 @@ from splitiot.models.tflite.schema import BUILTIN_OPTIONS, BUILTIN_OPTIONS2, OPE
 __all__ = [
     "ARITY", "BATCHED", "BUILT_IN", "BUILT_INTO_XNNPACK", "CONTROL", "DATA_SHAPED", "ELEMENTWISE", "HASHTABLES",
     "NEEDS_OPTIONS", "OPTIONAL_INPUTS", "OPTIONS", "RANDOM", "RESOURCES", "SHAPE_INPUTS", "SHAPE_READERS",
-    "STATE_INPUTS", "SUBGRAPH_FIELDS", "words",
+    "STATE_INPUTS", "SUBGRAPH_FIELDS", "code_set",
 ]  # fmt: skip
 
 
-def words(text: str) -> frozenset[str]:
-    """The words of a text."""
+def code_set(text: str) -> frozenset[str]:
+    """The operators that a text lists."""
     return frozenset(text.split())
 
 
@@ -65,23 +65,23 @@ STATE_INPUTS: Final = {
 def _options() -> dict[str, str]:
     """By the names: CONV_2D has Conv2DOptions. What is named otherwise is listed."""
     by_key = {name[:-7].lower(): name for name in (*BUILTIN_OPTIONS[1:], *BUILTIN_OPTIONS2[1:])}
-    found = {code: by_key[key] for code in OPERATORS if (key := code.replace("_", "").lower()) in by_key}
+    options = {code: by_key[key] for code in OPERATORS if (key := code.replace("_", "").lower()) in by_key}
     reducers = "MEAN SUM REDUCE_PROD REDUCE_MAX REDUCE_MIN REDUCE_ANY REDUCE_ALL"
-    found |= dict.fromkeys(reducers.split(), "ReducerOptions")
-    found |= dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D"), "Pool2DOptions")
-    found |= dict.fromkeys(("MAXIMUM", "MINIMUM"), "MaximumMinimumOptions")
-    found |= dict.fromkeys(RANDOM, "RandomOptions")
-    found |= dict.fromkeys(("CONV_3D", "CONV_3D_TRANSPOSE"), "Conv3DOptions")
-    found["UNIDIRECTIONAL_SEQUENCE_RNN"] = "SequenceRNNOptions"
-    found["L2_NORMALIZATION"] = "L2NormOptions"
-    found.pop("REDUCE_WINDOW", None)
-    return found
+    options |= dict.fromkeys(reducers.split(), "ReducerOptions")
+    options |= dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D"), "Pool2DOptions")
+    options |= dict.fromkeys(("MAXIMUM", "MINIMUM"), "MaximumMinimumOptions")
+    options |= dict.fromkeys(RANDOM, "RandomOptions")
+    options |= dict.fromkeys(("CONV_3D", "CONV_3D_TRANSPOSE"), "Conv3DOptions")
+    options["UNIDIRECTIONAL_SEQUENCE_RNN"] = "SequenceRNNOptions"
+    options["L2_NORMALIZATION"] = "L2NormOptions"
+    options.pop("REDUCE_WINDOW", None)
+    return options
 
 
 OPTIONS: Final = _options()
 """The options' table of an operator, where it has one."""
 
-NEEDS_OPTIONS: Final = words("""
+NEEDS_OPTIONS: Final = code_set("""
 CONV_2D DEPTHWISE_CONV_2D TRANSPOSE_CONV CONV_3D CONV_3D_TRANSPOSE AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D
 SPACE_TO_DEPTH DEPTH_TO_SPACE SPLIT SPLIT_V UNPACK PACK IF WHILE CALL CALL_ONCE VAR_HANDLE HASHTABLE SVDF LSTM
 UNIDIRECTIONAL_SEQUENCE_LSTM BIDIRECTIONAL_SEQUENCE_LSTM STABLEHLO_WHILE STABLEHLO_CASE STABLEHLO_COMPOSITE
@@ -129,12 +129,12 @@ _ARITY = """
 
 
 def _arity() -> dict[str, tuple[int, int, int, int]]:
-    found: dict[str, tuple[int, int, int, int]] = {}
+    arity: dict[str, tuple[int, int, int, int]] = {}
     for line in _ARITY.strip().splitlines():
         low, high, least, most, *codes = line.split()
         bounds = int(low), _bound(high), int(least), _bound(most)
-        found |= dict.fromkeys(codes, bounds)
-    return found
+        arity |= dict.fromkeys(codes, bounds)
+    return arity
 
 
 def _bound(word: str) -> int:
@@ -173,7 +173,7 @@ DATA_SHAPED: Final = frozenset(
 )
 """Unless the file gives a fixed size, their outputs' shapes may follow from the inputs' values."""
 
-BATCHED: Final = words("""
+BATCHED: Final = code_set("""
 ADD SUB MUL DIV MAXIMUM MINIMUM POW SQUARED_DIFFERENCE PRELU RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LOGISTIC TANH
 SOFTMAX LOG_SOFTMAX ABS EXP LOG SIN COS SQRT RSQRT SQUARE NEG FLOOR CEIL ROUND ELU GELU LEAKY_RELU HARD_SWISH
 DEQUANTIZE QUANTIZE CAST AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D L2_NORMALIZATION LOCAL_RESPONSE_NORMALIZATION
@@ -182,7 +182,7 @@ LESS LESS_EQUAL GREATER GREATER_EQUAL EQUAL NOT_EQUAL LOGICAL_AND LOGICAL_OR LOG
 """)
 """Operators that keep the first dimension of their inputs, whatever else they do."""
 
-ELEMENTWISE: Final = words("""
+ELEMENTWISE: Final = code_set("""
 ADD SUB MUL DIV MAXIMUM MINIMUM POW SQUARED_DIFFERENCE PRELU RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LOGISTIC TANH ABS EXP
 LOG SIN COS SQRT RSQRT SQUARE NEG FLOOR CEIL ROUND SIGN ELU GELU LEAKY_RELU HARD_SWISH DEQUANTIZE QUANTIZE CAST
 """)

@@ -58,8 +58,8 @@ def read_model(data: bytes | memoryview) -> Table:
     if len(data) > LARGEST_BYTES:
         raise UnsupportedModel(f"the file has {len(data)} bytes: more than 2 GB can't be cut")
     if len(data) < 8 or bytes(data[4:8]) != IDENTIFIER:
-        found = bytes(data[4:8])
-        raise MalformedModel(f"not a TFLite file: bytes 4..8 must be {IDENTIFIER!r}, they are {found!r}")
+        identifier = bytes(data[4:8])
+        raise MalformedModel(f"not a TFLite file: bytes 4..8 must be {IDENTIFIER!r}, they are {identifier!r}")
     reader = _Reader(data)
     model = reader.table(_U32.unpack_from(data, 0)[0], table_type("Model"))
     return _bring_in(model, data)
@@ -131,7 +131,7 @@ class _Reader:
         if length < 4 or length % 2 or vtable + length > self.end or size < 4:
             raise MalformedModel(f"{kind.name}: vtable at {vtable} has a broken length {length} or size {size}")
         count = (length - 4) // 2
-        found = []
+        fields = []
         for slot, offset in enumerate(struct.unpack_from(f"<{count}H", self.data, vtable + 4)):
             if offset == 0:
                 continue
@@ -142,17 +142,17 @@ class _Reader:
                 )
             field = kind.fields[slot]
             if field is not None:  # else out of use: interpreters do not read it
-                found.append((field, offset))
-        found.sort(key=lambda item: item[1])
+                fields.append((field, offset))
+        fields.sort(key=lambda item: item[1])
         code, at = "<", 0
-        for field, offset in found:
+        for field, offset in fields:
             if offset < max(at, 4) or offset + field.width > size:
                 raise MalformedModel(
                     f"{kind.name}.{field.name}: slot {field.slot} overlaps another or leaves the table"
                 )
             code += f"{offset - at}x{field.unpack.format[1:] if field.kind == SCALAR else 'I'}"
             at = offset + field.width
-        return _Layout(size, tuple(found), struct.Struct(code).unpack_from)
+        return _Layout(size, tuple(fields), struct.Struct(code).unpack_from)
 
     def overdrawn(self) -> NoReturn:
         raise MalformedModel("tables or vectors share so many bytes that reading them would blow the file up")

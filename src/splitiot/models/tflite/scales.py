@@ -6,12 +6,12 @@ from typing import Final
 
 from splitiot.errors import MalformedModel
 from splitiot.models.tflite.graph import Graph, Operator, Tensor
-from splitiot.models.tflite.operators import words
+from splitiot.models.tflite.operators import code_set
 
 __all__ = ["check_scales", "scaled"]
 
 _LARGEST, _LEAST_NORMAL = 2.0**128 - 2.0**104, 2.0**-126  # of float32
-_ORDER, _EQUAL = words("LESS LESS_EQUAL GREATER GREATER_EQUAL"), words("EQUAL NOT_EQUAL")
+_ORDER, _EQUAL = code_set("LESS LESS_EQUAL GREATER GREATER_EQUAL"), code_set("EQUAL NOT_EQUAL")
 _COMPARE = _ORDER | _EQUAL
 # the types that are always computed with one scale a tensor, and those that may be plain integers
 _ALWAYS: Final = {
@@ -56,13 +56,13 @@ def check_scales(where: str, graph: Graph, operator: Operator) -> None:
         _multiplier(where, code, kind, *(_scales(tensor)[0] for tensor in tensors))
 
 
-def _multiplier(where: str, code: str, kind: str, a: float, b: float, made: float) -> None:
+def _multiplier(where: str, code: str, kind: str, a: float, b: float, result: float) -> None:
     """The kernels divide twice the greater scale by the result's, shifted, and want less than 1 (SUB does not)."""
     bits = 14 if code == "SQUARED_DIFFERENCE" else 15 if kind == "INT16" else 20
-    twice, shifted = 2 * max(a, b), made * 2**bits  # as float32 they overflow
+    twice, shifted = 2 * max(a, b), result * 2**bits  # as float32 they overflow
     product = twice * twice if code == "SQUARED_DIFFERENCE" else twice
     if max(twice, shifted) > _LARGEST or (code != "SUB" and product >= shifted):
-        raise MalformedModel(f"{where}: scales of {a:g} and {b:g} can't be computed with to give one of {made:g}")
+        raise MalformedModel(f"{where}: scales of {a:g} and {b:g} can't be computed with to give one of {result:g}")
 
 
 def _scales(tensor: Tensor) -> list[float]:

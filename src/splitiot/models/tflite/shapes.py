@@ -100,7 +100,7 @@ class Shapes:
                 index = operator.inputs[position]
                 if index >= 0 and index not in self._fixed_values:
                     return f"{operator} takes its output's size from {self.graph.tensors[index]}, which is computed"
-        decides = operator.code in DATA_SHAPED and not (operator.code == "CUSTOM" and self._told(operator))
+        decides = operator.code in DATA_SHAPED and not (operator.code == "CUSTOM" and self._has_fixed_shapes(operator))
         if decides and not all(i in self._fixed_values for i in inputs):
             return f"{operator} gives a result whose size depends on the data"
         for index in inputs:
@@ -108,10 +108,10 @@ class Shapes:
                 return self.varying[index]
         return None
 
-    def _told(self, operator: Operator) -> bool:
+    def _has_fixed_shapes(self, operator: Operator) -> bool:
         """Whether the file gives fixed shapes for all that an operator makes."""
-        made = [self.graph.tensors[i] for i in operator.outputs if i >= 0]
-        return all(t.shape and (t.signature is None or -1 not in t.signature) for t in made)
+        outputs = [self.graph.tensors[i] for i in operator.outputs if i >= 0]
+        return all(t.shape and (t.signature is None or -1 not in t.signature) for t in outputs)
 
     def _batch_only(self, operator: Operator, inputs: list[int], tensor: Tensor) -> bool:
         """Whether the only free size is the batch, handed on from an input whose shape is known."""

@@ -29,7 +29,7 @@ def slice_network(
     *,
     names: Mapping[int, str],
     shapes: Mapping[int, tuple[int, ...]],
-    late: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
+    deferred: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
     signature: str = "serving_default",
     metadata: bytes | None = None,
 ) -> tuple[Table, dict[int, int]]:
@@ -48,7 +48,7 @@ def slice_network(
         Names of `graph`'s tensors.
     shapes : mapping of int to tuple of int
         Shapes of tensors that the file does not tell; they become fixed.
-    late : mapping of int to tuple of int
+    deferred : mapping of int to tuple of int
         Shapes of inputs that the whole model's interpreter learns only when it runs.
     signature : str
         Key of the part's signature.
@@ -68,9 +68,9 @@ def slice_network(
         everything = part.used(inner.operators, inner.inputs, inner.outputs)
         tables.append(part.graph(inner, inner.operators, everything, inner.inputs, inner.outputs, {}, {}))
     outside = dict(tensors)
-    if late:  # when all other operators' codes have their numbers
-        tables[0], moved = part.told_late(tables[0], {tensors[old]: shape for old, shape in late.items()})
-        outside |= {old: moved[tensors[old]] for old in late}
+    if deferred:  # when all other operators' codes have their numbers
+        tables[0], moved = part.defer_shapes(tables[0], {tensors[old]: shape for old, shape in deferred.items()})
+        outside |= {old: moved[tensors[old]] for old in deferred}
     model = network.table
     entries = [
         Table("Metadata", name=entry["name"], buffer=part.buffer(entry["buffer"]))
@@ -80,7 +80,7 @@ def slice_network(
     if metadata is not None:
         part.buffers.append(Table("Buffer", data=np.frombuffer(metadata, np.uint8)))
         entries.append(Table("Metadata", name=METADATA, buffer=len(part.buffers) - 1))
-    made = Table(
+    model = Table(
         "Model",
         version=model["version"],
         operator_codes=[*(model["operator_codes"][index] for index in part.codes), *part.more_codes],
@@ -97,7 +97,7 @@ def slice_network(
             )
         ],
     )
-    return made, tensors
+    return model, tensors
 
 
 def _map(indices: Iterable[int], names: Mapping[int, str], tensors: Mapping[int, int]) -> list[Table]:
@@ -106,14 +106,14 @@ def _map(indices: Iterable[int], names: Mapping[int, str], tensors: Mapping[int,
 
 def _reached(network: Network, operators: Iterable[Operator]) -> list[int]:
     """The subgraphs that operators call, directly or not, in the file's order."""
-    found: set[int] = set()
+    reached: set[int] = set()
     wanted = [index for operator in operators for index in operator.subgraphs]
     while wanted:
         index = wanted.pop()
-        if index not in found:
-            found.add(index)
+        if index not in reached:
+            reached.add(index)
             wanted += [i for operator in network.graphs[index].operators for i in operator.subgraphs]
-    return sorted(found)
+    return sorted(reached)
 
 
 class _Part:
@@ -129,11 +129,11 @@ class _Part:
 
     def used(self, operators: Iterable[Operator], inputs: Iterable[int], outputs: Iterable[int]) -> dict[int, int]:
         """The tensors that are used, in their old order, with their new numbers."""
-        found = {*inputs, *outputs}
+        used = {*inputs, *outputs}
         for operator in operators:
-            found.update(operator.inputs, operator.outputs, operator.intermediates)
-        found.discard(-1)
-        return {old: new for new, old in enumerate(sorted(found))}
+            used.update(operator.inputs, operator.outputs, operator.intermediates)
+        used.discard(-1)
+        return {old: new for new, old in enumerate(sorted(used))}
 
     def buffer(self, old: int) -> int:
         """The new number of a buffer that has contents."""
@@ -152,7 +152,7 @@ class _Part:
         names: Mapping[int, str],
         shapes: Mapping[int, tuple[int, ...]],
     ) -> Table:
-        made = []
+        tables = []
         for old in tensors:
             tensor = graph.tensors[old]
             changes: dict[str, object] = {"buffer": self.buffer(tensor.buffer) if tensor.constant else 0}
@@ -160,18 +160,18 @@ class _Part:
                 changes["name"] = names[old]
             if old in shapes:
                 changes |= {"shape": np.array(shapes[old], np.int32), "shape_signature": None}
-            made.append(tensor.table.replace(**changes))
+            tables.append(tensor.table.replace(**changes))
         remap = {**tensors, -1: -1}
         return Table(
             "SubGraph",
-            tensors=made,
+            tensors=tables,
             inputs=_indices(inputs, remap),
             outputs=_indices(outputs, remap),
             operators=[self.operator(operator, remap) for operator in operators],
             name=graph.table["name"],
         )
 
-    def told_late(self, graph: Table, late: Mapping[int, tuple[int, ...]]) -> tuple[Table, dict[int, int]]:
+    def defer_shapes(self, graph: Table, deferred: Mapping[int, tuple[int, ...]]) -> tuple[Table, dict[int, int]]:
         """Let operators learn an input's shape when they run, as they do in the whole model.
 
         A delegate takes operators or leaves them by the shapes that the file tells: a part whose file tells more would
@@ -179,12 +179,12 @@ class _Part:
         sizes that are computed. (They are the sum of themselves and a variable that stays 0: what is computed from
         constants only, interpreters compute beforehand.)
         """
-        tensors, made = list(graph["tensors"]), list[Table]()
+        tensors, added = list(graph["tensors"]), list[Table]()
         taken = {tensor["name"] for tensor in tensors}
         add, reshape = len(self.codes), len(self.codes) + 1
         self.more_codes = [_code("ADD"), _code("RESHAPE")]
         moved: dict[int, int] = {}
-        for inner, shape in late.items():
+        for inner, shape in deferred.items():
             sizes = np.array(shape, np.int32)
             self.buffers.append(Table("Buffer", data=sizes.view(np.uint8)))
             moved[inner] = first = len(tensors)
@@ -198,13 +198,13 @@ class _Part:
                 Table("Tensor", name=_unused(f"{name} sum", taken), **vector),
             ]
             zero, stored_sizes, computed = range(first + 1, first + 4)
-            made += [
+            added += [
                 _operator(add, [zero, stored_sizes], [computed], Table("AddOptions")),
                 _operator(reshape, [first, computed], [inner], Table("ReshapeOptions")),
             ]
         places = {"inputs": graph["inputs"].tolist(), "outputs": graph["outputs"].tolist()}
         changed = {key: np.array([moved.get(i, i) for i in old], np.int32) for key, old in places.items()}
-        return graph.replace(tensors=tensors, operators=[*made, *graph["operators"]], **changed), moved
+        return graph.replace(tensors=tensors, operators=[*added, *graph["operators"]], **changed), moved
 
     def operator(self, operator: Operator, remap: Mapping[int, int]) -> Table:
         old = operator.table["opcode_index"]

@@ -26,12 +26,12 @@ def find_state(network: Network, graph: Graph, operators: tuple[Operator, ...]) 
     """For every operator of `graph`, what it touches."""
     reached: dict[int, State] = {}
     resources = _resources(graph)
-    return tuple(_of(network, graph, operator, resources, reached) for operator in operators)
+    return tuple(_operator_state(network, graph, operator, resources, reached) for operator in operators)
 
 
 def _resources(graph: Graph) -> dict[int, str]:
     """The variable or table that each RESOURCE tensor stands for."""
-    found: dict[int, str] = {}
+    resources: dict[int, str] = {}
     for operator in graph.operators:
         options = operator.options
         if operator.code == "VAR_HANDLE" and options is not None:
@@ -41,11 +41,11 @@ def _resources(graph: Graph) -> dict[int, str]:
             label = f"table {options['table_id']}"
         else:
             continue
-        found |= dict.fromkeys(operator.outputs, label)
-    return found
+        resources |= dict.fromkeys(operator.outputs, label)
+    return resources
 
 
-def _of(
+def _operator_state(
     network: Network, graph: Graph, operator: Operator, resources: dict[int, str], reached: dict[int, State]
 ) -> State:
     state = State()
@@ -70,7 +70,7 @@ def _of(
     for index in operator.subgraphs:
         inner = reached.get(index)
         if inner is None:
-            inner = reached[index] = _graph(network, network.graphs[index], reached)
+            inner = reached[index] = _graph_state(network, network.graphs[index], reached)
         state.shared |= dict.fromkeys(inner.shared, f"{operator}, through subgraph {index},")
         # what is done once is done again by a fresh interpreter: nothing that a run leaves to the next
         state.remembers |= inner.remembers and operator.code != "CALL_ONCE"
@@ -83,10 +83,10 @@ def _place(graph: Graph, operator: Operator) -> str:
     return f"{operator} of subgraph {graph.index}" if graph.index else str(operator)
 
 
-def _graph(network: Network, graph: Graph, reached: dict[int, State]) -> State:
+def _graph_state(network: Network, graph: Graph, reached: dict[int, State]) -> State:
     whole, resources = State(), _resources(graph)
     for operator in graph.operators:
-        state = _of(network, graph, operator, resources, reached)
+        state = _operator_state(network, graph, operator, resources, reached)
         whole.shared |= state.shared
         whole.remembers |= state.remembers
         whole.random |= state.random

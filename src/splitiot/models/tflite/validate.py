@@ -13,7 +13,15 @@ import numpy as np
 
 from splitiot.errors import MalformedModel
 from splitiot.models.tflite.graph import BITS, Graph, Network, Operator, Tensor
-from splitiot.models.tflite.operators import ARITY, CONTROL, NEEDS_OPTIONS, OPTIONAL_INPUTS, OPTIONS, RESOURCES, words
+from splitiot.models.tflite.operators import (
+    ARITY,
+    CONTROL,
+    NEEDS_OPTIONS,
+    OPTIONAL_INPUTS,
+    OPTIONS,
+    RESOURCES,
+    code_set,
+)
 from splitiot.models.tflite.scales import check_scales, scaled
 from splitiot.models.tflite.sparsity import check_sparsity
 from splitiot.models.tflite.table import SCALAR, Table
@@ -32,21 +40,21 @@ _POSITIVE = (
     "stride_w", "stride_h", "stride_d", "dilation_wfactor", "dilation_hfactor", "dilation_dfactor",
     "dilation_w_factor", "dilation_h_factor", "dilation_d_factor", "filter_width", "filter_height", "block_size",
 )  # fmt: skip
-_SAME_SHAPE = words("""
+_SAME_SHAPE = code_set("""
 RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LOGISTIC TANH SOFTMAX LOG_SOFTMAX ABS EXP LOG SIN COS SQRT RSQRT SQUARE NEG FLOOR
 CEIL ROUND ELU GELU LEAKY_RELU HARD_SWISH DEQUANTIZE QUANTIZE CAST LOGICAL_NOT L2_NORMALIZATION
 LOCAL_RESPONSE_NORMALIZATION
 """)
-_BROADCAST = words("""
+_BROADCAST = code_set("""
 ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD LESS LESS_EQUAL GREATER GREATER_EQUAL EQUAL
 NOT_EQUAL LOGICAL_AND LOGICAL_OR
 """)
-_ARITHMETIC = words("""
+_ARITHMETIC = code_set("""
 CONV_2D DEPTHWISE_CONV_2D TRANSPOSE_CONV FULLY_CONNECTED BATCH_MATMUL AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D CUMSUM
 MEAN SUM REDUCE_PROD REDUCE_MAX REDUCE_MIN SVDF UNIDIRECTIONAL_SEQUENCE_LSTM
 """)
 _NUMERIC = (_SAME_SHAPE | _BROADCAST | _ARITHMETIC) - {"EQUAL", "NOT_EQUAL"}  # these compare strings too
-_SAME_TYPE = words("ADD SUB SQUARED_DIFFERENCE RESHAPE UNIDIRECTIONAL_SEQUENCE_LSTM")  # first input, last output
+_SAME_TYPE = code_set("ADD SUB SQUARED_DIFFERENCE RESHAPE UNIDIRECTIONAL_SEQUENCE_LSTM")  # first input, last output
 _INPUT_GATE = (1, 5, 12)  # weights, recurrent weights and bias
 _ENUMS = {"padding": 2, "fused_activation_function": 6, "weights_format": 2, "kernel_type": 2, "mode": 2}
 
@@ -279,9 +287,9 @@ def _types(where: str, graph: Graph, operator: Operator) -> None:
             if tensor.type not in BITS:
                 _fail(where, f"it computes with numbers, {tensor} is {tensor.type}")
     if operator.code in _SAME_TYPE:
-        source, made = tensors[0], tensors[-1]
-        if source.type != made.type:
-            _fail(where, f"it makes {made} of type {made.type} from {source}, which is {source.type}")
+        source, result = tensors[0], tensors[-1]
+        if source.type != result.type:
+            _fail(where, f"it makes {result} of type {result.type} from {source}, which is {source.type}")
 
 
 def _lstm(where: str, graph: Graph, operator: Operator) -> None:
@@ -306,9 +314,9 @@ def _sizes(where: str, graph: Graph, operator: Operator) -> None:
     if operator.code not in _SAME_SHAPE and operator.code not in _BROADCAST:
         return
     inputs = [graph.tensors[index] for index in operator.inputs]
-    made = graph.tensors[operator.outputs[0]]
+    result = graph.tensors[operator.outputs[0]]
     # an open size, or a file too old to tell, is decided by the interpreter
-    if not made.shape or any(t.signature is not None and -1 in t.signature for t in (made, *inputs)):
+    if not result.shape or any(t.signature is not None and -1 in t.signature for t in (result, *inputs)):
         return
     if not all(t.shape or t.constant or t.ranked for t in inputs):
         return
@@ -317,8 +325,8 @@ def _sizes(where: str, graph: Graph, operator: Operator) -> None:
         shape = np.broadcast_shapes(*(t.shape for t in inputs))
     except ValueError:
         _fail(where, f"its inputs' shapes do not fit each other: {', '.join(str(t.shape) for t in inputs)}")
-    if shape != made.shape:
-        _fail(where, f"{made} is stored with shape {made.shape}, it is made with {shape}")
+    if shape != result.shape:
+        _fail(where, f"{result} is stored with shape {result.shape}, it is made with {shape}")
 
 
 def _calls(where: str, network: Network, graph: Graph, operator: Operator) -> None:

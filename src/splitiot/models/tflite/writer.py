@@ -54,13 +54,13 @@ class _Writer:
     def __init__(self) -> None:
         self.out = bytearray(b"\0\0\0\0" + IDENTIFIER)
         self.vtables: dict[bytes, int] = {}
-        self.late: list[tuple[int, np.ndarray[Any, Any]]] = []
+        self.deferred: list[tuple[int, np.ndarray[Any, Any]]] = []
 
     def model(self, model: Table) -> bytes:
         self.table(model, 0)
         size = len(self.out)
         chunks: list[bytes | bytearray | memoryview] = [self.out]
-        for slot, data in self.late:
+        for slot, data in self.deferred:
             padding = -(size + 4) % _ALIGN_BYTES
             _U32.pack_into(self.out, slot, size + padding - slot)
             # a copy of something small is cheaper than a view of it
@@ -103,7 +103,7 @@ class _Writer:
         if not isinstance(value, np.ndarray) or value.dtype != field.dtype or not value.flags.c_contiguous:
             array = np.ascontiguousarray(value, field.dtype)
         if kind.name == "Buffer" and len(array):
-            self.late.append((place, array.view(np.uint8)))
+            self.deferred.append((place, array.view(np.uint8)))
         else:
             self.vector(place, len(array), array.tobytes(), max(4, field.size))
 
@@ -149,13 +149,13 @@ def _layout(kind: TableType, slots: tuple[int, ...]) -> _Layout:
 
 def _present(table: Table) -> dict[int, Any]:
     """The values to be written, by slot: no defaults; a union's type stands before it."""
-    found: dict[int, Any] = {}
+    values: dict[int, Any] = {}
     by_name = table.type.by_name
     for name, value in table.fields.items():
         field = by_name[name]
         if value is None or (field.kind == SCALAR and value == field.default):
             continue
-        found[field.slot] = value
+        values[field.slot] = value
         if field.kind == UNION:
-            found[field.slot - 1] = field.members.index(value.name)
-    return dict(sorted(found.items()))
+            values[field.slot - 1] = field.members.index(value.name)
+    return dict(sorted(values.items()))

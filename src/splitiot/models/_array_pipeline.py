@@ -13,12 +13,12 @@ from splitiot.errors import CutError, LocalProtocolError, NotCuttable
 from splitiot.models._random_input import random_payload
 from splitiot.pipeline import Part, Payload, Pipeline, TensorSpec, foreign
 
-__all__ = ["CutPipeline", "Named"]
+__all__ = ["ArrayPipeline", "CuttablePipeline"]
 
 P = TypeVar("P", bound=Part)
 
 
-class Named(Pipeline):
+class ArrayPipeline(Pipeline):
     """Binds inputs, and divides and joins results, by name.
 
     Attributes
@@ -38,7 +38,7 @@ class Named(Pipeline):
     input_names: Mapping[str, str] = MappingProxyType({})
     result_names: Mapping[str, str] = MappingProxyType({})
 
-    def _name(
+    def _describe(
         self,
         name: str,
         inputs: Sequence[TensorSpec],
@@ -50,14 +50,14 @@ class Named(Pipeline):
         self.name, self.inputs = name, tuple(inputs)
         self.results = tuple(results)
         alone = len(set(input_names.values())) == len(input_names)  # else one value of two would be dropped
-        self.input_names = _names_for([spec.name for spec in inputs], input_names if alone else {})
-        self.result_names = _names_for(results, result_names)
+        self.input_names = _sound_names([spec.name for spec in inputs], input_names if alone else {})
+        self.result_names = _sound_names(results, result_names)
         # asked for on every request
         self._divisions: dict[int, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        self._only = None
+        self._single_input = None
         if len(self.inputs) == 1 and self.inputs[0].dtype != "bytes":
             (spec,) = self.inputs
-            self._only = spec.name, np.dtype(spec.dtype), spec.shape
+            self._single_input = spec.name, np.dtype(spec.dtype), spec.shape
 
     @property
     def index_limits(self) -> Mapping[str, int]:
@@ -103,8 +103,8 @@ class Named(Pipeline):
         LocalProtocolError
             A name, a type or a shape is wrong.
         """
-        if self._only is not None and type(value) is np.ndarray:
-            name, dtype, shape = self._only
+        if self._single_input is not None and type(value) is np.ndarray:
+            name, dtype, shape = self._single_input
             if value.dtype == dtype and value.shape == shape and value.flags.c_contiguous:
                 return {name: value}
         names = [spec.name for spec in self.inputs]
@@ -119,9 +119,9 @@ class Named(Pipeline):
             values = {names[0]: value}
         else:
             raise LocalProtocolError(f"{self.name} has {len(names)} inputs: give a dict with {names}")
-        return {spec.name: self._bound(spec, values[spec.name]) for spec in self.inputs}
+        return {spec.name: self._as_array(spec, values[spec.name]) for spec in self.inputs}
 
-    def _bound(self, spec: TensorSpec, value: Any) -> Any:
+    def _as_array(self, spec: TensorSpec, value: Any) -> Any:
         dtype = np.dtype(spec.dtype)
         given = isinstance(value, np.ndarray)
         if why := foreign(value):
@@ -161,7 +161,7 @@ class Named(Pipeline):
         return {name: results[name] for name in names}
 
 
-class CutPipeline(Named, Generic[P]):
+class CuttablePipeline(ArrayPipeline, Generic[P]):
     """One whose parts are made as they are asked for.
 
     Attributes
@@ -172,20 +172,20 @@ class CutPipeline(Named, Generic[P]):
 
     warnings: tuple[str, ...] = ()
 
-    def _legal(self, cut: int) -> int:
+    def _checked_cut(self, cut: int) -> int:
         cut = self.check_cut(cut)
         if cut in self.refused:
             raise NotCuttable(f"{self.name} can't be cut at {cut}: {self.refused[cut]}")
         return cut
 
-    def _ends(self, start: int, stop: int) -> tuple[int, int]:
+    def _checked_ends(self, start: int, stop: int) -> tuple[int, int]:
         """Check where a part begins and ends."""
         start, stop = self.check_cut(start), self.check_cut(stop)
         if stop < start:
             raise CutError(f"a part's stop {stop} lies before its start {start}")
         for cut in (start, stop):
             if 0 < cut < self.n:
-                self._legal(cut)
+                self._checked_cut(cut)
         return start, stop
 
     @abc.abstractmethod
@@ -202,11 +202,11 @@ class CutPipeline(Named, Generic[P]):
 
     def split(self, cut: int) -> tuple[P, P]:
         """Cut in two: the head, steps [0, cut), and the tail, steps [cut, n)."""
-        cut = self._legal(cut)
+        cut = self._checked_cut(cut)
         return self.part(0, cut), self.part(cut, self.n)
 
 
-def _names_for(tensors: Sequence[str], names: Mapping[str, str]) -> Mapping[str, str]:
+def _sound_names(tensors: Sequence[str], names: Mapping[str, str]) -> Mapping[str, str]:
     """Return the names, if they say which tensor is meant: each has one, and none is another one's."""
     sound = set(names.values()) == set(tensors) and all(
         name == tensor or name not in tensors for name, tensor in names.items()
