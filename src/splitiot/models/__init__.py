@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from splitiot.models._array_pipeline import CuttablePipeline
     from splitiot.models.bundle import Bundle, load_bundle, save_bundle
     from splitiot.models.interpreters import available, open_interpreter
     from splitiot.models.keras import LayerPart, LayerPipeline, from_keras
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle",
+    "CuttablePipeline",
     "LayerPart",
     "LayerPipeline",
     "Model",
@@ -30,6 +32,7 @@ __all__ = [
 
 _WHERE = {
     "Bundle": "bundle",
+    "CuttablePipeline": "_array_pipeline",
     "LayerPart": "keras",
     "LayerPipeline": "keras",
     "Model": "model",

@@ -162,7 +162,7 @@ class ArrayPipeline(Pipeline):
 
 
 class CuttablePipeline(ArrayPipeline, Generic[P]):
-    """One whose parts are made as they are asked for.
+    """What `Model` and `LayerPipeline` are: pipelines whose parts are made as they are asked for.
 
     Attributes
     ----------
