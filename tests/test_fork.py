@@ -167,6 +167,33 @@ def test_a_cached_property_that_is_computed_meanwhile() -> None:
     assert slow.number == 7
 
 
+@pytest.mark.parametrize("chained", [False, True])
+def test_a_pipeline_whose_code_is_read_meanwhile(chained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device's first frame tells of it, and a server may fork while one of its threads sends that."""
+    begun, go = threading.Event(), threading.Event()
+
+    def slow_hash(function: Any) -> bytes:
+        begun.set()
+        go.wait(WAIT_S)
+        return bytes(8)
+
+    def made() -> si.Pipeline:
+        return si.tasks([double]) + si.tasks([increment]) if chained else si.tasks([double, increment])
+
+    pipeline, other = made(), made()
+    with monkeypatch.context() as patch:
+        patch.setattr("splitiot.functions.code_hash", slow_hash)
+        with in_thread(lambda: pipeline.implementation):
+            assert begun.wait(WAIT_S)
+
+            def child() -> int:
+                patch.undo()
+                return len(other.implementation)
+
+            assert forked(child) == 16
+            go.set()
+
+
 # devices
 
 

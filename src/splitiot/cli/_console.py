@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import logging
 import os
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from splitiot._cached import cached_property
 from splitiot._escape import escaped, escaped_json
 from splitiot.errors import MissingDependencyError
 
@@ -48,7 +48,7 @@ class Console:
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
 
-    @functools.cached_property
+    @cached_property
     def out(self) -> Rich:
         """Rich's console on stdout, for results.
 
@@ -59,7 +59,7 @@ class Console:
         """
         return _rich(stderr=False)
 
-    @functools.cached_property
+    @cached_property
     def err(self) -> Rich:
         """Rich's console on stderr, for progress."""
         return _rich(stderr=True)

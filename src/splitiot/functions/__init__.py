@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from functools import cached_property, partial
+from functools import partial
 from inspect import iscoroutinefunction
 from itertools import groupby, pairwise
 from platform import machine, python_version
@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 from attrs import field, frozen
 
+from splitiot._cached import cached_property
 from splitiot._expect import described
 from splitiot.errors import CutError
 from splitiot.functions._code import code_hash

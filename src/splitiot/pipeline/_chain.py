@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from splitiot._cached import cached_property
 from splitiot.errors import CutError
 from splitiot.pipeline._pipeline import Pipeline
 from splitiot.pipeline._runtime import Executable, Part, Runtime, RuntimeInfo
@@ -83,7 +83,7 @@ class Chain(Pipeline):
                 return False
         return True
 
-    @functools.cached_property
+    @cached_property
     def implementation(self) -> bytes:
         """8 bytes for each step: other ones, other code."""
         every = [p.implementation or bytes(8 * p.n) for p in self.links]
