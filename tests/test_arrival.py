@@ -59,7 +59,7 @@ class Sensor:
         assert self.edge.digest == self.pipeline.digest
         self.service = EdgeService([self.edge], clock=self.clock)
         self.lost: tuple[type, ...] = ()
-        self.transport = transport(self.clock, self._answer)
+        self.transport = transport(self.clock, self.answer)
         own = profile_of(self.pipeline, HEAD_S)
         topology = Topology(tiers=[own, own.scaled(0.1)], links=[known or Link(WAY_S, 1e6, 1e6)])
         self.planner = Planner(self.pipeline, topology, Fixed(cut))
@@ -67,7 +67,7 @@ class Sensor:
             self.pipeline, self.transport, planner=self.planner, cache=False, clock=self.clock, **more
         )
 
-    def _answer(self, frame: bytes) -> Iterator[tuple[float, bytes | Exception]]:
+    def answer(self, frame: bytes) -> Iterator[tuple[float, bytes | Exception]]:
         if not isinstance(read(frame), self.lost or ()):
             yield WAY_S + len(frame) / RATE, self.service.handle(frame, peer="me")
 
@@ -177,13 +177,13 @@ def test_a_late_answer_is_measured_as_it_came() -> None:
     for transport, upper_bound in ((Stamping, False), (Scripted, True)):
         sensor = Sensor(transport, 1, parts=[(0, 1)])
         sensor.device.connect()
-        answer = sensor._answer
+        answer = sensor.answer
 
         def slowly(frame: bytes, answer: Any = answer) -> Iterator[tuple[float, bytes | Exception]]:
             for delay_s, reply in answer(frame):
                 yield (0.08 if isinstance(read(frame), wire.Request) else delay_s), reply
 
-        sensor.transport._answer = slowly
+        sensor.transport.answer = slowly
         outcome = sensor.device.run(1, deadline_s=HEAD_S + 0.05)
         assert isinstance(outcome.error, DeadlineExceeded)
         sensor.clock.now_s += 2.0
@@ -318,8 +318,8 @@ def test_the_own_queue_is_no_time_of_the_link() -> None:
             return frame
 
     sensor = Sensor(Queued, 1, connect_s=20.0)
-    answer = sensor._answer
-    sensor.transport._answer = lambda frame: [(1.5 + delay_s, reply) for delay_s, reply in answer(frame)]
+    answer = sensor.answer
+    sensor.transport.answer = lambda frame: [(1.5 + delay_s, reply) for delay_s, reply in answer(frame)]
     assert sensor.device.connect()
     outcome = sensor.device.run(1)
     assert outcome.observation is not None

@@ -47,7 +47,7 @@ class Slow(Transport):
     ) -> None:
         self.now_s = 0.0
         self.sent = 0
-        self._answer, self._rtt_s, self._up, self._down, self._scatter_s = answer, rtt_s, up, down, scatter_s
+        self.answer, self._rtt_s, self._up, self._down, self._scatter_s = answer, rtt_s, up, down, scatter_s
         self._random = np.random.default_rng(0)
         self._waiting: list[bytes] = []
 
@@ -55,7 +55,7 @@ class Slow(Transport):
         return self.now_s
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
-        answer = self._answer(frame)
+        answer = self.answer(frame)
         self.sent += 1
         self.now_s += self._rtt_s + len(frame) / self._up + len(answer) / self._down
         self.now_s += float(self._random.exponential(self._scatter_s))
@@ -94,7 +94,7 @@ def test_both_ways_apart(handle: Any, rtt_s: float, up: float, down: float) -> N
 def test_an_edge_that_is_asked_too_often_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     link = Slow(bytes, rtt_s=0.001)
     with EdgeService([PIPELINE], limits=Limits(probes_per_s=10, burst_s=1.0), clock=link.clock) as service:
-        link._answer = lambda frame: service.handle(frame, peer="me")
+        link.answer = lambda frame: service.handle(frame, peer="me")
         waited: list[float] = []
 
         def sleep(seconds: float) -> None:

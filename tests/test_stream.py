@@ -600,7 +600,7 @@ def test_an_edge_that_dies_in_the_middle(service: EdgeService, window: int) -> N
         assert device.counters.requests == 20
 
 
-def test_a_broken_transport_costs_no_frame_and_little_work(service: EdgeService) -> None:
+def test_a_broken_transport_costs_no_frame_and_little_work() -> None:
     """All that it says, again and again, is that it is broken."""
     told = 0
 
@@ -614,10 +614,9 @@ def test_a_broken_transport_costs_no_frame_and_little_work(service: EdgeService)
             told += 1
             raise TransportError("no cable")
 
-    transport = Broken(lambda frame: service.handle(frame, peer="me"))
     slow = tasks([task(lambda x: (time.sleep(0.01), x)[1], name="slow"), double])  # noqa: TID251 (a slow step)
     with EdgeService([slow]) as edge:
-        transport._answer = lambda frame: edge.handle(frame, peer="me")
+        transport = Broken(lambda frame: edge.handle(frame, peer="me"))
         with device_on(transport, slow) as device:
             transport.broken = True
             assert [outcome.unwrap() for outcome in device.map(range(10))] == [2 * x for x in range(10)]

@@ -60,10 +60,15 @@ class Sides:
         self.carries = True
         self.name = name
         self.device = Device(
-            pipeline, InMemory(self._answer), policy=Told(), profile=profile_of(pipeline), cache=False, **more
+            pipeline,
+            InMemory(lambda frame: self.answer(frame)),
+            policy=Told(),
+            profile=profile_of(pipeline),
+            cache=False,
+            **more,
         )
 
-    def _answer(self, frame: bytes) -> bytes:
+    def answer(self, frame: bytes) -> bytes:
         if not self.carries and isinstance(read(frame), wire.Request):
             raise TransportError("cut off", frame=frame)
         self.here = "edge"
@@ -624,8 +629,8 @@ def test_a_late_edge_does_not_bring_pinned_steps_here() -> None:
     pipeline = tasks([add_one, task(window, tier="edge")])
     with Sides(pipeline) as both:
         both.device.connect()
-        transport = both.device._transport
-        transport._answer = lambda frame: None if isinstance(read(frame), wire.Request) else both._answer(frame)  # type: ignore[attr-defined]
+        answer = both.answer
+        both.answer = lambda frame: None if isinstance(read(frame), wire.Request) else answer(frame)  # type: ignore[method-assign]
         outcome = both.device.run(5, deadline_s=0.02, telemetry={"cut": 1})
     assert type(outcome.error).__name__ == "DeadlineExceeded"
     assert ran == []

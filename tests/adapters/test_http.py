@@ -211,7 +211,8 @@ def test_closing_ends_exchanges_that_hang(raw: Any) -> None:
         transport.send(b"x", timeout_s=WAIT_S)
     for _ in range(2):
         assert server.heard.acquire(timeout=WAIT_S)
-    threads = list(transport._threads)
+    threads = [thread for thread in threading.enumerate() if thread.name == "HttpTransport"]
+    assert len(threads) == 2
     began_s = time.monotonic()
     transport.close()
     assert time.monotonic() - began_s < 0.9

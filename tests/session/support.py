@@ -235,7 +235,7 @@ class World:
         local_s: float = 0.03,
     ) -> None:
         self.device, self.edge, self.pipeline = device, edge, pipeline
-        self._fates = itertools.chain(fates, itertools.repeat(usual))
+        self.fates = itertools.chain(fates, itertools.repeat(usual))
         self.edge_s, self.local_s = edge_s, local_s
         self.now_s = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -321,7 +321,7 @@ class World:
         self.from_device(self.device.local_done(effect.sequence, result, self.local_s, self.now_s))
 
     def _carry(self, frame: bytes, arrive: Callable[[bytes], None], *, up: bool) -> None:
-        for delay_s in next(self._fates):
+        for delay_s in next(self.fates):
             if delay_s >= 0:
                 self.at(self.now_s + delay_s, lambda: arrive(frame))
             elif up:
@@ -338,7 +338,7 @@ class Scripted(Transport):
     """
 
     def __init__(self, clock: Clock, answer: Callable[[bytes], Iterable[tuple[float, bytes | Exception]]]) -> None:
-        self._clock, self._answer = clock, answer
+        self._clock, self.answer = clock, answer
         self._under_way: list[tuple[float, int, bytes | Exception]] = []
         self._number = itertools.count()
         self.sent: list[bytes] = []
@@ -346,7 +346,7 @@ class Scripted(Transport):
 
     def send(self, frame: bytes, *, timeout_s: float) -> None:
         self.sent.append(frame)
-        for delay_s, answer in self._answer(frame):
+        for delay_s, answer in self.answer(frame):
             heapq.heappush(self._under_way, (self._clock.now_s + delay_s, next(self._number), answer))
 
     def receive(self, *, timeout_s: float) -> bytes | None:

@@ -184,7 +184,7 @@ def test_a_good_link_needs_no_help() -> None:
 def test_two_lost_answers_leave_the_edge_and_a_hello_brings_it_back() -> None:
     w = world([])
     w.run(0.2)
-    w._fates = itertools.repeat([])  # from now on all is lost
+    w.fates = itertools.repeat([])  # from now on all is lost
     for _ in range(2):
         w.submit(PLANS[1], 1, deadline_s=0.2, finish_s=LOCAL_S)
         w.run(w.now_s + 0.3)
@@ -192,7 +192,7 @@ def test_two_lost_answers_leave_the_edge_and_a_hello_brings_it_back() -> None:
     assert all(the_end(ends)[1].source == "hedge" for ends in w.done.values())
     began_s = w.now_s
     w.run(w.now_s + 20)
-    w._fates = itertools.repeat([0.01])
+    w.fates = itertools.repeat([0.01])
     while not w.device.edge_up(w.now_s):
         w.run(w.now_s + 0.1)
         assert w.now_s < began_s + 26
@@ -262,12 +262,12 @@ def test_a_request_from_before_a_reset_is_not_taken_for_one_behind_it() -> None:
 
     w.compute = compute
     w.run(0.1)
-    w._fates = iter([[0.5], []])  # the one with value 5 is late, that with 7 is lost
+    w.fates = iter([[0.5], []])  # the one with value 5 is late, that with 7 is lost
     for value in (5, 7):
         device.reset()
         w.submit(plan, value, deadline_s=0.2, finish_s=None)
         w.run(w.now_s + 0.21)
-    w._fates = itertools.repeat([0.01])
+    w.fates = itertools.repeat([0.01])
     w.run(w.now_s + 0.5)
     sequence = w.submit(plan, 9, deadline_s=1.0, finish_s=None)
     w.run(w.now_s + 1.5)

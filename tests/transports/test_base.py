@@ -53,18 +53,18 @@ def test_frames_go_and_come() -> None:
         transport.send(frame, timeout_s=WAIT_S)
         assert transport.receive(timeout_s=WAIT_S) == frame.upper()
     assert transport.receive(timeout_s=0) is None
-    assert len(transport._threads) == 1  # one at a time needs one
+    assert len(threads_of(transport)) == 1  # one at a time needs one
     assert set(transport.timeouts) == {10.0}
     transport.close()
 
 
 def test_workers_start_when_they_are_needed_and_are_bounded() -> None:
     transport = Held(workers=3)
-    assert transport._threads == []
+    assert threads_of(transport) == []
     for k in range(8):
         transport.send(bytes([k]), timeout_s=WAIT_S)
     transport.wait_for(3)
-    assert len(transport._threads) == 3
+    assert len(threads_of(transport)) == 3
     assert not transport.begun.acquire(blocking=False)
     transport.let(8)
     got = {transport.receive(timeout_s=WAIT_S) for _ in range(8)}
