@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from splitiot.testing import simulate
@@ -28,6 +31,14 @@ def test_processes_find_what_one_finds(cli: Cli) -> None:
     one = cli("torture", "--seeds", 5, "--json").document
     several = cli("torture", "--seeds", 5, "--jobs", 3, "--json").document
     assert one | {"seconds": 0} == several | {"seconds": 0}
+
+
+def test_a_process_that_dies_is_an_error(cli: Cli, tmp_path: Path) -> None:
+    elsewhere = f"import os\nif os.getpid() != {os.getpid()}:\n    os._exit(7)\n"
+    (tmp_path / "mine.py").write_text(f"{elsewhere}from splitiot import LeastLatency\nmine = LeastLatency()\n")
+    said = cli("torture", "--seeds", 2, "--jobs", 2, "--policy", f"{tmp_path / 'mine.py'}:mine", "--json")
+    assert (said.code, said.out) == (3, "")
+    assert "a worker ended: exit code 7" in said.err
 
 
 def test_a_failure_is_explained(cli: Cli) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import subprocess
+import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from splitiot._child import ChildDied, ChildProcess, Parent
 from splitiot.cli._arguments import at_least
 from splitiot.cli._console import Console
 from splitiot.cli._errors import CommandFailed, UsageError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Tallies: TypeAlias = Generator[dict[str, Any], None, None]
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "work"]
 
 _TALLY_EVERY = 10  # seeds between two lines of a worker
 _COLLECT_EVERY = 25
@@ -48,17 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "plant bugs in the library, one after another, and say which seed notices"
     parser.add_argument("--teeth", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="write one JSON document")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Run ``splitiot torture``."""
     faults = _kinds(arguments.faults)
     load_policy(arguments.policy)  # before anything else is done
-    if arguments.worker:
-        for line in _in_process(arguments, faults):
-            console.data(line, line=True)
-        return 0
     console.need_rich()
     if arguments.teeth:
         return _teeth(arguments, console)
@@ -145,51 +141,37 @@ def _in_process(arguments: argparse.Namespace, faults: tuple[type[Fault], ...] |
 
 def _in_processes(arguments: argparse.Namespace) -> Tallies:
     """Run seeds in several processes at once."""
-    import queue
-    import threading
-
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     jobs = min(arguments.jobs, arguments.seeds)
-    workers = []
-    for job in range(jobs):
-        first, behind = (arguments.seeds * edge // jobs for edge in (job, job + 1))
-        options = ["--worker", "--json", "--seeds", str(behind - first), "--policy", arguments.policy]
-        options += ["--first-seed", str(arguments.first_seed + first), "--requests", str(arguments.requests)]
-        options += ["--stays-away"] if arguments.stays_away else []
-        options += [] if arguments.faults is None else ["--faults", arguments.faults]
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "splitiot", "torture", *options], stdout=subprocess.PIPE, text=True
-        )
-        workers.append(worker)
-
-    def read(worker: subprocess.Popen[str]) -> None:
-        assert worker.stdout is not None
-        for line in worker.stdout:
-            lines.put(line)
-        lines.put(None)
-
-    readers = [threading.Thread(target=read, args=(worker,), daemon=True) for worker in workers]
-    for reader in readers:
-        reader.start()
+    shared = {name: getattr(arguments, name) for name in ("policy", "faults", "requests", "stays_away")}
+    left: dict[ChildProcess, int] = {}
     try:
-        left = len(workers)
+        for job in range(jobs):
+            first, behind = (arguments.seeds * edge // jobs for edge in (job, job + 1))
+            order = json.dumps({**shared, "first_seed": arguments.first_seed + first, "seeds": behind - first})
+            worker = ChildProcess("torture", "from splitiot.cli.torture import work; work()", [order])
+            left[worker] = behind - first
         while left:
-            line = lines.get()
-            if line is None:
-                left -= 1
-            else:
-                yield json.loads(line)
-        for worker in workers:
-            if worker.wait() != 0:
-                raise CommandFailed(f"a worker ended with {worker.returncode}")
+            for worker in [*left]:  # one after another: their pipes hold many tallies
+                try:
+                    tally = json.loads(bytes(worker.receive(math.inf)[0]))
+                except ChildDied as death:
+                    raise CommandFailed(f"a worker ended: {death}") from None
+                yield tally
+                left[worker] -= tally["seeds"]
+                if not left[worker]:
+                    left.pop(worker)
+                    worker.kill()
     finally:
-        for worker, reader in zip(workers, readers, strict=True):
-            if worker.poll() is None:
-                worker.terminate()
-            worker.wait()
-            reader.join()
-            assert worker.stdout is not None
-            worker.stdout.close()
+        for worker in left:
+            worker.kill()
+
+
+def work() -> None:
+    """Run the seeds that another process of `torture` wants from this one."""
+    parent = Parent()
+    arguments = argparse.Namespace(**json.loads(sys.argv[2]))
+    for tally in _in_process(arguments, _kinds(arguments.faults)):
+        parent.send(json.dumps(tally).encode())
 
 
 def _report(
