@@ -17,7 +17,7 @@ from splitiot.cli._arrays import read_arrays
 from splitiot.cli._errors import UsageError
 from splitiot.cli._target import Target, model_inputs
 from splitiot.errors import MalformedModel, ModelError, ProfileError, StepError, UnsupportedModel
-from splitiot.models._random_input import was_random
+from splitiot.models._random_input import blame_random_input
 
 __all__ = ["Inputs", "blaming_random_input", "flatten", "inputs_of", "read_inputs", "write_outputs"]
 
@@ -99,7 +99,7 @@ def blaming_random_input(random: bool) -> Iterator[None]:
     except (ModelError, StepError) as error:
         if not random or isinstance(error, UnsupportedModel | MalformedModel):
             raise
-        raise ProfileError(was_random(error)) from error
+        raise ProfileError(blame_random_input(error)) from error
 
 
 def read_inputs(paths: Sequence[str], target: Target) -> list[Any]:

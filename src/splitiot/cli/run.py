@@ -38,7 +38,7 @@ from splitiot.cli._request_table import request_table
 from splitiot.cli._results import Results
 from splitiot.cli._target import Target, legal_cut, load_target
 from splitiot.errors import MissingDependencyError
-from splitiot.models._random_input import was_random
+from splitiot.models._random_input import blame_random_input
 from splitiot.transports import Transport
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         raise CommandFailed(reason)
     if results.totals.failed:
         reason = f"{results.totals.failed} of {results.totals.requests} requests ended without a value"
-        raise CommandFailed(was_random(reason) if inputs.random else reason)
+        raise CommandFailed(blame_random_input(reason) if inputs.random else reason)
     return 0
 
 

@@ -12,17 +12,17 @@ import numpy.typing as npt
 from splitiot.errors import ModelError
 from splitiot.pipeline import TensorSpec
 
-__all__ = ["random_payload", "was_random"]
+__all__ = ["blame_random_input", "random_payload"]
 
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
-def was_random(why: object) -> str:
+def blame_random_input(why: object) -> str:
     """Say why a network did not run, and that this may be no fault of its own.
 
     Examples
     --------
-    >>> was_random("index out of bounds.")
+    >>> blame_random_input("index out of bounds.")
     'index out of bounds. The input was random: give one of your own (sample=, or --input FILE)'
     """
     return f"{str(why).rstrip('. ')}. The input was random: give one of your own (sample=, or --input FILE)"

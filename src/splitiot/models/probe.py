@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from splitiot.errors import UnsupportedModel
 from splitiot.models._child import ChildLost, answers
 from splitiot.models._custom_ops import for_child
-from splitiot.models._random_input import was_random
+from splitiot.models._random_input import blame_random_input
 from splitiot.models._request import Arrays, Failed, GetShapes, Probe, Refused, Request, Shapes, Whole
 from splitiot.pipeline import Runtime
 
@@ -54,7 +54,7 @@ def probe_model(
     request = Probe(for_child(runtime), model.signature, model.sink, model.digest)
     whole = _ask(request, Whole, model.to_bytes(), payloads, timeout_s, "running it")
     if not whole.ran:
-        reason = was_random(whole.reason) if payloads and sample is None else whole.reason
+        reason = blame_random_input(whole.reason) if payloads and sample is None else whole.reason
         raise UnsupportedModel(f"{model.name} can't run here: {reason}")
 
 

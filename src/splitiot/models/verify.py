@@ -11,15 +11,15 @@ from attrs import asdict, frozen
 
 from splitiot._escape import escaped
 from splitiot.errors import ModelError
+from splitiot.models._array_pipeline import CuttablePipeline
 from splitiot.models._check import CutChecker, open_steps
 from splitiot.models._child import ChildLost, answers
 from splitiot.models._custom_ops import for_child
-from splitiot.models._random_input import random_payload, was_random
+from splitiot.models._random_input import blame_random_input, random_payload
 from splitiot.models._request import Arrays, Check, Cut, Failed, Info, Running, Whole
 from splitiot.pipeline import Runtime, RuntimeInfo
 
 if TYPE_CHECKING:
-    from splitiot.models.keras._pipeline import LayerPipeline
     from splitiot.models.model import Model
 
 __all__ = ["CutCheck", "VerifyReport", "verify_layers", "verify_model"]
@@ -156,30 +156,30 @@ def verify_model(
     runtime = runtime or Runtime()
     model = model.with_runtime(runtime)
     count = max(samples, 3) if model.stateful else samples  # one run shows nothing of state
-    watch = _Watch(model, runtime, timeout_s, on_line, drawn=sample is None)
+    verification = _Verification(model, runtime, timeout_s, on_line, random_inputs=sample is None)
     payloads: Sequence[Arrays] = []
     texts = [t.name for t in model.inputs if t.dtype == "bytes"]
     if texts:
-        watch.detail = f"input {texts[0]!r} is of type STRING, which can't be handed to the child process"
+        verification.detail = f"input {texts[0]!r} is of type STRING, which can't be handed to the child process"
     else:
         payloads = _payloads(model, count, sample, seed)
     pending = list(model.cuts) if payloads else []
     while pending:
-        pending = watch.run_child(pending, payloads)
+        pending = verification.check(pending, payloads)
     return VerifyReport(
         model.digest,
-        tuple(watch.lines),
+        tuple(verification.lines),
         dict(model.refused),
-        watch.info or RuntimeInfo(runtime.name, "?", runtime.kernels, "?"),
+        verification.info or RuntimeInfo(runtime.name, "?", runtime.kernels, "?"),
         len(payloads),
-        watch.ran,
-        watch.detail,
+        verification.ran,
+        verification.detail,
         model.warnings,
     )
 
 
 def verify_layers(
-    pipeline: LayerPipeline,
+    pipeline: CuttablePipeline[Any],
     samples: int = 2,
     sample: Any = None,
     runtime: Runtime | None = None,
@@ -194,7 +194,7 @@ def verify_layers(
 
     Parameters
     ----------
-    pipeline : LayerPipeline
+    pipeline : LayerPipeline, or another that runs in this process
     samples : int
         How many random inputs.
     sample : optional
@@ -221,7 +221,7 @@ def verify_layers(
         detail = checker.whole()
         ran = True
     except Exception as error:  # a layer may be anybody's Python
-        detail = str(error) if sample is not None else was_random(error)
+        detail = str(error) if sample is not None else blame_random_input(error)
     for cut in pipeline.cuts if ran and not detail else ():
         try:
             why, largest = checker.cut(cut)
@@ -241,15 +241,15 @@ def _positive(samples: int) -> None:
         raise ValueError(f"samples must be >= 1, got {samples}")
 
 
-def _payloads(model: Model | LayerPipeline, count: int, sample: Any, seed: int) -> list[Arrays]:
+def _payloads(pipeline: CuttablePipeline[Any], count: int, sample: Any, seed: int) -> list[Arrays]:
     if sample is not None:
-        return [dict(model.bind(sample))] * (count if model.stateful else 1)
+        return [dict(pipeline.bind(sample))] * (count if pipeline.stateful else 1)
     random = np.random.default_rng(seed)
-    return [random_payload(model.inputs, random, model.index_limits) for _ in range(count)]
+    return [random_payload(pipeline.inputs, random, pipeline.index_limits) for _ in range(count)]
 
 
-class _Watch:
-    """Starts children and gathers what they say."""
+class _Verification:
+    """What is known of the cuts so far: it starts child processes, and gathers what they answer."""
 
     def __init__(
         self,
@@ -258,16 +258,16 @@ class _Watch:
         timeout_s: float,
         on_line: Callable[[CutCheck], None] | None,
         *,
-        drawn: bool,
+        random_inputs: bool,
     ) -> None:
-        self.drawn = drawn  # the inputs are random
+        self.random_inputs = random_inputs
         self.model, self.runtime, self.timeout_s, self.on_line = model, runtime, timeout_s, on_line
         self.lines: list[CutCheck] = []
         self.info: RuntimeInfo | None = None
         self.ran = False
         self.detail = ""
 
-    def run_child(self, cuts: list[int], payloads: Sequence[Arrays]) -> list[int]:
+    def check(self, cuts: list[int], payloads: Sequence[Arrays]) -> list[int]:
         """Check `cuts` in one child; return those that a crash left unchecked."""
         model = self.model
         request = Check(for_child(self.runtime), model.signature, model.sink, model.digest, cuts)
@@ -284,8 +284,8 @@ class _Watch:
                     elif isinstance(answer, Whole):
                         self.ran = answer.ran
                         if answer.reason:
-                            refused = self.drawn and not self.ran
-                            self.detail = was_random(answer.reason) if refused else answer.reason
+                            refused = self.random_inputs and not self.ran
+                            self.detail = blame_random_input(answer.reason) if refused else answer.reason
                             return []
                     elif isinstance(answer, Cut):
                         self._add(answer.cut, answer.reason, answer.largest)

@@ -55,7 +55,7 @@ class Tensor(msgspec.Struct, eq=False):
         return self.data is not None
 
     @property
-    def untold(self) -> bool:
+    def may_lack_shape(self) -> bool:
         """Whether the file may not tell its shape: it has none, and nothing says that it is a scalar."""
         return not self.shape and not self.ranked and not self.constant
 

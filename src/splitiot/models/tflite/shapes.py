@@ -61,13 +61,13 @@ class Shapes:
             if tensor.signature is not None and -1 in tensor.signature[1:]:
                 self.open_inputs.append(tensor)
         # a scalar looks the same as a tensor whose shape the converter did not know
-        untold = {i for o in graph.operators for i in o.outputs if i >= 0 and graph.tensors[i].untold}
+        untold = {i for o in graph.operators for i in o.outputs if i >= 0 and graph.tensors[i].may_lack_shape}
         self._silent = bool(untold) and not self._modern
         for operator in graph.operators:
             self._visit(operator)
 
     def _no_rank(self, tensor: Tensor) -> bool:
-        return self._ranks and tensor.untold
+        return self._ranks and tensor.may_lack_shape
 
     def _visit(self, operator: Operator) -> None:
         inputs = [i for i in operator.inputs if i >= 0]
@@ -88,7 +88,7 @@ class Shapes:
                 self.varying[index] = why
             elif (
                 self._silent
-                or (not self._ranks and tensor.untold)
+                or (not self._ranks and tensor.may_lack_shape)
                 or (free and not self._batch_only(operator, inputs, tensor))
             ):
                 self.unknown.add(index)

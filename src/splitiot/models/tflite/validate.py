@@ -259,7 +259,7 @@ def _contents(where: str, graph: Graph, operator: Operator) -> None:
         _lstm(where, graph, operator)
     elif code in ("CONV_2D", "DEPTHWISE_CONV_2D"):
         image, weights = (graph.tensors[i] for i in operator.inputs[:2])
-        if not (len(image.shape) == 4 or image.untold) or len(weights.shape) != 4 or 0 in weights.shape:
+        if not (len(image.shape) == 4 or image.may_lack_shape) or len(weights.shape) != 4 or 0 in weights.shape:
             _fail(where, f"it needs an image and weights of 4 dimensions, got {image.shape} and {weights.shape}")
     elif code == "FULLY_CONNECTED":
         weights = graph.tensors[operator.inputs[1]]
@@ -295,7 +295,7 @@ def _types(where: str, graph: Graph, operator: Operator) -> None:
 def _lstm(where: str, graph: Graph, operator: Operator) -> None:
     """What the kernels take for granted, integer ones above all."""
     source, inputs, between = graph.tensors[operator.inputs[0]], operator.inputs, operator.intermediates
-    if not (2 <= len(source.shape) <= 3 or source.untold):
+    if not (2 <= len(source.shape) <= 3 or source.may_lack_shape):
         _fail(where, f"its input needs 2 or 3 dimensions, {source} has {source.shape}")
     if len({inputs[position] >= 0 for position in _INPUT_GATE}) > 1:
         _fail(where, "its input gate is given in part")
