@@ -466,7 +466,7 @@ def _raise(error: BaseException) -> Any:
 
 def test_another_runtime_is_computed_told_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     b = Bench()
-    b.service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
+    b.service._session._served.runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
     with caplog.at_level(logging.WARNING, "splitiot"), b.device as device:
         for _ in range(3):
             outcome = device.run(20)
@@ -481,7 +481,7 @@ def test_a_process_that_runs_something_else_than_the_one_that_was_greeted_is_war
     b = Bench()
     with caplog.at_level(logging.WARNING, "splitiot"), b.device as device:
         greeted, other = b.service, EdgeService([PIPELINE], clock=b.clock)
-        other._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
+        other._session._served.runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
         found = []
         for service in (greeted, other, greeted, other):
             b.service = service
@@ -492,7 +492,7 @@ def test_a_process_that_runs_something_else_than_the_one_that_was_greeted_is_war
 
 def test_exact_uses_no_other_runtime() -> None:
     service = EdgeService([PIPELINE])
-    service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
+    service._session._served.runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
     with made(service, exact=True) as device:
         outcome = device.run(20)
         assert (outcome.value, outcome.source, outcome.exact) == (39, "local", True)
@@ -508,7 +508,7 @@ def test_exact_holds_when_the_edge_is_replaced_between_requests() -> None:
     with b.device as device:
         assert device.run(20).source == "edge"
         b.service = EdgeService([PIPELINE], clock=b.clock)
-        b.service._session._runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
+        b.service._session._served.runtimes[PIPELINE.digest] = RuntimeInfo("python", "2.7", "default", "vax")
         outcome = device.run(20)
         assert (outcome.value, outcome.source, outcome.exact) == (39, "fallback", True)
         b.clock.now_s += 0.1  # the hello's answer arrives

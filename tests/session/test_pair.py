@@ -111,7 +111,7 @@ def test_exactness_is_never_claimed_of_an_edge_that_runs_something_else(fates: l
     """An edge of the same runtime dies; the one that comes back has another, and gives other results."""
     w = world(fates, edge_s=0.02)
     other = edge_session(PIPELINE, boot=boot_of(23))
-    other._runtimes = {PIPELINE.digest: OTHER}
+    other._served.runtimes = {PIPELINE.digest: OTHER}
     usual = w.compute
     w.compute = lambda job: usual(job) + (1000 if w.edge is other else 0)
     w.run(0.1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from splitiot.session._arrival import Arrival
 from splitiot.session._counters import DeviceCounters, EdgeCounters
 from splitiot.session._device import DeviceSession
-from splitiot.session._edge import EdgeSession, MakePlanner, Received
+from splitiot.session._device_planners import MakePlanner
+from splitiot.session._edge import EdgeSession
 from splitiot.session._effects import (
     DeviceEffect,
     EdgeEffect,
@@ -18,6 +19,7 @@ from splitiot.session._effects import (
     RunPart,
     Send,
 )
+from splitiot.session._received import Received
 from splitiot.session._states import TRANSITIONS, Event, State
 from splitiot.session._trouble import Trouble
 

@@ -27,13 +27,14 @@ from splitiot.observation import Observation
 from splitiot.pipeline import Payload, Pipeline, RuntimeInfo
 from splitiot.plan import Plan
 from splitiot.session._arrival import Arrival
+from splitiot.session._composer import RequestComposer
 from splitiot.session._counters import DeviceCounters
 from splitiot.session._edge_health import EdgeHealth
 from splitiot.session._effects import DeviceEffect
 from splitiot.session._measurements import Measurements
 from splitiot.session._outbox import ObservationOutbox
 from splitiot.session._oversize import OversizedCuts
-from splitiot.session._pending import PendingRequest, RequestContent
+from splitiot.session._pending import PendingRequest
 from splitiot.session._remote_state import RemoteState
 from splitiot.session._requests import PendingRequests
 from splitiot.session._states import Event, State
@@ -45,7 +46,6 @@ __all__ = ["DeviceSession"]
 _PASSING: Final = frozenset(  # what says nothing of the next request
     {wire.ErrorCode.LATE, wire.ErrorCode.STATE_LOST, wire.ErrorCode.BAD_ORDER, wire.ErrorCode.FORGOTTEN}
 )
-_NO_PAYLOAD: Final = wire.pack(None)
 
 
 class DeviceSession:
@@ -99,18 +99,12 @@ class DeviceSession:
         chance: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self._pipeline, self._boot, self._margin_s = pipeline, boot, margin_s
-        self._exact, self._lossy = exact, lossy
-        self._digest = bytes.fromhex(pipeline.digest)
-        self._fingerprints = {
-            cut: bytes.fromhex(pipeline.boundary(cut).fingerprint)
-            for cut in pipeline.cuts
-            if cut < pipeline.n or pipeline.sink == "edge"
-        }
-        self._number = itertools.count(1).__next__
+        self._lossy = lossy
+        number = itertools.count(1).__next__
         self._health = EdgeHealth(
             pipeline,
             boot=boot,
-            number=self._number,
+            number=number,
             runtime=runtime,
             profile=profile,
             parts=parts,
@@ -118,7 +112,7 @@ class DeviceSession:
             probe_interval_s=probe_interval_s,
         )
         self.counters = DeviceCounters()
-        self._measurements = Measurements(self._digest)
+        self._measurements = Measurements(bytes.fromhex(pipeline.digest))
         self._requests = PendingRequests(
             pipeline,
             self._health,
@@ -129,6 +123,14 @@ class DeviceSession:
             chance=chance,
         )
         self._remote_state = RemoteState(pipeline)
+        self._composer = RequestComposer(
+            pipeline,
+            self._remote_state,
+            self.outbox,
+            boot=boot,
+            number=number,
+            runtime=self._health.runtime if exact else b"",
+        )
         self._oversized = OversizedCuts()
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
         self._complaint: Trouble | None = None  # why the edge could not compute what it was asked last
@@ -323,7 +325,7 @@ class DeviceSession:
         if self.full:
             raise Overloaded(f"{self.pending} requests are pending; wait for some to end", retry_after_s=0.05)
         pipeline, cut = self._pipeline, plan.cut
-        if cut not in self._fingerprints:
+        if not self._composer.crosses(cut):
             raise LocalProtocolError(f"nothing crosses at cut {cut}")
         hedge_s = math.inf
         can_finish = finish_s is not None and not pipeline.remembers_from(cut) and pipeline.sink == "device"
@@ -332,7 +334,7 @@ class DeviceSession:
         elif deadline_s - finish_s - self._margin_s > now_s:
             hedge_s = min(deadline_s - finish_s - self._margin_s, now_s + patience_s)
         left_s = None if deadline_s == math.inf else max(0.0, deadline_s - now_s)
-        content, frame, unsendable = self._compose(plan, payload, order, left_s, telemetry, now_s)
+        content, frame, unsendable = self._composer.compose(plan, payload, order, left_s, telemetry, now_s)
         request = PendingRequest(
             sequence=content.message.sequence,
             plan=plan,
@@ -349,54 +351,6 @@ class DeviceSession:
         )
         self._requests.add(request)
         return request.sequence, self._begin(request, frame, unsendable, now_s)
-
-    def _compose(
-        self,
-        plan: Plan,
-        payload: Payload,
-        order: int | None,
-        left_s: float | None,
-        telemetry: Mapping[str, float] | None,
-        now_s: float,
-    ) -> tuple[RequestContent, bytes, PayloadTooLarge | None]:
-        """Make a request's message and frame; or say why there is no frame."""
-        pipeline, cut, state = self._pipeline, plan.cut, self._remote_state
-        sent, kept = pipeline.divide(cut, payload)
-        unsendable: PayloadTooLarge | None = None
-        try:
-            packed = wire.pack(sent, RAW)
-        except PayloadTooLarge as error:
-            packed, unsendable = _NO_PAYLOAD, error
-        remembers = pipeline.remembers_from(cut)
-        message = wire.Request(
-            boot=self._boot,
-            sequence=self._number(),
-            digest=self._digest,
-            start=cut,
-            stop=pipeline.n,
-            fingerprint=self._fingerprints[cut],
-            names=packed.names,
-            payload=packed.payload,
-            arrays=packed.arrays,
-            codec=plan.codec,
-            sink=pipeline.sink,
-            deadline_s=left_s,
-            plan_id=plan.id,
-            probe=plan.probe,
-            propensity=plan.propensity,
-            observations=self.outbox.take(now_s),
-            telemetry={} if telemetry is None else wire.finite(telemetry),
-            order=order,
-            epoch=state.epoch if remembers else 0,
-            holder=state.holder if remembers else b"",
-            runtime=self._health.runtime if self._exact else b"",
-            implementation=pipeline.implementation,
-        )
-        try:
-            frame = wire.encode(message, packed.buffers)
-        except PayloadTooLarge as error:
-            frame, unsendable = b"", error
-        return RequestContent(message, packed.buffers, sent, kept, message.observations), frame, unsendable
 
     def _begin(
         self, request: PendingRequest, frame: bytes, unsendable: PayloadTooLarge | None, now_s: float

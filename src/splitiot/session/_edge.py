@@ -2,79 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 from attrs import astuple
 
 from splitiot import wire
-from splitiot.codecs import RAW
 from splitiot.errors import (
     DeadlineExceeded,
     Dropped,
     LocalProtocolError,
-    RemoteProtocolError,
-    SplitiotError,
     StateLost,
     with_notes,
 )
 from splitiot.limits import Limits
-from splitiot.observation import EdgeTimes, Observation
+from splitiot.observation import EdgeTimes
 from splitiot.pipeline import DROP, Payload, Pipeline, RuntimeInfo
-from splitiot.planner import Planner
+from splitiot.session._admission import Admission, Refused
 from splitiot.session._answers import Answer, Answers, Key
 from splitiot.session._counters import EdgeCounters
+from splitiot.session._device_planners import DevicePlanners, MakePlanner
 from splitiot.session._effects import EdgeEffect, ForgetState, Job, RunPart, Send
 from splitiot.session._load import Load
-from splitiot.session._peers import Held, Peer, Peers
-from splitiot.session._profiles import find_profile
+from splitiot.session._peers import Peer, Peers
 from splitiot.session._quota import Quota
+from splitiot.session._received import QUICK_BYTES, Received, read_frame
+from splitiot.session._served import ServedPipelines
 from splitiot.topology import TierProfile
 from splitiot.wire import ErrorCode
 
-__all__ = ["EdgeSession", "MakePlanner", "Received"]
-
-MakePlanner: TypeAlias = Callable[[Pipeline, TierProfile, TierProfile], Planner]
-"""Makes a device's planner from the pipeline, the device's profile and the edge's."""
+__all__ = ["EdgeSession"]
 
 _WAITING: Final = 16  # duplicates that may wait for one job
 _ECHO_BYTES: Final = 65536  # of padding that comes back at most
-_QUICK_BYTES: Final = 2**16
 _PROBE: Final = bytes([wire.KINDS.index(wire.Probe) + 1])
 _FULL_S: Final = 1.0  # until a device for which there is no place may ask again
-_ENCODER: Final = msgspec.msgpack.Encoder()
-
-
-class Received(msgspec.Struct, frozen=True, eq=False):
-    """A frame that was read, or why it could not be.
-
-    Parameters
-    ----------
-    message : Message, optional
-        None where the frame is refused.
-    nbytes : int
-        Of the frame.
-    padding : int
-        Of a probe.
-    payload : object
-        Of a request; its arrays are views of the frame.
-    misfit : str
-        Why a request has none.
-    fingerprint : int
-        Tells requests of the same id apart.
-    refusal : str
-        What is wrong with the frame.
-    """
-
-    message: wire.Message | None
-    nbytes: int
-    padding: int = 0
-    payload: Payload = None
-    misfit: str = ""
-    fingerprint: int = 0
-    refusal: str = ""
 
 
 class _Flight(msgspec.Struct, eq=False):
@@ -127,19 +90,10 @@ class EdgeSession:
         make_planner: MakePlanner | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.pipelines: dict[str, Pipeline] = {}
-        for pipeline in pipelines:
-            if self.pipelines.setdefault(pipeline.digest, pipeline) is not pipeline:
-                names = ", ".join(step.name for step in pipeline.steps[:5])
-                raise ValueError(
-                    f"two pipelines can't be told apart, both have the digest {pipeline.digest[:12]} (steps {names}"
-                    f"{', ...' if pipeline.n > 5 else ''}): where they are different ones, say so on both sides with "
-                    "tasks(..., version='...'); else leave one out"
-                )
-        self._turned: dict[str, Pipeline] = {}  # the same with their results wanted on the other side
+        self._served = ServedPipelines(pipelines, runtimes)
         self.profiles = dict(profiles or {})
-        self._runtimes = dict(runtimes)
-        self._boot, self._make_planner = boot, make_planner
+        self._admission = Admission(self._served, boot)
+        self._boot = boot
         self.limits = limits = limits or Limits()
         self._max_frame_bytes = min(
             limits.max_frame_bytes, limits.max_bytes_in_flight, limits.max_bytes_in_flight_per_name
@@ -153,6 +107,12 @@ class EdgeSession:
         self._answers = Answers(limits.max_answers, limits.max_answer_bytes)
         self._job_s = 0.01
         self.counters = EdgeCounters()
+        self._planners = DevicePlanners(make_planner, self._served, self.profiles, self.counters)
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """Those that are served, by digest."""
+        return self._served.by_digest
 
     @property
     def max_frame_bytes(self) -> int:
@@ -170,26 +130,12 @@ class EdgeSession:
 
     def read(self, frame: bytes | memoryview) -> Received:
         """Read a frame. No state is looked at, so no lock need be held; the time is linear in the frame's bytes."""
-        nbytes = memoryview(frame).nbytes
-        try:
-            message, buffers = wire.decode(frame, max_frame_bytes=self._max_frame_bytes)
-        except RemoteProtocolError as error:
-            return Received(None, nbytes, refusal=str(error))
-        if not isinstance(message, wire.Request):
-            return Received(message, nbytes, padding=sum(buffer.nbytes for buffer in buffers))
-        payload, misfit = None, ""
-        try:
-            payload = wire.unpack(message, buffers, RAW)  # steps do not write into what they are given
-        except RemoteProtocolError as error:
-            misfit = str(error)
-        return Received(
-            message, nbytes, payload=payload, misfit=misfit, fingerprint=_fingerprint(message, buffers)
-        )
+        return read_frame(frame, self._max_frame_bytes)
 
     @staticmethod
     def reads_quickly(frame: bytes | memoryview) -> bool:
         """Whether `read` takes about a millisecond at most: of a probe nearly all is padding, which nobody looks at."""
-        return len(frame) <= _QUICK_BYTES or frame[3:4] == _PROBE
+        return len(frame) <= QUICK_BYTES or frame[3:4] == _PROBE
 
     def handle(self, received: Received, peer: str, now_s: float, reply_to: Any = None) -> list[EdgeEffect]:
         """Do what a frame asks for.
@@ -214,11 +160,11 @@ class EdgeSession:
         if message is None:
             return [self._unfit(peer, reply_to, wire.NOBODY, 0, received.refusal, now_s)]
         if isinstance(message, wire.Request):
-            return self._requested(message, received, peer, now_s, reply_to)
+            return self._on_request(message, received, peer, now_s, reply_to)
         if isinstance(message, wire.Hello):
-            return self._greeted(message, peer, reply_to, now_s)
+            return self._on_hello(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
-            return [self._probed(message, received.padding, peer, reply_to, now_s)]
+            return [self._on_probe(message, received.padding, peer, reply_to, now_s)]
         words = f"a device does not send a {type(message).__name__}"
         return [self._unfit(peer, reply_to, message.boot, message.sequence, words, now_s)]
 
@@ -302,9 +248,9 @@ class EdgeSession:
             names=packed.names,
             payload=packed.payload,
             arrays=packed.arrays,
-            next=self._plan(peer, request, now_s),
-            hello=self._make_planner is not None and peer is not None and not peer.greeted,
-            runtime=self._runtime(job.digest),
+            next=self._planners.propose(peer, request, now_s),
+            hello=self._planners.planning and peer is not None and not peer.greeted,
+            runtime=self._served.runtime(job.digest),
         )
         return wire.encode(reply, packed.buffers)
 
@@ -328,7 +274,7 @@ class EdgeSession:
             return self._busy(boot, sequence, name, reply_to, wait_s)
         return self._failure(name, reply_to, boot, sequence, ErrorCode.BAD_FRAME, words)
 
-    def _probed(self, probe: wire.Probe, padding: int, name: str, reply_to: Any, now_s: float) -> Send:
+    def _on_probe(self, probe: wire.Probe, padding: int, name: str, reply_to: Any, now_s: float) -> Send:
         if wait_s := self._probes.wait_s(name, now_s):
             return self._busy(probe.boot, probe.sequence, name, reply_to, wait_s)
         self._peers.heard(name, probe.boot, now_s)
@@ -338,7 +284,7 @@ class EdgeSession:
         echo = wire.Echo(boot=probe.boot, sequence=probe.sequence, edge_boot=self._boot)
         return Send(wire.encode(echo, (bytes(pad),) if pad else ()), name, reply_to)
 
-    def _requested(
+    def _on_request(
         self, request: wire.Request, received: Received, name: str, now_s: float, reply_to: Any
     ) -> list[EdgeEffect]:
         self.counters.requests += 1
@@ -367,15 +313,15 @@ class EdgeSession:
         peer, effects = self._peers.at(name, request.boot, now_s)
         if peer is None:
             return [*effects, self._full(request, name, reply_to)]
-        self._learn(peer, request, now_s)
+        self._planners.learn(peer, request, now_s)
         digest = request.digest.hex()
         pipeline = self.pipelines.get(digest)
         full = not self._load.has_room(name, nbytes)
         if pipeline is not None and (full or self._runs(name, request.boot, digest, pipeline)):
             return [*effects, self._busy(request.boot, request.sequence, name, reply_to)]
         try:
-            job = self._job(request, received, key, peer, pipeline, now_s)
-        except _Refused as refused:
+            job = self._admission.job(request, received, key, peer, pipeline, now_s)
+        except Refused as refused:
             self.counters.failures += 1
             failure = self._failure(name, reply_to, request.boot, request.sequence, refused.code, str(refused))
             return [*effects, failure]
@@ -400,123 +346,7 @@ class EdgeSession:
         self.counters.full += 1
         return self._busy(message.boot, message.sequence, name, reply_to, _FULL_S)
 
-    def _runtime(self, digest: str) -> bytes:
-        """The fingerprint of what a pipeline is run with."""
-        info = self._runtimes.get(digest)
-        return b"" if info is None else bytes.fromhex(info.fingerprint)
-
-    def _job(
-        self,
-        request: wire.Request,
-        received: Received,
-        key: Key,
-        peer: Peer,
-        pipeline: Pipeline | None,
-        now_s: float,
-    ) -> Job:
-        if pipeline is None:
-            raise _Refused(ErrorCode.UNKNOWN_PIPELINE, f"no pipeline with the digest {request.digest.hex()[:12]} here")
-        wanted = self._with_sink(pipeline, request.sink)
-        if wanted is None:
-            raise _Refused(ErrorCode.BAD_PART, f"results are wanted on the device or on the edge, not {request.sink!r}")
-        pipeline = wanted
-        start, stop = request.start, request.stop
-        if stop != pipeline.n or start not in pipeline.cuts:
-            why = pipeline.refused.get(start, f"parts here are [cut, {pipeline.n})")
-            raise _Refused(ErrorCode.BAD_PART, f"can't run [{start}, {stop}): {why}")
-        if others := pipeline.differing(request.implementation):
-            raise _Refused(ErrorCode.OTHER_CODE, f"here is other code under the same names: {', '.join(others)}")
-        boundary = pipeline.boundary(start)
-        if request.fingerprint.hex() != boundary.fingerprint:
-            raise _Refused(ErrorCode.BAD_BOUNDARY, f"at cut {start} other values cross here: {boundary.names}")
-        if request.codec != RAW.name:
-            raise _Refused(ErrorCode.BAD_CODEC, f"this edge knows the codec raw, not {request.codec!r}")
-        if request.runtime and request.runtime != self._runtime(pipeline.digest):
-            ours = self._runtimes.get(pipeline.digest)
-            raise _Refused(
-                ErrorCode.INEXACT, f"exact results were asked for: this edge runs {ours}, the device something else"
-            )
-        remembers = pipeline.remembers_from(start)
-        if request.sequence <= peer.forgot and (remembers or pipeline.sink == "edge"):
-            raise _Refused(
-                ErrorCode.FORGOTTEN,
-                f"request {request.sequence} may have run here before: its answer is not remembered any more",
-            )
-        payload = received.payload
-        if wrong := received.misfit or boundary.mismatch(payload):
-            raise _Refused(ErrorCode.BAD_PAYLOAD, wrong)
-        whose, held = None, None
-        if remembers:
-            whose, held = peer.owner, self._claimed(request, peer, pipeline)
-        expires_s = None if request.deadline_s is None else now_s + request.deadline_s
-        return Job(
-            key=key,
-            digest=pipeline.digest,
-            pipeline=pipeline,
-            start=start,
-            stop=stop,
-            payload=payload,
-            owner=whose,
-            reset=held is not None and not held.begun,
-            received_s=now_s,
-            expires_s=expires_s,
-        )
-
-    def _claimed(self, request: wire.Request, peer: Peer, pipeline: Pipeline) -> Held:
-        """Let a request be the one that runs on what a pipeline remembers of its device."""
-        digest = pipeline.digest
-        held = peer.held.get(digest)
-        if request.holder and request.holder != self._boot:
-            raise _Refused(
-                ErrorCode.STATE_LOST,
-                "what this pipeline remembers of the device was kept by another edge: by another process, or by this "
-                "one before it was started anew; call reset()",
-            )
-        if held is None or request.epoch > held.epoch:
-            held = self._begun(request, pipeline)
-        elif request.epoch < held.epoch:
-            raise _Refused(ErrorCode.BAD_ORDER, "a request from before a reset")
-        elif pipeline.stateful:
-            self._check_order(request, held)
-        if request.order is not None:
-            held.order = request.order + 1
-        peer.held[digest] = held
-        peer.running.add(digest)
-        return held
-
-    def _begun(self, request: wire.Request, pipeline: Pipeline) -> Held:
-        """Let a request be the first one of its epoch."""
-        if request.holder:
-            words = "what this pipeline remembered of the device is gone, since it was silent for long; call reset()"
-            raise _Refused(ErrorCode.STATE_LOST, words)
-        if pipeline.stateful and request.order is None:
-            raise _Refused(ErrorCode.BAD_ORDER, "a stateful pipeline's requests need an order number")
-        if pipeline.stateful and request.order != 0:
-            raise _Refused(
-                ErrorCode.STATE_LOST,
-                f"request {request.order} of a stateful pipeline, and this edge did not run those before: call reset()",
-            )
-        return Held(request.epoch)
-
-    def _check_order(self, request: wire.Request, held: Held) -> None:
-        if held.order is None:
-            raise _Refused(ErrorCode.STATE_LOST, "a request of this stateful pipeline was not run: call reset()")
-        if request.order != held.order:
-            words = f"request {request.order} of a stateful pipeline, expected {held.order}: call reset()"
-            raise _Refused(ErrorCode.BAD_ORDER, words)
-
-    def _with_sink(self, pipeline: Pipeline, sink: str) -> Pipeline | None:
-        """The same pipeline with its results wanted there, None where there is no such place."""
-        if sink == pipeline.sink:
-            return pipeline
-        if sink not in ("device", "edge"):
-            return None
-        turned = self._turned.get(pipeline.digest)
-        if turned is None:
-            turned = self._turned[pipeline.digest] = pipeline.with_sink("edge" if sink == "edge" else "device")
-        return turned
-
-    def _greeted(self, hello: wire.Hello, name: str, reply_to: Any, now_s: float) -> list[EdgeEffect]:
+    def _on_hello(self, hello: wire.Hello, name: str, reply_to: Any, now_s: float) -> list[EdgeEffect]:
         profiles = [self.profiles[digest] for digest in _each(hello.want_profiles) if digest in self.profiles]
         if wait_s := self._hellos.wait_s(name, now_s, 1 + len(profiles)):
             return [self._busy(hello.boot, hello.sequence, name, reply_to, wait_s)]
@@ -532,7 +362,7 @@ class EdgeSession:
             pipeline = self.pipelines.get(digest)
             if pipeline is None:
                 continue
-            runtime = self._runtimes.get(digest)
+            runtime = self._served.runtimes.get(digest)
             ours.append(
                 wire.PipelineHello(
                     digest=theirs.digest,
@@ -543,20 +373,8 @@ class EdgeSession:
                     implementation=pipeline.implementation,
                 )
             )
-            profile = self.profiles.get(digest)
-            if self._make_planner is not None and profile is not None and digest not in peer.planners:
-                try:
-                    told = find_profile(hello.profiles, pipeline)
-                    if told is None:
-                        want.append(theirs.digest)
-                        continue
-                    planner = self._make_planner(self._with_sink(pipeline, theirs.sink) or pipeline, told, profile)
-                    if theirs.parts is not None:
-                        planner.restrict({0, *(stop for start, stop in theirs.parts if start == 0)})
-                except (SplitiotError, ValueError, OverflowError):
-                    self.counters.bad_frames += 1
-                    continue
-                peer.planners[digest] = planner
+            if self._planners.add(peer, theirs, pipeline, hello.profiles):
+                want.append(theirs.digest)
         welcome = wire.Welcome(
             boot=hello.boot,
             sequence=hello.sequence,
@@ -571,40 +389,6 @@ class EdgeSession:
         except LocalProtocolError as error:
             words = f"{len(ours)} pipelines and {len(profiles)} profiles do not fit in one answer: {error}"
             return [*effects, self._failure(name, reply_to, hello.boot, hello.sequence, ErrorCode.FAILED, words)]
-
-    def _learn(self, peer: Peer, request: wire.Request, now_s: float) -> None:
-        planner = peer.planners.get(request.digest.hex())
-        if planner is None or not request.observations:
-            return
-        sound = [seen for seen in request.observations if _sound(seen)]
-        self.counters.dropped_observations += len(request.observations) - len(sound)
-        try:
-            planner.observe(*sound, now_s=now_s)
-        except Exception:  # a policy's bug is not the request's
-            self.counters.planner_errors += 1
-
-    def _plan(self, peer: Peer | None, request: wire.Request, now_s: float) -> wire.NextPlacement | None:
-        planner = None if peer is None else peer.planners.get(request.digest.hex())
-        if planner is None:
-            return None
-        try:
-            planner.number_behind(request.plan_id)
-            if planner.pipeline.stateful:  # it is bound where the device has cut, until that resets
-                if request.order == 0:
-                    planner.reset()
-                planner.adopt(now_s, request.start, plan_id=request.plan_id, why="the device's planner")
-            plan = planner.decide(now_s, deadline_s=request.deadline_s, telemetry=wire.finite(request.telemetry))
-        except Exception:  # nothing is allowed, or a policy's bug: the result goes out all the same
-            self.counters.planner_errors += 1
-            return None
-        return wire.NextPlacement(
-            plan_id=plan.id,
-            cuts=plan.placement.cuts,
-            codecs=plan.placement.codecs,
-            why=plan.why,
-            probe=plan.probe,
-            propensity=plan.propensity,
-        )
 
     def _remember(self, key: Key, fingerprint: int, frame: bytes) -> None:
         for name, boot, sequence in self._answers.add(key, Answer(fingerprint, frame)):
@@ -630,30 +414,6 @@ class EdgeSession:
         return Send(self._failure_frame(boot, sequence, code, words), peer, reply_to)
 
 
-class _Refused(Exception):
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
-        self.code = code
-
-
 def _each(digests: Iterable[bytes]) -> Iterable[str]:
     """Each digest once, as this side writes it."""
     return dict.fromkeys(digest.hex() for digest in digests)
-
-
-def _fingerprint(request: wire.Request, buffers: list[memoryview]) -> int:
-    """Tell requests of the same id apart; one that is sent again has another attempt and less time left."""
-    header = _ENCODER.encode(msgspec.structs.replace(request, attempt=0, deadline_s=None))
-    if sum(map(len, buffers)) <= _QUICK_BYTES:
-        return hash((header, b"".join(buffers)))
-    digest = blake2b(header, digest_size=8)
-    for buffer in buffers:  # without a copy, and other threads go on meanwhile
-        digest.update(buffer)
-    return int.from_bytes(digest.digest(), "big")
-
-
-def _sound(seen: Observation) -> bool:
-    numbers = [seen.head_s, seen.tail_s, seen.local_s, seen.round_trip_s]
-    if seen.edge is not None:
-        numbers += [seen.edge.queue_s, seen.edge.compute_s, seen.edge.residence_s]
-    return all(x is None or 0 <= x < float("inf") for x in numbers) and min(seen.sent_bytes, seen.received_bytes) >= 0

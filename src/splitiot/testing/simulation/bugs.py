@@ -23,6 +23,7 @@ from splitiot.runner import Runner
 from splitiot.session import Arrival, DeviceSession, EdgeSession, Job, RequestDone, RunLocal, Send
 from splitiot.session import _breaker as breaker
 from splitiot.session import _peers as peers
+from splitiot.session._admission import Admission
 from splitiot.session._answers import Answers
 from splitiot.session._budget import RetryBudget
 from splitiot.session._edge_health import EdgeHealth, _Trial
@@ -293,11 +294,11 @@ def _edge_trusts(old: Any) -> Any:
 
 
 def _runs_duplicates(old: Any) -> Any:
-    def requested(self: Any, request: Any, received: Any, name: str, *words: Any) -> Any:
+    def on_request(self: Any, request: Any, received: Any, name: str, *words: Any) -> Any:
         self._flights.pop((name, request.boot, request.sequence), None)
         return old(self, request, received, name, *words)
 
-    return requested
+    return on_request
 
 
 def _busy_for_long(old: Any) -> Any:
@@ -338,10 +339,10 @@ def _as(**changes: Any) -> Change:
 
 
 def _inexact_will_do(old: Any) -> Any:
-    def requested(self: Any, request: Any, *words: Any) -> Any:
+    def on_request(self: Any, request: Any, *words: Any) -> Any:
         return old(self, msgspec.structs.replace(request, runtime=b""), *words)
 
-    return requested
+    return on_request
 
 
 def _one_step_short(old: Any) -> Any:
@@ -458,18 +459,18 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("answers-forgotten", "answers are not remembered", EdgeSession, "_remember", _always(None)),
     _bug("answers-mixed", "remembered answers are another request's", EdgeSession, "_remember", _mixes_answers),
     _bug("answers-last", "an answer goes to who was answered before", EdgeSession, "complete", _answers_the_last),
-    _bug("flights-doubled", "a duplicate of what runs is run, too", EdgeSession, "_requested", _runs_duplicates),
+    _bug("flights-doubled", "a duplicate of what runs is run, too", EdgeSession, "_on_request", _runs_duplicates),
     _bug("beside", "a state is used by two requests at once", EdgeSession, "_runs", _always(False)),
-    _bug("order-unchecked", "requests that remember come in any order", EdgeSession, "_check_order", _always(None)),
-    _bug("reset-ignored", "the edge keeps the state at a reset", EdgeSession, "_job", _as(reset=False)),
+    _bug("order-unchecked", "requests that remember come in any order", Admission, "_check_order", _always(None)),
+    _bug("reset-ignored", "the edge keeps the state at a reset", Admission, "job", _as(reset=False)),
     _bug("late-runs", "the edge runs what nobody waits for any more", Job, "late", _always(None)),
-    _bug("inexact-will-do", "exact results are not insisted on", EdgeSession, "_requested", _inexact_will_do),
-    _bug("one-step-short", "the tail begins one step too late", EdgeSession, "_job", _one_step_short),
+    _bug("inexact-will-do", "exact results are not insisted on", EdgeSession, "_on_request", _inexact_will_do),
+    _bug("one-step-short", "the tail begins one step too late", Admission, "job", _one_step_short),
     _bug("answers-unbounded", "all answers are kept", Answers, "add", _without_limit("_most")),
     _bug("flights-unbounded", "the edge takes all", Load, "has_room", _always(True)),
     _bug("peers-unbounded", "all peers are kept", Peers, "at", _without_limit("_most")),
     _bug("peers-pushed", "a new device takes the place of another", Peers, "at", _pushes_out),
-    _bug("holder-ignored", "a state that was lost begins anew", EdgeSession, "_claimed", _begins_anew),
+    _bug("holder-ignored", "a state that was lost begins anew", Admission, "_claimed", _begins_anew),
     _bug("state-shared", "all devices have one state", Runner, "_run_stateful", _everyones_state),
     _bug("boots-share", "all boots of a name share a state", peers, "Owner", _one_for_all_boots),
     _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
