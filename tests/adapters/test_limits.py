@@ -352,6 +352,27 @@ def test_a_large_answer_leaves_in_pieces(size: int) -> None:
     assert [piece.get("more_body", False) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
 
 
+def test_others_have_turns_while_a_large_answer_leaves() -> None:
+    """A peer that takes everything at once, so that the server never waits for it."""
+    asked = Asked(BEARER, LONG, chunks=[(0.0, bytes(900))])
+    turn, sent_at = 0, []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent_at.append(turn)
+
+    async def work(loop: VirtualLoop) -> None:
+        nonlocal turn
+        endpoint = _Endpoint(Heard(bytes(2**20)), {"secret": "me"}, Limits())  # type: ignore[arg-type]
+        answering = loop.create_task(endpoint(asked.scope, asked.receive, send))  # type: ignore[arg-type]
+        while not answering.done():
+            await asyncio.sleep(0)
+            turn += 1
+
+    virtually(work)
+    assert len(sent_at) == 17
+    assert len(set(sent_at)) >= 15  # the head and two pieces leave at once: nobody had a turn before them
+
+
 def test_what_has_no_room_is_refused_before_it_is_read() -> None:
     asked = Asked(BEARER, LONG, chunks=[], ends=False)
     service, seconds = ask(asked, max_body_bytes=899)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from splitiot.adapters.http._address import FRAME_TYPE, PATH
 from splitiot.adapters.http._budget import Budget, Share
@@ -73,6 +73,7 @@ class _Endpoint:
                 for start in range(0, len(reply) - _PIECE_BYTES, _PIECE_BYTES):
                     piece = reply[start : start + _PIECE_BYTES]
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await self._turns.next()  # a peer that takes all at once would never let the loop go on
                 rest = (len(reply) - 1) // _PIECE_BYTES * _PIECE_BYTES
                 await send({"type": "http.response.body", "body": reply[rest:]})
             finally:
@@ -168,7 +169,7 @@ class _Body:
         end_s = begun_s + limits.body_timeout_s
         quantum = limits.min_bytes_per_s * limits.stall_s  # that much must come within each `stall_s`
         chunks: list[bytes] = []
-        whole = np.empty(length, np.uint8).data if length >= _LARGE_BYTES else None  # takes memory as it is filled
+        whole = _memory(length) if length >= _LARGE_BYTES else None
         size, due = 0, quantum
         try:
             async with asyncio.timeout_at(min(end_s, begun_s + limits.stall_s)) as patience:
@@ -211,6 +212,16 @@ class _Body:
                     size += len(await self.next() or b"")
         except TimeoutError:
             pass
+
+
+def _memory(nbytes: int) -> memoryview:
+    """Return memory that is taken page by page as it is filled.
+
+    An array of numpy takes huge pages, each of which held the loop up for 4 ms.
+    """
+    if sys.platform == "win32":
+        return memoryview(mmap.mmap(-1, nbytes))
+    return memoryview(mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 async def _refuse(status: int, words: str, scope: Scope, body: _Body, send: AsgiSend) -> None:
