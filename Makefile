@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river test-lowest test-sdist test-nightly lint contracts types docs torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams full lock clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river test-lowest test-sdist test-nightly lint contracts types docs torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams bench-attacks full lock clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -155,6 +155,9 @@ bench-throughput: $(STAMPS)/wheel  ## Keep a stream's target while everything ch
 
 bench-streams: $(STAMPS)/wheel  ## Measure pipelined runs against the slowest resource's rate (2 to 3 minutes)
 	$(BIN)/python benchmarks/streams.py
+
+bench-attacks: $(STAMPS)/wheel  ## Attack an edge in 10 ways while an honest device works (6 minutes)
+	$(BIN)/python benchmarks/attacks.py
 
 full: test-nightly torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams  ## Everything that takes too long for each change (1 to 2 hours)
 
