@@ -420,7 +420,7 @@ def test_seeds_at_which_devices_stayed_away_for_ever(seed: int) -> None:
 def test_who_never_wants_the_edge_never_resumes() -> None:
     report = simulate(_Never, seed=5, faults=[])
     assert {violation.promise for violation in report.violations} == {"does not resume"}
-    assert "asked 300 times more: it did not want the edge" in report.violations[0].words
+    assert "asked 300 times more: it did not want the edge" in report.violations[0].detail
     assert simulate(_Never, seed=5, faults=[], resumes=False).ok
 
 

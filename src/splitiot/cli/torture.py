@@ -232,7 +232,7 @@ def _teeth(arguments: argparse.Namespace, console: Console) -> int:
     bugs: list[dict[str, Any]] = []
     with console.progress("planting bugs", len(BUGS)) as show:
         for number, bug in enumerate(BUGS):
-            caught: dict[str, Any] = {"bug": bug.name, "words": bug.words, "seed": None, "promise": None}
+            caught: dict[str, Any] = {"bug": bug.name, "words": bug.description, "seed": None, "promise": None}
             with bug.planted():
                 for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
                     report = _simulated(arguments, _kinds(arguments.faults), seed)

@@ -137,8 +137,8 @@ class DeviceMachine:
         """Look whether it sent requests again too often in this life."""
         most = 3 + 0.2 * self._submitted
         if self._resent > most:
-            words = f"{self._resent} requests were sent again, more than 3 + 20 % of {self._submitted}"
-            self.world.violated("too many retries", words, self.role.name)
+            detail = f"{self._resent} requests were sent again, more than 3 + 20 % of {self._submitted}"
+            self.world.violated("too many retries", detail, self.role.name)
 
     def check_beliefs(self) -> None:
         """Look what it thinks of a link and an edge that nothing has harmed."""
@@ -147,15 +147,15 @@ class DeviceMachine:
         if self.role.listens:  # may have had deadlines that nothing could meet, and so an edge that seems silent
             return
         if core.session.outages or not core.session.edge_up(self.now_s):
-            words = f"{core.session.outages} outages of an edge that was well all the time"
-            self.world.violated("edge doubted", words, self.role.name)
+            detail = f"{core.session.outages} outages of an edge that was well all the time"
+            self.world.violated("edge doubted", detail, self.role.name)
         link, prior = core.planner.link, core.planner.topology.links[0]
         believed_s = link.rtt_s + _SOME_BYTES / link.up_bytes_per_s
         true_s = line.rtt_s + _SOME_BYTES / line.up_bytes_per_s
         prior_s = prior.rtt_s + _SOME_BYTES / prior.up_bytes_per_s
         if believed_s > _FAR_OFF * max(true_s, prior_s):
-            words = f"{_SOME_BYTES} bytes take {true_s:.4f} s, and are believed to take {believed_s:.4f}"
-            self.world.violated("link doubted", words, self.role.name)
+            detail = f"{_SOME_BYTES} bytes take {true_s:.4f} s, and are believed to take {believed_s:.4f}"
+            self.world.violated("link doubted", detail, self.role.name)
 
     # the source
 
@@ -331,8 +331,8 @@ class DeviceMachine:
             return
         core, listens = self.core, self._listening
         assert core is not None
-        if listens and (found := core.receive(0.0)) is not None:  # until now somebody has waited
-            core.heard(found)
+        if listens and (received := core.receive(0.0)) is not None:  # until now somebody has waited
+            core.heard(received)
         self.inner.came(frame)
         if listens:
             self._turn()
@@ -393,9 +393,9 @@ class DeviceMachine:
         if request.over:
             world.violated("two outcomes", f"request {request.number} ended twice", self.role.name)
         request.over = True
-        said = "a value" if outcome.ok else type(outcome.error).__name__
-        words = f"request {request.number} ({request.sequence}) ends: {outcome.source}, {said}"
-        world.say(self.role.name, words, "" if outcome.ok else f": {outcome.error}")
+        result = "a value" if outcome.ok else type(outcome.error).__name__
+        message = f"request {request.number} ({request.sequence}) ends: {outcome.source}, {result}"
+        world.say(self.role.name, message, "" if outcome.ok else f": {outcome.error}")
         world.counts[outcome.source if outcome.ok else type(outcome.error).__name__] += 1
         self._oracle.check(request, outcome, latency_s)
         if outcome.ok and outcome.source == "edge" and self.resumed_s is None and heap.now_s >= world.heal_s:

@@ -41,19 +41,19 @@ class Heap:
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._number = 0
 
-    def at(self, time_s: float, action: Callable[..., None], *words: Any) -> None:
+    def at(self, time_s: float, action: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time, or now if that is past."""
         self._number += 1
         when_s = on_grid(time_s)
-        heapq.heappush(self._events, (max(when_s, self.now_s), self._number, action, words))
+        heapq.heappush(self._events, (max(when_s, self.now_s), self._number, action, arguments))
 
     def step(self, until_s: float) -> bool:
         """Let the next thing happen, unless that is later than `until_s`; say whether there was one."""
         if not self._events or self._events[0][0] > until_s:
             self.now_s = max(self.now_s, until_s)
             return False
-        self.now_s, _, action, words = heapq.heappop(self._events)
-        action(*words)
+        self.now_s, _, action, arguments = heapq.heappop(self._events)
+        action(*arguments)
         return True
 
 

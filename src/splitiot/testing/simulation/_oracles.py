@@ -177,8 +177,8 @@ class EdgeMemory:
         self._memories.pop((effect.digest, whose), None)
         silent_s = now_s - self._heard_s.get(whose, -math.inf)
         if max(silent_s, self._was_silent_s.get(whose, math.inf)) <= self._ttl_s:
-            words = f"the state of {owner[0]} is dropped, which was heard of {silent_s:.3f} s ago"
-            self._world.violated("forgotten too early", words, owner[0])
+            detail = f"the state of {owner[0]} is dropped, which was heard of {silent_s:.3f} s ago"
+            self._world.violated("forgotten too early", detail, owner[0])
 
 
 def _plain_head(work: Work, cut: int) -> bool:
@@ -235,27 +235,28 @@ class Counted(JointEstimator):
         device.tell, edge.tell, counted.tell = self._own, self._tail, self._exchange
         self.device, self.edge, self.link = device, edge, counted
 
-    def _own(self, seen: Observation) -> None:
-        if seen.head_s is not None:
-            self._take("head", seen)
-        if seen.local_s is not None:
-            self._take("local finish", seen)
+    def _own(self, observation: Observation) -> None:
+        if observation.head_s is not None:
+            self._take("head", observation)
+        if observation.local_s is not None:
+            self._take("local finish", observation)
 
-    def _tail(self, seen: Observation) -> None:
-        self._take("tail", seen)
+    def _tail(self, observation: Observation) -> None:
+        self._take("tail", observation)
 
-    def _exchange(self, seen: Observation) -> None:
-        if not seen.probe:
-            self._take("bound" if seen.censored else "exchange", seen)
+    def _exchange(self, observation: Observation) -> None:
+        if not observation.probe:
+            self._take("bound" if observation.censored else "exchange", observation)
 
-    def _take(self, what: str, seen: Observation) -> None:
-        key = (what, seen.plan_id)
+    def _take(self, what: str, observation: Observation) -> None:
+        key = (what, observation.plan_id)
         if key in self._taken:
-            self._world.violated("counted twice", f"the {what} of plan {seen.plan_id}, by {self._whose}", self._whose)
+            detail = f"the {what} of plan {observation.plan_id}, by {self._whose}"
+            self._world.violated("counted twice", detail, self._whose)
         self._taken.add(key)
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         taken = {1: "head", 2: "tail", 4: "local finish", 16: "exchange", 32: "bound"}
         for plan_id, kinds in state["deduplicator"]["seen"]:
-            self._taken |= {(words, plan_id) for bit, words in taken.items() if kinds & bit}
+            self._taken |= {(kind, plan_id) for bit, kind in taken.items() if kinds & bit}

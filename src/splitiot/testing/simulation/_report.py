@@ -19,7 +19,7 @@ class Violation:
     ----------
     promise : str
         Which one, in two or three words: the same for all seeds.
-    words : str
+    detail : str
         What happened.
     at_s : float
         When, in virtual seconds.
@@ -28,12 +28,12 @@ class Violation:
     """
 
     promise: str
-    words: str
+    detail: str
     at_s: float
     whose: str
 
     def __str__(self) -> str:
-        return f"{self.promise} at {self.at_s:.6f} s ({self.whose}): {self.words}"
+        return f"{self.promise} at {self.at_s:.6f} s ({self.whose}): {self.detail}"
 
 
 @frozen(kw_only=True)
@@ -98,17 +98,17 @@ class Report:
         Report
             Of a run in which no fault can be left out; this one if nothing was wrong.
         """
-        found = self
-        while not found.ok:
-            promise = found.violations[0].promise
-            for index in range(len(found.faults)):
-                fewer, _ = self._again(found.faults[:index] + found.faults[index + 1 :], False)
+        report = self
+        while not report.ok:
+            promise = report.violations[0].promise
+            for index in range(len(report.faults)):
+                fewer, _ = self._again(report.faults[:index] + report.faults[index + 1 :], False)
                 if any(violation.promise == promise for violation in fewer.violations):
-                    found = fewer
+                    report = fewer
                     break
             else:
                 break
-        return found
+        return report
 
     def explain(self, *, lines: int = 25) -> str:
         """Say what was wrong, with which faults, what had happened just before, and how to run it again.
@@ -123,11 +123,11 @@ class Report:
         first = self.violations[0]
         trace = self.trace()
         end = next((at for at, line in enumerate(trace) if "VIOLATION" in line), len(trace) - 1)
-        told = [
+        relevant = [
             line for line in trace[: end + 1] if f" {first.whose}:" in line or " world:" in line or " edge:" in line
         ]
-        said = "\n".join(f"  {line}" for line in told[-lines:])
+        excerpt = "\n".join(f"  {line}" for line in relevant[-lines:])
         faults = "\n".join(f"  {fault}" for fault in self.faults) or "  none"
         kinds = f" --faults {','.join(self.kinds)}" if self.kinds else " --faults none"
         command = f"splitiot torture --first-seed {self.seed} --seeds 1{kinds}"
-        return f"seed {self.seed}: {first}\nFaults:\n{faults}\nBefore that:\n{said}\nTo run it again: {command}"
+        return f"seed {self.seed}: {first}\nFaults:\n{faults}\nBefore that:\n{excerpt}\nTo run it again: {command}"

@@ -172,28 +172,28 @@ def _work(
     sink: Sink = "device",
 ) -> Work:
     functions: list[Callable[..., Any]] = []
-    made = []
+    steps = []
     for index, size in enumerate(sizes):
         tier = (tiers or {}).get(index)
         if index == memory_at:
             functions.append(_remembering(index))
-            made.append(task(functions[-1], name=f"{name} {index}", tier=tier, state="own", resource=Memory))
+            steps.append(task(functions[-1], name=f"{name} {index}", tier=tier, state="own", resource=Memory))
         else:
             functions.append(_made(index, size, arrays))
-            made.append(task(functions[-1], name=f"{name} {index}", tier=tier))
+            steps.append(task(functions[-1], name=f"{name} {index}", tier=tier))
     seconds = tuple([0.03, 0.02, 0.04, 0.03, 0.02, 0.04][: len(sizes)])
     # its code is not looked at: then frames are as long wherever this package is installed
-    return Work(name, tasks(made, sink=sink, check_code=False), functions, memory_at, seconds, tuple(sizes))
+    return Work(name, tasks(steps, sink=sink, check_code=False), functions, memory_at, seconds, tuple(sizes))
 
 
 @functools.cache
 def works() -> dict[str, Work]:
     """Return all there are, by name."""
-    made = [
+    all_works = [
         _work("numbers", [1800, 300, 900, 64, 32]),
         _work("arrays", [600, 1000, 200, 40], arrays=True, tiers={0: "device"}),
         _work("stateful", [900, 900, 200, 32], memory_at=1),
         _work("remembering", [1200, 300, 200, 200, 32], memory_at=3, tiers={3: "edge"}),
         _work("collecting", [900, 200, 64], tiers={0: "device", 2: "edge"}, sink="edge"),
     ]
-    return {work.name: work for work in made}
+    return {work.name: work for work in all_works}

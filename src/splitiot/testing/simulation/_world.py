@@ -251,16 +251,16 @@ class World:
         if kind in self._kinds:
             self.bites[kind.kind] += 1
 
-    def violated(self, promise: str, words: str, whose: str) -> None:
+    def violated(self, promise: str, detail: str, whose: str) -> None:
         """Note that a promise was broken."""
-        found = Violation(promise, words, self.heap.now_s, whose)
-        self.say(whose, f"VIOLATION: {promise}", f": {words}")
+        violation = Violation(promise, detail, self.heap.now_s, whose)
+        self.say(whose, f"VIOLATION: {promise}", f": {detail}")
         if len(self.violations) < _VIOLATIONS:
-            self.violations.append(found)
+            self.violations.append(violation)
 
-    def say(self, who: str, words: str, more: str = "") -> None:
+    def say(self, who: str, message: str, more: str = "") -> None:
         """Note what happens: for the digest, and with `more`, which may differ between Pythons, for the trace."""
-        line = f"{self.heap.now_s:.6f} {who}: {words}"
+        line = f"{self.heap.now_s:.6f} {who}: {message}"
         self._digest.update(line.encode())
         if self.lines is not None:
             self.lines.append(line + more)
@@ -368,16 +368,16 @@ class World:
         late = {device: self._reason(device) for device in wanted if not self._in_time(device)}
         self._insist([device for device, reason in late.items() if reason])
         for device, reason in late.items():
-            words = "no value came from the edge"
+            detail = "no value came from the edge"
             if device.resumed_s is not None:
-                words = f"the first value from the edge came after {device.resumed_s - self.heal_s:.3f} s"
+                detail = f"the first value from the edge came after {device.resumed_s - self.heal_s:.3f} s"
             if reason and device.resumed_s is not None:
                 self.later[device.role.name] = reason
             elif reason:
-                words += f", not even when it had asked {device.insisted} times more: it {reason}"
-                self.violated("does not resume", words, device.role.name)
+                detail += f", not even when it had asked {device.insisted} times more: it {reason}"
+                self.violated("does not resume", detail, device.role.name)
             else:
-                self.violated("does not resume", f"{words}; at most {_RESUMES_S:g} s", device.role.name)
+                self.violated("does not resume", f"{detail}; at most {_RESUMES_S:g} s", device.role.name)
 
     def _in_time(self, device: DeviceMachine) -> bool:
         return device.resumed_s is not None and device.resumed_s <= self.resumes_s
@@ -462,10 +462,10 @@ def simulate(
     >>> report.ok, report.requests >= 100, len(report.faults) >= 3
     (True, True, True)
     """
-    made = policy if policy is None or isinstance(policy, Policy) else policy()
+    own_policy = policy if policy is None or isinstance(policy, Policy) else policy()
 
     def run(chosen: tuple[type[Fault] | Fault, ...] | None, tracing: bool) -> tuple[Report, list[str]]:
-        world = World(seed, made, chosen, requests, transport, tracing)
+        world = World(seed, own_policy, chosen, requests, transport, tracing)
         world.run(resumes)
         return world.report(run), world.lines or []
 

@@ -44,14 +44,14 @@ class Bug:
     Parameters
     ----------
     name : str
-    words : str
+    description : str
         What is wrong then.
     patches : tuple of (object, str, callable)
         Whose attribute is changed, and what makes the new one of the old one.
     """
 
     name: str
-    words: str
+    description: str
     patches: tuple[tuple[Any, str, Change], ...]
 
     @contextlib.contextmanager
@@ -72,7 +72,7 @@ def _constant(value: Any) -> Change:
 
 
 def _always(value: Any) -> Change:
-    return lambda old: lambda *words, **named: value
+    return lambda old: lambda *args, **kwargs: value
 
 
 def _never(old: Any) -> property:
@@ -83,8 +83,8 @@ def _never(old: Any) -> property:
 
 
 def _ends_twice(old: Any) -> Any:
-    def end(self: PendingRequests, *words: Any, **named: Any) -> Any:
-        effects = old(self, *words, **named)
+    def end(self: PendingRequests, *args: Any, **kwargs: Any) -> Any:
+        effects = old(self, *args, **kwargs)
         return [*effects, *(effect for effect in effects if isinstance(effect, RequestDone))]
 
     return end
@@ -110,13 +110,13 @@ def _outcome(known: Any, now_s: float) -> Any:
 
 def _ignoring(event: Event) -> Change:
     def change(old: Any) -> Any:
-        def transition(self: Any, pending: Any, what: Event, *words: Any) -> Any:
+        def transition(self: Any, pending: Any, what: Event, *args: Any) -> Any:
             if what is event:
                 pending.again_s = math.inf
                 if event is Event.HEDGE:
                     pending.hedge_s = math.inf
                 return []
-            return old(self, pending, what, *words)
+            return old(self, pending, what, *args)
 
         return transition
 
@@ -160,8 +160,8 @@ def _give(pending: Any, payload: Any) -> None:
 
 
 def _shares_payloads(old: Any) -> Any:
-    def submit(self: Any, plan: Any, payload: Any, **named: Any) -> Any:
-        result = old(self, plan, payload, **named)
+    def submit(self: Any, plan: Any, payload: Any, **kwargs: Any) -> Any:
+        result = old(self, plan, payload, **kwargs)
         for pending in self._requests.pending.values():
             _give(pending, payload)
         return result
@@ -170,8 +170,8 @@ def _shares_payloads(old: Any) -> Any:
 
 
 def _drops_payloads(old: Any) -> Any:
-    def submit(self: Any, *words: Any, **named: Any) -> Any:
-        result = old(self, *words, **named)
+    def submit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = old(self, *args, **kwargs)
         for pending in self._requests.pending.values():
             if not pending.local:
                 _give(pending, None)
@@ -181,24 +181,24 @@ def _drops_payloads(old: Any) -> Any:
 
 
 def _counts_from_sending(old: Any) -> Any:
-    def submit(self: Any, *words: Any, now_s: float, deadline_s: float, begun_s: float, **named: Any) -> Any:
-        return old(self, *words, now_s=now_s, deadline_s=deadline_s + now_s - begun_s, begun_s=begun_s, **named)
+    def submit(self: Any, *args: Any, now_s: float, deadline_s: float, begun_s: float, **kwargs: Any) -> Any:
+        return old(self, *args, now_s=now_s, deadline_s=deadline_s + now_s - begun_s, begun_s=begun_s, **kwargs)
 
     return submit
 
 
 def _forgets_the_head(old: Any) -> Any:
-    def submit(self: Any, *words: Any, now_s: float, begun_s: float, **named: Any) -> Any:
-        return old(self, *words, now_s=now_s, begun_s=now_s, **named)
+    def submit(self: Any, *args: Any, now_s: float, begun_s: float, **kwargs: Any) -> Any:
+        return old(self, *args, now_s=now_s, begun_s=now_s, **kwargs)
 
     return submit
 
 
 def _gives_late_values(old: Any) -> Any:
-    def done(self: Any, sequence: int, *words: Any, **named: Any) -> Any:
+    def done(self: Any, sequence: int, *args: Any, **kwargs: Any) -> Any:
         if sequence in self._requests.pending:
             self._requests.pending[sequence].deadline_s = math.inf
-        return old(self, sequence, *words, **named)
+        return old(self, sequence, *args, **kwargs)
 
     return done
 
@@ -215,15 +215,15 @@ def _remembers_all_ended(old: Any) -> Any:
 
 
 def _sends_twice(old: Any) -> Any:
-    def again(self: Any, *words: Any, **named: Any) -> Any:
-        return 2 * old(self, *words, **named)
+    def again(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return 2 * old(self, *args, **kwargs)
 
     return again
 
 
 def _with_new_id(old: Any) -> Any:
-    def again(self: Any, pending: Any, *words: Any, **named: Any) -> Any:
-        effects = old(self, pending, *words, **named)
+    def again(self: Any, pending: Any, *args: Any, **kwargs: Any) -> Any:
+        effects = old(self, pending, *args, **kwargs)
         if not effects:
             return effects
         sequence = self._health._number()
@@ -268,16 +268,16 @@ def _reset_not_told(old: Any) -> Any:
 
 def _timed_when_read(old: Any) -> Any:
     def read(self: Inbox, timeout_s: float) -> Any:
-        found = old(self, timeout_s)
-        return None if found is None else evolve(found, arrival=Arrival(self._clock()))
+        received = old(self, timeout_s)
+        return None if received is None else evolve(received, arrival=Arrival(self._clock()))
 
     return read
 
 
 def _judged_unread(old: Any) -> Any:
-    def heard(self: Core, found: Any) -> None:
+    def heard(self: Core, received: Any) -> None:
         self.pump(self.session.tick(self.clock()))
-        old(self, found)
+        old(self, received)
 
     return heard
 
@@ -286,17 +286,17 @@ def _judged_unread(old: Any) -> Any:
 
 
 def _edge_trusts(old: Any) -> Any:
-    def receive(self: Any, frame: bytes, *words: Any) -> Any:
+    def receive(self: Any, frame: bytes, *args: Any) -> Any:
         wire.decode(frame)
-        return old(self, frame, *words)
+        return old(self, frame, *args)
 
     return receive
 
 
 def _runs_duplicates(old: Any) -> Any:
-    def on_request(self: Any, request: Any, received: Any, name: str, *words: Any) -> Any:
+    def on_request(self: Any, request: Any, received: Any, name: str, *args: Any) -> Any:
         self._flights.pop((name, request.boot, request.sequence), None)
-        return old(self, request, received, name, *words)
+        return old(self, request, received, name, *args)
 
     return on_request
 
@@ -330,8 +330,8 @@ def _pushes_out(old: Any) -> Any:
 
 def _as(**changes: Any) -> Change:
     def change(old: Any) -> Any:
-        def job(self: Any, request: Any, *words: Any) -> Any:
-            return msgspec.structs.replace(old(self, request, *words), **changes)
+        def job(self: Any, request: Any, *args: Any) -> Any:
+            return msgspec.structs.replace(old(self, request, *args), **changes)
 
         return job
 
@@ -339,27 +339,27 @@ def _as(**changes: Any) -> Change:
 
 
 def _inexact_will_do(old: Any) -> Any:
-    def on_request(self: Any, request: Any, *words: Any) -> Any:
-        return old(self, msgspec.structs.replace(request, runtime=b""), *words)
+    def on_request(self: Any, request: Any, *args: Any) -> Any:
+        return old(self, msgspec.structs.replace(request, runtime=b""), *args)
 
     return on_request
 
 
 def _one_step_short(old: Any) -> Any:
-    def job(self: Any, request: Any, *words: Any) -> Job:
-        made: Job = old(self, request, *words)
-        return msgspec.structs.replace(made, start=made.start + 1) if made.start + 1 < made.stop else made
+    def job(self: Any, request: Any, *args: Any) -> Job:
+        right: Job = old(self, request, *args)
+        return msgspec.structs.replace(right, start=right.start + 1) if right.start + 1 < right.stop else right
 
     return job
 
 
 def _without_limit(name: str) -> Change:
     def change(old: Any) -> Any:
-        def method(self: Any, *words: Any, **named: Any) -> Any:
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
             most = getattr(self, name)
             setattr(self, name, 10**9)
             try:
-                return old(self, *words, **named)
+                return old(self, *args, **kwargs)
             finally:
                 setattr(self, name, most)
 
@@ -389,8 +389,8 @@ def _takes_again(old: Any) -> Any:
 
 
 def _answers_the_last(old: Any) -> Any:
-    def complete(self: Any, job: Job, *words: Any) -> Any:
-        effects = old(self, job, *words)
+    def complete(self: Any, job: Job, *args: Any) -> Any:
+        effects = old(self, job, *args)
         last = getattr(self, "_last_to", None)
         for effect in effects:
             if isinstance(effect, Send):
@@ -419,8 +419,10 @@ def _mixes_answers(old: Any) -> Any:
     return remember
 
 
-def _bug(name: str, words: str, owner: Any, attribute: str, change: Change, *more: tuple[Any, str, Change]) -> Bug:
-    return Bug(name, words, ((owner, attribute, change), *more))
+def _bug(
+    name: str, description: str, owner: Any, attribute: str, change: Change, *more: tuple[Any, str, Change]
+) -> Bug:
+    return Bug(name, description, ((owner, attribute, change), *more))
 
 
 BUGS: Final[tuple[Bug, ...]] = (
