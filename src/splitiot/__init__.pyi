@@ -46,6 +46,7 @@ from splitiot.policies import Hysteresis as Hysteresis
 from splitiot.policies import LeastLatency as LeastLatency
 from splitiot.policies import LocalMode as LocalMode
 from splitiot.policies import Policy as Policy
+from splitiot.policies import PolicyMemory as PolicyMemory
 from splitiot.policies import Ranking as Ranking
 from splitiot.policies import RetestOnDrift as RetestOnDrift
 from splitiot.policies import StaleProbe as StaleProbe

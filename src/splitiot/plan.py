@@ -10,7 +10,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from splitiot._escape import escaped
-from splitiot.cost import Costs, Objective, name_of
+from splitiot.cost import DEVICE, DOWN, EDGE, UP, Costs, Objective, name_of
 from splitiot.errors import Dropped, SplitiotError
 from splitiot.observation import Observation
 from splitiot.pipeline import Placement
@@ -290,9 +290,9 @@ def _break_evens(costs: Costs, objective: Objective, best: int) -> tuple[BreakEv
     Over ``u = 1/up`` a row's latency and energy are straight lines, its period is the greater of a constant
     and a line through 0; so the crossings are known in closed form.
     """
-    now = float(costs.beliefs[2])
+    now = float(costs.beliefs[UP])
     vector = costs.beliefs.copy()
-    vector[2] = 0.0  # an uplink without end
+    vector[UP] = 0.0  # an uplink without end
     base, slope = costs.with_beliefs(vector), costs.sent_bytes
     if objective == "latency_s":
         fixed = base.latency_s
@@ -361,7 +361,7 @@ def _amount(objective: Objective | None, value: float) -> str:
 def _explain(plan: Plan) -> list[str]:
     costs, row, n = plan.costs, plan.row, plan.costs.pipeline.n
     unit, values, best = plan._unit, plan.values, plan.best_row
-    device, edge, up, down = (float(b) for b in costs.beliefs[:4])
+    device, edge, up, down = (float(costs.beliefs[place]) for place in (DEVICE, EDGE, UP, DOWN))
     sent, returned = float(costs.sent_bytes[row]), float(costs.returned_bytes[row])
     lines = [
         f"plan {plan.id}: {_where(plan.placement, n)} ({plan.cut} of {n} steps on the device)",

@@ -31,6 +31,7 @@ from splitiot.pipeline import Pipeline
 from splitiot.plan import Plan
 from splitiot.policies import Context, Decision, Policy, adaptive
 from splitiot.policies._base import asked, checked, checked_objective
+from splitiot.policies._memory import plain_memory
 from splitiot.recorder import GuardedRecorder, Recorder
 from splitiot.topology import Link, TierProfile, Topology
 
@@ -453,7 +454,7 @@ class Planner:
             seed=self._seed,
             now_s=self._now_s if math.isfinite(self._now_s) else 0.0,
             estimators=self._estimators.snapshot(),
-            memory=self._memory,
+            memory=plain_memory(self._memory),
             incumbent=self._cuts_of(self._incumbent),
             fixed=self._cuts_of(self._fixed),
             random=None if self._generator is None else _plain_random(self._generator),

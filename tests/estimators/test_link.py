@@ -399,9 +399,9 @@ def test_small_frames_on_a_fast_link_tell_no_bandwidth_but_what_requests_take(
         belief = world.estimator.up_belief(world.now_s)
         assert (belief.samples, belief.spread) == (0, math.inf)
         assert prior.up_bytes_per_s <= belief.value <= 1.5 * max(rate, 4136 / (0.25 * 0.0003))
-    *_, unsure, width = world.estimator.staleness(world.now_s)
-    assert unsure == 1.0
-    assert width > 1.0
+    freshness = world.estimator.freshness(world.now_s)
+    assert freshness.unsure == 1.0
+    assert freshness.width > 1.0
     assert world.estimator.get().transfer_s(2000, 200) == pytest.approx(link.rtt_s + more_s, rel=0.5)
 
 

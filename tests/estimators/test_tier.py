@@ -331,23 +331,22 @@ def test_steps_that_the_profile_takes_for_nothing_are_learnt_and_the_factor_stay
 
 def test_a_guess_is_unsure_until_it_was_measured_and_a_few_samples_are_not_sure_of_a_bad_moment() -> None:
     guess = TierEstimator(evolve(PROFILE, noise=2.0), Tier.DEVICE)
-    *_, unsure, width = guess.staleness(0.0)
-    assert unsure == 1.0
-    assert width > 1.0
+    assert guess.freshness(0.0).unsure == 1.0
+    assert guess.freshness(0.0).width > 1.0
     for number in range(10):
         guess.update(head(2, 0.1), float(number))
-    assert guess.staleness(10.0)[4:] == (0.0, 0.0)
+    assert (guess.freshness(10.0).unsure, guess.freshness(10.0).width) == (0.0, 0.0)
     known = device()
-    assert known.staleness(0.0)[4:] == (0.0, 0.0)
+    assert (known.freshness(0.0).unsure, known.freshness(0.0).width) == (0.0, 0.0)
     for number in range(3):
         known.update(head(2, 30.0), float(number))
         assert known.get() > 1.0 or number == 0
-    _, _, usual, _, unsure, _ = known.staleness(3.0)
-    assert usual == 1.0
-    assert unsure == pytest.approx(1 / 8)  # the profile says otherwise
+    assert known.baseline == 1.0
+    assert known.freshness(3.0).unsure == pytest.approx(1 / 8)  # the profile says otherwise
     for number in range(3, 12):
         known.update(head(2, 30.0), float(number))
-    assert known.staleness(12.0)[4] == 0.0
+    assert known.freshness(12.0).unsure == 0.0
     again = device()
     again.restore(json.loads(json.dumps(known.snapshot())))
-    assert again.staleness(12.0) == known.staleness(12.0)
+    assert again.freshness(12.0) == known.freshness(12.0)
+    assert (again.baseline, again.awaiting_confirmation) == (known.baseline, known.awaiting_confirmation)

@@ -14,6 +14,7 @@ from splitiot.cost import Costs, Power, costs
 from splitiot.errors import CutError, Infeasible
 from splitiot.observation import Observation
 from splitiot.policies import Best, Context, Decision, Fixed, LeastLatency, LinearBandit, LocalMode, Policy
+from splitiot.policies.linear_bandit import Regression
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
 
@@ -180,4 +181,6 @@ def test_the_bandit_says_so_where_nothing_is_allowed_and_takes_no_absurd_round_t
         decision = bandit.decide(context(of, memory=memory))
         cut = int(of.cuts[decision.row])
         bandit.learn(Observation(plan_id=1, cut=cut, round_trip_s=seconds), memory)
-    assert max(map(abs, memory["linear_bandit"]["target"])) < 10
+    learnt = Regression.of(memory)
+    assert learnt is not None
+    assert max(map(abs, learnt.target)) < 10

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve, frozen
+from msgspec.structs import astuple
 
 from splitiot.cost import Costs
-from splitiot.estimators import Staleness
+from splitiot.estimators import Baseline, Freshness, Staleness
 from splitiot.observation import EdgeTimes, Observation
 from splitiot.planner import Planner
 from splitiot.policies import (
@@ -28,6 +29,7 @@ from splitiot.policies import (
     StaleProbe,
     adaptive,
 )
+from splitiot.policies.retest_on_drift import Retests
 from splitiot.topology import Link, TierProfile, Topology
 from tests.pipelines import SizedPipeline
 
@@ -237,10 +239,12 @@ def test_a_dear_test_is_left_out() -> None:
 
 def test_a_test_that_is_due_waits_for_a_probe_of_the_own_policy() -> None:
     place = Place(None)
-    notes = {"drifts": [0, 0, 0], "left": [0, 2, 0], "wait": [0, 1, 0]}
-    decision = RetestOnDrift(Probing(every=1), tests=2).decide(context_of(place, memory={"retest": notes}))
+    memory: dict[str, Any] = {}
+    Retests(drifts=(0, 0, 0), left=(0, 2, 0), wait=(0, 1, 0)).keep(memory)
+    decision = RetestOnDrift(Probing(every=1), tests=2).decide(context_of(place, memory=memory))
     assert (decision.why, decision.probe) == ("look", True)
-    again = RetestOnDrift(Probing(every=2), tests=2).decide(context_of(place, memory={"retest": notes, "count": 1}))
+    memory["count"] = 1
+    again = RetestOnDrift(Probing(every=2), tests=2).decide(context_of(place, memory=memory))
     assert again.why == "look"
 
 
@@ -310,7 +314,8 @@ def test_another_clock_is_no_age() -> None:
 def requests_until_a_probe(costs: Costs, ages_s: tuple[float, float, float]) -> float:
     """How many requests a second apart run all locally before `StaleProbe` looks at the edge; inf for 1000."""
     policy, memory = StaleProbe(LeastLatency(), every=10_000), {}
-    staleness = Staleness(ages_s, (0, 0, 0), tuple(costs.beliefs[:5].tolist()), False)
+    device, edge, link = [Freshness(age_s, 0) for age_s in ages_s]
+    staleness = Staleness(device, edge, link, Baseline(*costs.beliefs[:5].tolist()), False)
     for number in range(1000):
         context = Context(
             costs,
@@ -379,6 +384,8 @@ def test_staleness_is_what_the_beliefs_say(seed: int) -> None:
         quick = place.planner._estimators.staleness(place.now_s)
         slow = context_of(place, now_s=place.now_s).staleness
         assert slow is not None
-        assert (quick.ages_s, quick.drifts) == (slow.ages_s, slow.drifts)
+        for group in ("device", "edge", "link"):
+            one, other = getattr(quick, group), getattr(slow, group)
+            assert (one.age_s, one.drifts) == (other.age_s, other.drifts)
         assert quick.awaiting_confirmation == slow.awaiting_confirmation
-        assert quick.baseline == pytest.approx(slow.baseline)
+        assert astuple(quick.baseline) == pytest.approx(astuple(slow.baseline))

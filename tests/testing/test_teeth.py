@@ -12,7 +12,7 @@ from attrs import define, evolve, field, frozen
 
 from splitiot.estimators import Belief, Ema, WaitEstimator
 from splitiot.observation import Observation
-from splitiot.policies import Best, Context, Decision, Fixed, Policy, Ranking
+from splitiot.policies import Best, Context, Decision, Fixed, Policy, PolicyMemory, Ranking
 from splitiot.testing import estimator_checks, policy_checks, scalar_checks, wrapper_checks
 from splitiot.testing import estimators as for_estimators
 from splitiot.testing import policies as for_policies
@@ -250,6 +250,33 @@ class KeepsArrays(Policy):
         return context.best()
 
 
+class Typed(PolicyMemory, frozen=True):
+    rows: tuple[int, ...] = ()
+    longest_s: float = 0.0
+
+
+class KeepsTypes(Policy):
+    """As it should be: JSON makes lists of tuples, and the types make tuples of them again."""
+
+    def decide(self, context: Context) -> Decision:
+        decision = context.best()
+        before = Typed.of(context.memory) or Typed()
+        Typed((*before.rows[-3:], decision.row)).keep(context.memory)
+        return evolve(decision, why=f"after {before.rows}")
+
+
+class KeepsTypedInfinity(Policy):
+    def decide(self, context: Context) -> Decision:
+        Typed(longest_s=float("inf")).keep(context.memory)
+        return context.best()
+
+
+class KeepsOtherTypes(Policy):
+    def decide(self, context: Context) -> Decision:
+        Typed(rows=[context.best().row]).keep(context.memory)  # type: ignore[arg-type]
+        return context.best()
+
+
 class KeepsNotes(Policy):
     """In a dict that it keeps itself: gone after a restart."""
 
@@ -338,6 +365,8 @@ POLICIES: list[tuple[Callable[..., None], Callable[[], Policy], str]] = [
     (for_policies.check_memory_is_plain_data, KeepsTuples, r"context.memory\['tuples'\]\['last'\] is a tuple"),
     (for_policies.check_memory_is_plain_data, KeepsIntKeys, r"context.memory\['rows'\] has the key \d"),
     (for_policies.check_memory_is_plain_data, KeepsArrays, "is a numpy.ndarray, which JSON does not know"),
+    (for_policies.check_memory_is_plain_data, KeepsTypedInfinity, "is a Typed that JSON does not bring back"),
+    (for_policies.check_memory_is_plain_data, KeepsOtherTypes, "and comes back from JSON as Typed"),
     (for_policies.check_goes_on_after_a_restart, KeepsNotes, "after a restart behind request 1 .*: request"),
     (for_policies.check_survives_any_observation, MeansOfAll, "mean'] is (nan|inf|-inf)"),
     (for_policies.check_survives_any_observation, WantsHeads, "raised|TypeError.*while it learnt"),
@@ -773,6 +802,11 @@ def test_bad_estimators_are_caught(check: Callable[..., None], bad: Callable[[],
 def test_each_check_has_teeth(checks: tuple[Callable[..., None], ...], teeth: list[tuple[Any, Any, str]]) -> None:
     assert set(checks) == {check for check, _, _ in teeth}
     assert all(check.__name__.startswith("check_") and check.__doc__ for check in checks)
+
+
+@pytest.mark.parametrize("check", policy_checks)
+def test_a_policy_with_a_typed_memory_passes(check: Callable[..., None]) -> None:
+    check(KeepsTypes)
 
 
 @pytest.mark.parametrize("check", policy_checks)

@@ -14,9 +14,27 @@ from __future__ import annotations
 
 from splitiot.cost._build import costs
 from splitiot.cost._constraints import AtMost, Constraint, StepsOnDevice, as_constraints, met, most_local
-from splitiot.cost._costs import Costs, Objective, Power, check_objective, name_of
+from splitiot.cost._costs import (
+    DEVICE,
+    DOWN,
+    EDGE,
+    RTT,
+    UP,
+    WAIT,
+    Costs,
+    Objective,
+    Power,
+    check_objective,
+    name_of,
+)
 
 __all__ = [
+    "DEVICE",
+    "DOWN",
+    "EDGE",
+    "RTT",
+    "UP",
+    "WAIT",
     "AtMost",
     "Constraint",
     "Costs",

@@ -36,7 +36,7 @@ __all__ = [
 
 Floats: TypeAlias = NDArray[np.float64]
 
-# columns of the terms
+# what a vector of beliefs holds at each place, and the columns of the terms
 DEVICE: Final = 0
 EDGE: Final = 1
 UP: Final = 2
@@ -207,14 +207,17 @@ class Costs:
 
     @property
     def beliefs(self) -> Floats:
-        """Device factor, edge factor, 1/up, 1/down, rtt_s, wait_s; shape (6,)."""
+        """Device factor, edge factor, 1/up, 1/down, rtt_s, wait_s; shape (6,).
+
+        `splitiot.cost.DEVICE`, `EDGE`, `UP`, `DOWN`, `RTT` and `WAIT` name the places.
+        """
         return _read_only(self._beliefs)
 
     @property
     def terms(self) -> Floats:
         """What each belief is multiplied with: seconds on the device, on the edge, bytes up, down, and 0 or 1 twice.
 
-        Shape (rows, 6): ``latency_s == terms @ beliefs``.
+        Shape (rows, 6): ``latency_s == terms @ beliefs``. The columns have the names of the places in `beliefs`.
         """
         return self._terms  # read-only as it is
 
@@ -282,9 +285,9 @@ class Costs:
         Where the tail remembers something, link and edge work on one request at a time, and count together.
         """
         busy = self._terms * self._beliefs
-        result: Floats = busy[:, :4].max(axis=1)
+        result: Floats = busy[:, :RTT].max(axis=1)
         if self._table.serialized is not None:
-            result = np.where(self._table.serialized, np.maximum(busy[:, 0], busy[:, 1:].sum(axis=1)), result)
+            result = np.where(self._table.serialized, np.maximum(busy[:, DEVICE], busy[:, EDGE:].sum(axis=1)), result)
         return result
 
     def paced_s(self, window: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splitiot.estimators._base import Belief, Beliefs, Detector, Scalar, Staleness
+from splitiot.estimators._base import Baseline, Belief, Beliefs, Detector, Freshness, Scalar, Staleness
 from splitiot.estimators.cascade import VarianceCascade
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.ema import Ema
@@ -12,10 +12,12 @@ from splitiot.estimators.tier import TierEstimator, WaitEstimator
 from splitiot.estimators.variance import VarianceDetector
 
 __all__ = [
+    "Baseline",
     "Belief",
     "Beliefs",
     "Detector",
     "Ema",
+    "Freshness",
     "JointEstimator",
     "LinkEstimator",
     "LogCusum",

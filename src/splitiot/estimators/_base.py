@@ -12,9 +12,11 @@ __all__ = [
     "SIGMA_OVER_MAD",
     "SIGMA_OVER_MEAN_DEVIATION",
     "UNKNOWN",
+    "Baseline",
     "Belief",
     "Beliefs",
     "Detector",
+    "Freshness",
     "Scalar",
     "Staleness",
     "age",
@@ -81,33 +83,55 @@ class Beliefs(msgspec.Struct, frozen=True):
     wait_s: Belief
 
 
-class Staleness(msgspec.Struct, frozen=True):
-    """Of `Beliefs` what tells whether something should be measured again: read at every decision, so made quickly.
+class Freshness(msgspec.Struct, frozen=True):
+    """How much a measurement of a device, an edge or a link still counts for.
 
     Parameters
     ----------
-    ages_s : (float, float, float)
-        Seconds since the device, the edge, and the link with bytes enough to tell its bandwidth were measured.
-    drifts : (int, int, int)
-        How many were detected of each; the link's are those of bandwidth and round trip.
-    baseline : tuple of 5 float
-        Factors of device and edge, seconds a byte up and down, and the round trip, as they are between drifts.
-    awaiting_confirmation : bool
-        A last sample was far off, and no second one has confirmed it yet.
-    unsure : (float, float, float)
-        Of device, edge and bandwidth: the probability that what is believed does not hold, since it was never measured
-        or only by a few samples, which may have come at a bad moment.
-    widths : (float, float, float)
-        How far off each may then be: sigma of the logarithm; 0 where that is usual. The bandwidth's is above 0 where it
-        is a lower bound, since frames were too small to tell more: it can only be higher.
+    age_s : float
+        Seconds since it was measured; of a link: with bytes enough to show its bandwidth.
+    drifts : int
+        How many were detected; a link's are those of bandwidth and round trip.
+    unsure : float
+        The probability that what is believed does not hold, since it was never measured or only by a few samples,
+        which may have come at a bad moment.
+    width : float
+        How far off it may then be: sigma of the logarithm; 0 where that is as for any other. A bandwidth's is above 0
+        where it is a lower bound, since frames were too small to show more: it can only be higher.
     """
 
-    ages_s: tuple[float, float, float]
-    drifts: tuple[int, int, int]
-    baseline: tuple[float, float, float, float, float]
+    age_s: float
+    drifts: int
+    unsure: float = 0.0
+    width: float = 0.0
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """What lies between drifts: factors of device and edge, seconds a byte both ways, and the round trip."""
+
+    device: float
+    edge: float
+    up_s_per_byte: float
+    down_s_per_byte: float
+    rtt_s: float
+
+
+class Staleness(msgspec.Struct, frozen=True):
+    """What says of `Beliefs` whether something should be measured again: read at every decision, so made quickly.
+
+    Parameters
+    ----------
+    device, edge, link : Freshness
+    baseline : Baseline
+    awaiting_confirmation : bool
+        A last sample was far off, and no second one has confirmed it yet.
+    """
+
+    device: Freshness
+    edge: Freshness
+    link: Freshness
+    baseline: Baseline
     awaiting_confirmation: bool
-    unsure: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    widths: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
     def of(cls, beliefs: Beliefs) -> Staleness:
@@ -115,9 +139,10 @@ class Staleness(msgspec.Struct, frozen=True):
         b = beliefs
         up, down = b.up_bytes_per_s, b.down_bytes_per_s
         return cls(
-            (b.device.age_s, b.edge.age_s, up.age_s),
-            (b.device.drifts, b.edge.drifts, up.drifts + b.rtt_s.drifts),
-            (b.device.baseline, b.edge.baseline, 1.0 / up.baseline, 1.0 / down.baseline, b.rtt_s.baseline),
+            Freshness(b.device.age_s, b.device.drifts),
+            Freshness(b.edge.age_s, b.edge.drifts),
+            Freshness(up.age_s, up.drifts + b.rtt_s.drifts),
+            Baseline(b.device.baseline, b.edge.baseline, 1.0 / up.baseline, 1.0 / down.baseline, b.rtt_s.baseline),
             b.device.awaiting_confirmation or b.edge.awaiting_confirmation or up.awaiting_confirmation,
         )
 

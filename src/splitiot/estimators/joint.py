@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import Beliefs, Detector, Staleness
+from splitiot.estimators._base import Baseline, Beliefs, Detector, Staleness
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.deduplicator import Kind, ObservationDeduplicator
 from splitiot.estimators.link import LinkEstimator
@@ -109,17 +109,14 @@ class JointEstimator:
         return self.device.heads_s, self.edge.tails_s
 
     def staleness(self, now_s: float) -> Staleness:
-        """Return what tells whether something should be measured again."""
-        device_age_s, device_drifts, device, device_awaits, *device_unsure = self.device.staleness(now_s)
-        edge_age_s, edge_drifts, edge, edge_awaits, *edge_unsure = self.edge.staleness(now_s)
-        link_age_s, link_drifts, link, link_awaits, rate_unsure, rate_width = self.link.staleness(now_s)
+        """Return what says whether something should be measured again."""
+        device, edge, link = self.device, self.edge, self.link
         return Staleness(
-            (device_age_s, edge_age_s, link_age_s),
-            (device_drifts, edge_drifts, link_drifts),
-            (device, edge, *link),
-            device_awaits or edge_awaits or link_awaits,
-            (device_unsure[0], edge_unsure[0], rate_unsure),
-            (device_unsure[1], edge_unsure[1], rate_width),
+            device.freshness(now_s),
+            edge.freshness(now_s),
+            link.freshness(now_s),
+            Baseline(device.baseline, edge.baseline, *link.baseline),
+            device.awaiting_confirmation or edge.awaiting_confirmation or link.awaiting_confirmation,
         )
 
     def beliefs(self, now_s: float) -> Beliefs:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from splitiot.estimators._base import UNKNOWN, Belief, Detector, age, median, unsure, usable
+from splitiot.estimators._base import UNKNOWN, Belief, Detector, Freshness, age, median, unsure, usable
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.level import JUMP, Level
 from splitiot.observation import Observation
@@ -184,7 +184,7 @@ class LinkEstimator:
             identified = self._shows_rate and not self._is_bound
             if identified:
                 spread = _spread([size / max(s - rtt_s, _TINY_S) for _, s, size, _ in self._rates])
-            self._quality = identified, self._awaits_confirmation(), spread, _spread([s for _, s, _ in self._rtts])
+            self._quality = identified, self.awaiting_confirmation, spread, _spread([s for _, s, _ in self._rtts])
         return self._quality
 
     def _take_bound(self, seconds: float, size: float) -> None:
@@ -324,18 +324,14 @@ class LinkEstimator:
         """Whether the last update detected a drift, of the bandwidth or of the round trip."""
         return self._level.drift_detected or self._rtt_level.drift_detected
 
-    def staleness(self, now_s: float) -> tuple[float, int, tuple[float, float, float], bool, float, float]:
-        """Return age, drifts, baseline as `costs` has it, awaiting confirmation, unsure and width: see `Staleness`."""
-        level, rtt_level = self._level, self._rtt_level
-        up = math.exp(level.baseline)
-        baseline = (up, up * self._down_weight, math.exp(rtt_level.baseline))
-        age_s, drifts = age(now_s, self._crossed_s), level.drifts + rtt_level.drifts
-        if self._is_bound:
-            return age_s, drifts, baseline, self._awaits_confirmation(), 1.0, UNKNOWN
-        slower = -math.log(self._rate) - level.baseline > JUMP  # than what was believed before
-        return age_s, drifts, baseline, self._awaits_confirmation(), unsure(level.taken) if slower else 0.0, 0.0
+    @property
+    def baseline(self) -> tuple[float, float, float]:
+        """Seconds a byte up and down, and the round trip, around which they lie between drifts: as `costs` has them."""
+        up = math.exp(self._level.baseline)
+        return up, up * self._down_weight, math.exp(self._rtt_level.baseline)
 
-    def _awaits_confirmation(self) -> bool:
+    @property
+    def awaiting_confirmation(self) -> bool:
         """Whether the last sample that shows a bandwidth shows quite another one."""
         if self._awaiting_confirmation or not self._rates:
             return self._awaiting_confirmation
@@ -345,6 +341,15 @@ class LinkEstimator:
             return False
         over_s = max(over_s - self._overhead_s * request, 0.5 * over_s)
         return not 1 / _JUMP < over_s * self._rate / max(size, 1.0) < _JUMP
+
+    def freshness(self, now_s: float) -> Freshness:
+        """Return how much the bandwidth still counts for."""
+        level = self._level
+        age_s, drifts = age(now_s, self._crossed_s), level.drifts + self._rtt_level.drifts
+        if self._is_bound:
+            return Freshness(age_s, drifts, 1.0, UNKNOWN)
+        slower = -math.log(self._rate) - level.baseline > JUMP  # than what was believed before
+        return Freshness(age_s, drifts, unsure(level.taken) if slower else 0.0)
 
     def rtt_belief(self, now_s: float) -> Belief:
         """Return the round-trip time in seconds."""

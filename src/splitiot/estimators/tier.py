@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitiot.estimators._base import SIGMA_OVER_MAD, UNKNOWN, Belief, Detector, age, median, unsure, usable
+from splitiot.estimators._base import SIGMA_OVER_MAD, UNKNOWN, Belief, Detector, Freshness, age, median, unsure, usable
 from splitiot.estimators.cusum import LogCusum
 from splitiot.estimators.level import JUMP, Level
 from splitiot.observation import Observation
@@ -222,13 +222,23 @@ class TierEstimator:
         """Relative spread of one run around the estimate, like one sigma; at least the profile's own."""
         return max(self.profile.spread, self._level.spread)
 
-    def staleness(self, now_s: float) -> tuple[float, int, float, bool, float, float]:
-        """Return age, drifts, baseline, whether the last sample awaits confirmation, unsure, width; see `Staleness`."""
+    @property
+    def baseline(self) -> float:
+        """The factor around which it lies between drifts."""
+        return math.exp(self._level.baseline)
+
+    @property
+    def awaiting_confirmation(self) -> bool:
+        """Whether the last sample was far off, and no second one has confirmed it yet."""
+        return self._level.awaiting_confirmation
+
+    def freshness(self, now_s: float) -> Freshness:
+        """Return how much the factor still counts for."""
         level = self._level
         # a few samples count for less where they contradict a profile, and nothing is known where there is neither
         few = unsure(level.taken) if self._guessed or abs(level.log - level.baseline) > JUMP else 0.0
         width = UNKNOWN if self._guessed and not level.taken else 0.0
-        return age(now_s, self._last_s), level.drifts, math.exp(level.baseline), level.awaiting_confirmation, few, width
+        return Freshness(age(now_s, self._last_s), level.drifts, few, width)
 
     def belief(self, now_s: float) -> Belief:
         """Return the factor with all that is known of how good it is."""
@@ -239,7 +249,7 @@ class TierEstimator:
             age(now_s, self._last_s),
             level.samples,
             level.drifts,
-            math.exp(level.baseline),
+            self.baseline,
             level.awaiting_confirmation,
         )
 

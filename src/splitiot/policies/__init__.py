@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from splitiot.policies._adaptive import adaptive
 from splitiot.policies._base import Context, Decision, Policy, Ranking
+from splitiot.policies._memory import PolicyMemory
 from splitiot.policies.best import Best, LeastEnergy, LeastLatency
 from splitiot.policies.deadline import Deadline
 from splitiot.policies.fixed import Fixed
@@ -27,6 +28,7 @@ __all__ = [
     "LinearBandit",
     "LocalMode",
     "Policy",
+    "PolicyMemory",
     "Ranking",
     "RetestOnDrift",
     "StaleProbe",

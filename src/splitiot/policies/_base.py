@@ -11,7 +11,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
-from splitiot.cost import Costs, Objective, check_objective, name_of
+from splitiot.cost import DEVICE, EDGE, RTT, Costs, Objective, check_objective, name_of
 from splitiot.errors import CutError, Infeasible
 from splitiot.estimators import Beliefs, Staleness
 from splitiot.observation import Observation
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Decision", "Policy", "Ranking"]
 
 NO_TELEMETRY: Final[Mapping[str, float]] = MappingProxyType({})
-# What an observation can tell of, and which column of `Costs.terms` says how much a row does.
-GROUPS: Final = ("device", "edge", "link")
-COLUMNS: Final = (0, 1, 4)
+GROUPS: Final = {DEVICE: "device", EDGE: "edge", RTT: "link"}
+"""What observations measure, by the column of `Costs.terms` that says whether a row does it."""
 _new: Final = object.__new__
 _WHY: Final = {name: f"least {name}" for name in ("latency_s", "period_s", "energy_j")}
 
@@ -136,11 +135,11 @@ class Context:
     incumbent : int, optional
         The row of the last decision that was not a probe.
     memory : dict
-        What policies remember about this device: plain data (it is stored as JSON), one key a policy.
+        What policies remember of this device, one key a policy: a `PolicyMemory`, or plain data (it is stored as JSON).
     random : callable
         Gives the generator, which is part of the planner's state.
     beliefs, staleness : callable, optional
-        Give the beliefs, and what tells whether something should be measured again.
+        Give the beliefs, and what says whether something should be measured again.
     """
 
     __slots__ = (
@@ -204,7 +203,7 @@ class Context:
 
     @property
     def staleness(self) -> Staleness | None:
-        """Of the beliefs what tells whether something should be measured again; quicker to read than all of them."""
+        """What says of the beliefs whether something should be measured again; quicker to read than all of them."""
         if self._read_staleness is None:
             if self._staleness is not None:
                 self._read_staleness = self._staleness(self.now_s)
@@ -293,7 +292,7 @@ class Policy:
     carry a ranking: ``attrs.evolve(context.best(), row=...)``. A policy whose decisions carry none works too, but
     wrappers can do nothing for it.
 
-    A policy is frozen configuration and can serve many devices: what it remembers about one is plain data in
+    A policy is frozen configuration and can serve many devices: what it remembers of one is a `PolicyMemory` in
     ``context.memory``, and the only chance that it may use is ``context.random``. The same context gives the
     same decision.
 

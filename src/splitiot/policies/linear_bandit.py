@@ -5,19 +5,42 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from attrs import field, frozen
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from splitiot.observation import Observation
 from splitiot.policies._base import Context, Decision, Policy, Ranking
+from splitiot.policies._memory import PolicyMemory
 
 __all__ = ["LinearBandit"]
 
-_NOTES: Final = "linear_bandit"
 _FEATURES: Final = 4  # seconds on the edge, bytes up, bytes down, 1: each over its largest
 _RIDGE: Final = 1e-3
 _LONGEST_S: Final = 1e6  # beyond that it is no round trip, but a wrong clock
+
+
+class Regression(PolicyMemory, frozen=True):
+    """What was learnt of the edge's share: the sums of a linear regression.
+
+    Parameters
+    ----------
+    gram : tuple of tuple of float
+        Of the features, discounted.
+    target : tuple of float
+        Features times seconds, discounted.
+    alone : int
+        How many requests on end have not used the edge.
+    features : dict of str to tuple of float
+        Of each cut that was chosen, when it was chosen last.
+    """
+
+    gram: tuple[tuple[float, ...], ...]
+    target: tuple[float, ...]
+    alone: int = 0
+    features: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
 
 
 @frozen
@@ -66,10 +89,8 @@ class LinearBandit(Policy):
         best = context.best()  # raises where nothing is allowed
         features = costs.terms[:, 1:5]
         features = features / np.maximum(features.max(axis=0), 1e-12)
-        notes: dict[str, Any] | None = context.memory.get(_NOTES)
-        if notes is None:
-            notes = context.memory[_NOTES] = _start(costs.latency_s - costs.device_s, features)
-        gram, target = np.array(notes["gram"]), np.array(notes["target"])
+        learnt = Regression.of(context.memory) or _prior(costs.latency_s - costs.device_s, features)
+        gram, target = np.array(learnt.gram), np.array(learnt.target)
         inverse = np.linalg.inv(gram)
         expected = costs.device_s + features @ (inverse @ target)
         doubt = np.sqrt(np.maximum(((features @ inverse) * features).sum(axis=1), 0.0))
@@ -80,31 +101,35 @@ class LinearBandit(Policy):
         row = int(bound.argmin()) if np.isfinite(bound).any() else best.row
         probe = False
         exchanges = costs.exchanges & allowed
-        notes["alone"] = 0 if exchanges[row] else notes["alone"] + 1
-        if notes["alone"] >= self.every and exchanges.any():
-            row, probe = int(np.where(exchanges, bound, math.inf).argmin()), True
-            notes["alone"] = 0
-        notes["seen"][str(int(costs.cuts[row]))] = features[row].tolist()
+        alone = 0 if exchanges[row] else learnt.alone + 1
+        if alone >= self.every and exchanges.any():
+            row, probe, alone = int(np.where(exchanges, bound, math.inf).argmin()), True, 0
+        chosen = {**learnt.features, str(int(costs.cuts[row])): tuple(features[row].tolist())}
+        replace(learnt, alone=alone, features=chosen).keep(context.memory)
         why = "a probe: the edge was not used for long" if probe else ranking.why
         return Decision(row, why, probe, ranking=ranking)
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
-        o, notes = observation, memory.get(_NOTES)
-        if notes is None or o.round_trip_s is None or o.censored or o.retransmitted or o.upper_bound or o.probe:
+        o, learnt = observation, Regression.of(memory)
+        if learnt is None or o.round_trip_s is None or o.censored or o.retransmitted or o.upper_bound or o.probe:
             return
-        seen = notes["seen"].get(str(o.cut))
-        if seen is None or not 0 <= o.round_trip_s < _LONGEST_S:
+        features = learnt.features.get(str(o.cut))
+        if features is None or not 0 <= o.round_trip_s < _LONGEST_S:
             return
-        x = np.array(seen)
-        gram = self.discount * np.array(notes["gram"]) + np.outer(x, x)
+        x = np.array(features)
+        gram = self.discount * np.array(learnt.gram) + np.outer(x, x)
         # what discounting takes from the ridge is put back, or unseen directions would become certain nonsense
         gram += (1 - self.discount) * _RIDGE * np.eye(_FEATURES)
-        notes["gram"] = gram.tolist()
-        notes["target"] = (self.discount * np.array(notes["target"]) + o.round_trip_s * x).tolist()
+        target = self.discount * np.array(learnt.target) + o.round_trip_s * x
+        replace(learnt, gram=_rows(gram), target=tuple(target.tolist())).keep(memory)
 
 
-def _start(seconds: NDArray[np.float64], features: NDArray[np.float64]) -> dict[str, Any]:
+def _prior(seconds: NDArray[np.float64], features: NDArray[np.float64]) -> Regression:
     """Begin with what the planner believes, as one sample a row of little weight."""
     weight = 0.1 / len(seconds)
     gram = _RIDGE * np.eye(_FEATURES) + weight * features.T @ features
-    return {"gram": gram.tolist(), "target": (weight * features.T @ seconds).tolist(), "alone": 0, "seen": {}}
+    return Regression(_rows(gram), tuple((weight * features.T @ seconds).tolist()))
+
+
+def _rows(matrix: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))

@@ -8,12 +8,21 @@ from typing import Final
 import numpy as np
 from attrs import field, frozen
 
-from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Ranking
+from splitiot.policies._base import GROUPS, Context, Decision, Ranking
+from splitiot.policies._memory import PolicyMemory
 from splitiot.policies.wrapper import Wrapper
 
 __all__ = ["RetestOnDrift"]
 
-_NOTES: Final = "retest"
+_COLUMNS: Final = tuple(GROUPS)
+
+
+class Retests(PolicyMemory, frozen=True):
+    """Of device, edge and link: the drifts that were seen, how many tests are left, and after how many requests."""
+
+    drifts: tuple[int, int, int]
+    left: tuple[int, int, int] = (0, 0, 0)
+    wait: tuple[int, int, int] = (0, 0, 0)
 
 
 @frozen
@@ -43,45 +52,47 @@ class RetestOnDrift(Wrapper):
             raise ValueError(f"limit must be >= 1, got {self.limit}")
 
     def revise(self, context: Context, inner: Decision, ranking: Ranking) -> Decision:
-        signs = context.staleness
-        if signs is None:
+        staleness = context.staleness
+        if staleness is None:
             return inner
-        drifts = list(signs.drifts)
-        notes: dict[str, list[int]] | None = context.memory.get(_NOTES)
-        if notes is None:
-            context.memory[_NOTES] = {"drifts": drifts, "left": [0, 0, 0], "wait": [0, 0, 0]}
+        drifts = (staleness.device.drifts, staleness.edge.drifts, staleness.link.drifts)
+        retests = Retests.of(context.memory)
+        if retests is None:
+            Retests(drifts).keep(context.memory)
             return inner
-        left, wait = notes["left"], notes["wait"]
-        if drifts != notes["drifts"]:
-            for group, (seen, now) in enumerate(zip(notes["drifts"], drifts, strict=True)):
-                if seen != now:
-                    left[group], wait[group] = self.tests, 1
-            notes["drifts"] = drifts
+        left, wait = list(retests.left), list(retests.wait)
+        for group, (before, now) in enumerate(zip(retests.drifts, drifts, strict=True)):
+            if before != now:
+                left[group], wait[group] = self.tests, 1
         if not any(left):
             return inner
-        terms = context.costs.terms
-        told = terms[inner.row, COLUMNS] > 0
+        measured = context.costs.terms[inner.row, _COLUMNS] > 0
         due = []
         for group in range(3):
-            if left[group] and told[group]:
+            if left[group] and measured[group]:
                 left[group] -= 1
             elif left[group]:
                 wait[group] -= 1
                 due += [group] if wait[group] <= 0 else []
-        if inner.probe or not due:
-            return inner
-        return self._test(context, inner, ranking, due, left, wait)
+        decision = inner
+        if due and not inner.probe:
+            for group in due:
+                left[group] -= 1
+                wait[group] = 2 ** (self.tests - left[group])
+            decision = self._test(context, inner, ranking, due)
+        Retests(drifts, _three(left), _three(wait)).keep(context.memory)
+        return decision
 
-    def _test(
-        self, context: Context, inner: Decision, ranking: Ranking, due: list[int], left: list[int], wait: list[int]
-    ) -> Decision:
-        for group in due:
-            left[group] -= 1
-            wait[group] = 2 ** (self.tests - left[group])
+    def _test(self, context: Context, inner: Decision, ranking: Ranking, due: list[int]) -> Decision:
         values = ranking.values
-        tells = ranking.mask & (context.costs.terms[:, [COLUMNS[group] for group in due]] > 0).all(axis=1)
-        row = int(np.where(tells, values, math.inf).argmin())
-        if not (tells[row] and values[row] <= self.limit * abs(values[inner.row])):
+        measures = ranking.mask & (context.costs.terms[:, [_COLUMNS[group] for group in due]] > 0).all(axis=1)
+        row = int(np.where(measures, values, math.inf).argmin())
+        if not (measures[row] and values[row] <= self.limit * abs(values[inner.row])):
             return inner
-        words = " and ".join(GROUPS[group] for group in due)
-        return Decision(row, f"a probe: {words} drifted", True, inner.propensity, ranking)
+        names = " and ".join(GROUPS[_COLUMNS[group]] for group in due)
+        return Decision(row, f"a probe: {names} drifted", True, inner.propensity, ranking)
+
+
+def _three(values: list[int]) -> tuple[int, int, int]:
+    device, edge, link = values
+    return device, edge, link

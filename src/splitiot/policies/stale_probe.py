@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from splitiot.cost import Costs, Objective
+from splitiot.cost import DEVICE, DOWN, EDGE, RTT, UP, WAIT, Costs, Objective
 from splitiot.estimators import Staleness
-from splitiot.policies._base import COLUMNS, GROUPS, Context, Decision, Ranking
+from splitiot.policies._base import GROUPS, Context, Decision, Ranking
+from splitiot.policies._memory import PolicyMemory
 from splitiot.policies.wrapper import Wrapper
 
 __all__ = ["StaleProbe"]
@@ -20,13 +22,52 @@ __all__ = ["StaleProbe"]
 # five equally likely values of a standard normal variable: its 10, 30, 50, 70 and 90 % quantiles
 _NORMAL: Final = np.array([-1.2816, -0.5244, 0.0, 0.5244, 1.2816])
 _HALF_NORMAL: Final = np.array([1.6449, 1.0364, 0.6745, 0.3853, 0.1257])  # of its absolute value, the most first
-_ALIKE: Final = 0.25  # a row tells of another one what it does not do less than a quarter of
-_DOUBT: Final = 0.2  # how far to believe that the cheapest test did not tell all
+_ALIKE: Final = 0.25  # a row measures for another one what it does at least a quarter of
+_DOUBT: Final = 0.2  # how far to believe that the cheapest test did not show all
 _WANDERS: Final = 8  # after so many `lasts_s` beliefs begin to wander: earlier costs more probes than it gains
-_NOTES: Final = "stale_probe"
-_STALE: Final = {"missed": 0.0, "tried": 0.0, "waited": 0.0}
-_NONE: Final = {**_STALE, "hidden": 0.0}
-_DEVICE, _EDGE, _LINK = COLUMNS
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+class Losses(PolicyMemory, frozen=True):
+    """What was probably lost by not knowing, in the unit of the objective.
+
+    Parameters
+    ----------
+    began_s : float
+        When the first request was decided.
+    missed : float
+        Since the cheapest row that measures all was tried.
+    tried : float
+        The share of it that is saved for trying the row that may be the best one.
+    waited : int
+        Requests since that was tried.
+    hidden : float
+        Since a row that sends more was tried, where too little is sent to see the bandwidth.
+    to_confirm : int, optional
+        The row of the last probe, which is repeated if it brought a surprise.
+    """
+
+    began_s: float
+    missed: float = 0.0
+    tried: float = 0.0
+    waited: int = 0
+    hidden: float = 0.0
+    to_confirm: int | None = None
+
+    def more(self, missed: float) -> Losses:
+        """Add what one more request missed."""
+        return replace(
+            self, missed=self.missed + missed, tried=self.tried + _DOUBT * missed, waited=self.waited + 1
+        )
+
+    def settled(self) -> Losses:
+        """Nothing is stale any more, or nothing would be gained."""
+        return replace(self, missed=0.0, tried=0.0, waited=0)
+
+    def paid(self, row: int) -> Losses:
+        """A row was probed that shows all: begin anew."""
+        return Losses(self.began_s, to_confirm=row)
 
 
 @frozen
@@ -84,110 +125,120 @@ class StaleProbe(Wrapper):
             raise ValueError(f"every must be >= 1, got {self.every}")
 
     def revise(self, context: Context, inner: Decision, ranking: Ranking) -> Decision:
-        signs, objective = context.staleness, ranking.objective
-        if inner.probe or signs is None:
+        staleness, objective = context.staleness, ranking.objective
+        if inner.probe or staleness is None:
             return inner
         if objective is None:
             if np.count_nonzero(ranking.mask) > 1:
                 self._warn("its ranking names no objective, so that nobody knows what a probe might gain")
             return inner
-        notes: dict[str, float] | None = context.memory.get(_NOTES)
-        if notes is None:
-            notes = context.memory[_NOTES] = {"began_s": context.now_s, "again": -1.0, **_NONE}
-        if notes["again"] >= 0:
-            row = int(notes["again"])
-            notes["again"] = -1.0
-            if signs.awaiting_confirmation and row != inner.row and ranking.allows(row):
-                return _probe(inner, row, "to confirm what the last one told")
+        losses = Losses.of(context.memory) or Losses(context.now_s)
+        row = losses.to_confirm
+        if row is not None:
+            losses = replace(losses, to_confirm=None)
+            if staleness.awaiting_confirmation and row != inner.row and ranking.allows(row):
+                losses.keep(context.memory)
+                return _probe(inner, row, "to confirm what the last one showed")
+        decision, losses = self._weigh(context, inner, ranking, objective, staleness, losses)
+        losses.keep(context.memory)
+        return decision
+
+    def _weigh(
+        self,
+        context: Context,
+        inner: Decision,
+        ranking: Ranking,
+        objective: Objective,
+        staleness: Staleness,
+        losses: Losses,
+    ) -> tuple[Decision, Losses]:
+        """Add to the losses what this request may miss; decide for a probe once they have reached what it costs."""
         permitted, costs = ranking.mask, context.costs
         if permitted is not costs.mask:
             costs = costs.masked(permitted)
         terms = costs.terms
         does = terms[inner.row].tolist()
-        stale = tuple([column for column in COLUMNS if does[column] <= 0])
-        if _LINK not in stale and signs.widths[2] > 0:
-            larger = self._hidden(costs, signs, inner.row, objective, notes)
+        stale = tuple([column for column in GROUPS if does[column] <= 0])
+        if RTT not in stale and staleness.link.width > 0:
+            hidden_s, larger = _hidden(costs, staleness.link.width, inner.row, objective, losses.hidden)
             if larger is not None:
-                notes |= _NONE
-                notes["again"] = float(larger)
-                return _probe(inner, larger, "what more bytes would take is not known")
-        found = self._missed(context, costs, signs, stale, inner.row, objective, notes) if stale else None
-        if found is None:  # nothing to gain
-            notes |= _STALE
-            return inner
-        missed, challenger = found
-        notes["missed"] += missed
-        notes["tried"] += _DOUBT * missed
-        notes["waited"] += 1
+                return _probe(inner, larger, "what more bytes would take is not known"), losses.paid(larger)
+            losses = replace(losses, hidden=hidden_s)
+        if not stale:
+            return inner, losses.settled()
+        if context.now_s < losses.began_s:  # another clock
+            losses = replace(losses, began_s=context.now_s)
+        # profiles and prior link are as old as this policy
+        oldest_s = context.now_s - losses.began_s
+        missed, challenger = self._missed(costs, staleness, stale, oldest_s, inner.row, objective)
+        if challenger is None:  # nothing to gain
+            return inner, losses.settled()
+        losses = losses.more(missed)
         values = ranking.values
-        more = values - values[inner.row]
-        if more[challenger] <= notes["tried"] or notes["waited"] >= self.every:
-            notes |= _NONE
-            notes["again"] = float(challenger)
-            return _probe(inner, challenger, "may have become the best")
-        tells = permitted
+        dearer = values - values[inner.row]
+        if dearer[challenger] <= losses.tried or losses.waited >= self.every:
+            return _probe(inner, challenger, "may have become the best"), losses.paid(challenger)
+        measures = permitted
         for column in stale:
-            tells = tells & (terms[:, column] > 0)
-        cheapest = int(np.where(tells, more, math.inf).argmin())
-        if more[cheapest] <= notes["missed"] and tells[cheapest]:
-            if (terms[cheapest, :3] >= _ALIKE * terms[challenger, :3]).all():
-                notes |= _NONE
-            notes["missed"] = 0.0
-            notes["again"] = float(cheapest)
-            words = " and ".join(GROUPS[COLUMNS.index(column)] for column in stale)
-            return _probe(inner, cheapest, f"{words} not measured for long")
-        return inner
+            measures = measures & (terms[:, column] > 0)
+        cheapest = int(np.where(measures, dearer, math.inf).argmin())
+        if dearer[cheapest] <= losses.missed and measures[cheapest]:
+            names = " and ".join(GROUPS[column] for column in stale)
+            alike = (terms[cheapest, :DOWN] >= _ALIKE * terms[challenger, :DOWN]).all()
+            losses = losses.paid(cheapest) if alike else replace(losses, missed=0.0, to_confirm=cheapest)
+            return _probe(inner, cheapest, f"{names} not measured for long"), losses
+        return inner, losses
 
     def _missed(
         self,
-        context: Context,
         costs: Costs,
-        signs: Staleness,
+        staleness: Staleness,
         stale: tuple[int, ...],
+        oldest_s: float,
         row: int,
         objective: Objective,
-        notes: dict[str, float],
-    ) -> tuple[float, int] | None:
+    ) -> tuple[float, int | None]:
         """Return what one request may be expected to miss, and the row that may be best; None for nothing."""
-        believed = costs.beliefs.copy()
-        usual, age_s = signs.baseline, max(signs.ages_s[COLUMNS.index(column)] for column in stale)
-        if context.now_s < notes["began_s"]:  # another clock
-            notes["began_s"] = context.now_s
-        # profiles and prior link are as old as this policy
-        age_s = min(age_s, context.now_s - notes["began_s"])
+        hoped, baseline = costs.beliefs.copy(), staleness.baseline
+        freshness = [getattr(staleness, GROUPS[column]) for column in stale]
+        age_s = min(max([group.age_s for group in freshness]), oldest_s)
         wider = _wider(age_s / self.lasts_s / _WANDERS)
-        sigmas = [0.0] * 6
-        if _DEVICE in stale:
-            believed[0], sigmas[0] = min(believed[0], usual[0]), signs.widths[0] or self.device_width * wider
-        if _EDGE in stale:  # and its queue may be empty by now
-            believed[1], believed[5] = min(believed[1], usual[1]), 0.0
-            sigmas[1] = signs.widths[1] or self.width * wider
-        if _LINK in stale:
-            sigmas[2:5] = [self.width * wider] * 3
-            believed[2:5] = [min(now, then) for now, then in zip(believed[2:5].tolist(), usual[2:5], strict=True)]
-        draws = _spread(tuple(sigmas)) * believed
-        values = costs.under(draws, objective)
-        gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
+        sigmas = [0.0] * len(hoped)
+        if DEVICE in stale:
+            hoped[DEVICE] = min(hoped[DEVICE], baseline.device)
+            sigmas[DEVICE] = staleness.device.width or self.device_width * wider
+        if EDGE in stale:
+            hoped[EDGE], hoped[WAIT] = min(hoped[EDGE], baseline.edge), 0.0  # its queue may be empty by now
+            sigmas[EDGE] = staleness.edge.width or self.width * wider
+        if RTT in stale:
+            hoped[UP] = min(hoped[UP], baseline.up_s_per_byte)
+            hoped[DOWN] = min(hoped[DOWN], baseline.down_s_per_byte)
+            hoped[RTT] = min(hoped[RTT], baseline.rtt_s)
+            sigmas[UP] = sigmas[DOWN] = sigmas[RTT] = self.width * wider
+        gain, values = _gain(costs, _spread(tuple(sigmas)) * hoped, row, objective)
         if not 0 < gain < math.inf:
-            return None
-        unsure = max(signs.unsure[COLUMNS.index(column)] for column in stale)
-        return max(-math.expm1(-age_s / self.lasts_s), unsure) * gain, int(values[0].argmin())
+            return 0.0, None
+        changed = max(-math.expm1(-age_s / self.lasts_s), max([group.unsure for group in freshness]))
+        return changed * gain, int(values[0].argmin())
 
-    def _hidden(
-        self, costs: Costs, signs: Staleness, row: int, objective: Objective, notes: dict[str, float]
-    ) -> int | None:
-        """Return a row that sends more, if it is time to try it: what is sent now is too little to tell a bandwidth."""
-        draws = np.tile(costs.beliefs, (len(_NORMAL), 1))
-        draws[:, 2:4] *= np.exp(-signs.widths[2] * _HALF_NORMAL)[:, None]
-        values = costs.under(draws, objective)
-        gain = float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL)
-        challenger = int(values[0].argmin())
-        if not 0 < gain < math.inf or challenger == row:
-            notes["hidden"] = 0.0
-            return None
-        notes["hidden"] += gain
-        middle = values[2]
-        return challenger if middle[challenger] - middle[row] <= notes["hidden"] else None
+
+def _hidden(costs: Costs, width: float, row: int, objective: Objective, hidden: float) -> tuple[float, int | None]:
+    """Add to what was missed for sending too little to see a bandwidth; return a row that sends more, if it is time."""
+    draws = np.tile(costs.beliefs, (len(_NORMAL), 1))
+    draws[:, [UP, DOWN]] *= np.exp(-width * _HALF_NORMAL)[:, None]
+    gain, values = _gain(costs, draws, row, objective)
+    challenger = int(values[0].argmin())
+    if not 0 < gain < math.inf or challenger == row:
+        return 0.0, None
+    hidden += gain
+    middle = values[2]
+    return hidden, challenger if middle[challenger] - middle[row] <= hidden else None
+
+
+def _gain(costs: Costs, draws: Floats, row: int, objective: Objective) -> tuple[float, Floats]:
+    """Return by how much the best of each draw is better than a row, in the mean; and all values, shape (5, rows)."""
+    values = costs.under(draws, objective)
+    return float(np.add.reduce(values[:, row] - np.minimum.reduce(values, axis=1))) / len(_NORMAL), values
 
 
 def _probe(inner: Decision, row: int, why: str) -> Decision:
@@ -200,6 +251,6 @@ def _wider(lives: float) -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _spread(sigmas: tuple[float, ...]) -> NDArray[np.float64]:
+def _spread(sigmas: tuple[float, ...]) -> Floats:
     """What beliefs are multiplied with, for each of the five values; shape (5, 6)."""
     return np.exp(np.outer(_NORMAL, sigmas))

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from attrs import field, frozen
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from splitiot.cost import Costs, Objective, met, most_local
 from splitiot.policies._base import Context, Decision, Ranking
+from splitiot.policies._memory import PolicyMemory
 from splitiot.policies.best import Best
 
 __all__ = ["ThroughputTarget"]
 
-_NOTES: Final = "throughput_target"
 # How much a decision that would leave too slow a place counts, at least and at most: 3 to 30 of them make a move.
 _LEAST: Final = 1 / 30
 _MOST: Final = 0.4
 _ENOUGH: Final = 1 - 1e-9
 _LONG_S: Final = 3.0
+
+
+class Move(PolicyMemory, frozen=True):
+    """What decisions on end would do: go to the edge, or back to the device, since when, and what they would gain."""
+
+    back: bool
+    cut: int
+    since_s: float
+    gain: float = 0.0
 
 
 @frozen
@@ -127,21 +137,22 @@ class ThroughputTarget(Best):
                     why += f", and {1 / periods[stay]:.3g} is given"
                 return Decision(stay, why, ranking=ranking)
             row = sure
-        context.memory.pop(_NOTES, None)
+        Move.forget(context.memory)
         return Decision(row, why, ranking=ranking)
 
     def _sure(self, context: Context, gain: float, cut: int, *, back: bool) -> int | None:
         """Add up what decisions on end would gain by going elsewhere; return where to, once that is enough."""
-        notes: dict[str, Any] | None = context.memory.get(_NOTES)
         if gain == 0.0:
-            context.memory.pop(_NOTES, None)
+            Move.forget(context.memory)
             return None
-        if notes is None or notes["back"] != back or not notes["since_s"] <= context.now_s:
-            notes = context.memory[_NOTES] = {"back": back, "gain": 0.0, "cut": cut, "since_s": context.now_s}
-        notes["gain"] += gain
-        notes["cut"] = min(cut, notes["cut"]) if back else cut  # back no further than all of them would
-        late = not back and context.now_s - notes["since_s"] >= _LONG_S
-        return context.costs.row_of(notes["cut"]) if late or notes["gain"] >= _ENOUGH else None
+        move = Move.of(context.memory)
+        if move is None or move.back != back or not move.since_s <= context.now_s:
+            move = Move(back, cut, context.now_s)
+        # back no further than all of them would
+        move = replace(move, gain=move.gain + gain, cut=min(cut, move.cut) if back else cut)
+        move.keep(context.memory)
+        late = not back and context.now_s - move.since_s >= _LONG_S
+        return context.costs.row_of(move.cut) if late or move.gain >= _ENOUGH else None
 
     def __repr__(self) -> str:
         options = [repr(self.fps)]

@@ -12,7 +12,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, Final
 
+import msgspec
 import numpy as np
+
+from splitiot.policies import PolicyMemory
 
 __all__ = ["attributes", "json_size", "not_plain", "size_of", "taken_apart", "through_json"]
 
@@ -126,6 +129,8 @@ def not_plain(value: Any, where: str) -> str | None:
     where : str
         What it is called in messages.
     """
+    if isinstance(value, PolicyMemory):
+        return _not_typed(value, where)
     if type(value) is dict:
         for key, inner in value.items():
             if type(key) is not str:
@@ -144,11 +149,20 @@ def not_plain(value: Any, where: str) -> str | None:
     return None
 
 
+def _not_typed(memory: PolicyMemory, where: str) -> str | None:
+    name = type(memory).__name__
+    try:
+        again = msgspec.convert(through_json(memory), type(memory))
+    except (TypeError, ValueError) as error:
+        return f"{where} is a {name} that JSON does not bring back: {error}"
+    return None if again == memory else f"{where} is {memory}, and comes back from JSON as {again}"
+
+
 def through_json(value: Any) -> Any:
     """Write it as JSON and read it again."""
-    return json.loads(json.dumps(value, allow_nan=False))
+    return json.loads(json.dumps(msgspec.to_builtins(value), allow_nan=False))
 
 
 def json_size(value: Any) -> int:
     """Return how many characters it is as JSON."""
-    return len(json.dumps(value))
+    return len(json.dumps(msgspec.to_builtins(value)))

@@ -268,7 +268,8 @@ def check_memory_is_plain_data(make: MakePolicy) -> None:
             _learn(policy, _observation(world, decision, i), memory)
             if found := not_plain(memory, "context.memory"):
                 raise AssertionError(
-                    f"{name_of(policy)}: {found}. Keep dicts of str keys, lists, str, int, bool, None, finite floats"
+                    f"{name_of(policy)}: {found}. Keep a PolicyMemory, or dicts of str keys, lists, str, int, bool, "
+                    "None, finite floats"
                 )
             memory = through_json(memory)
 
