@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 
@@ -380,9 +380,18 @@ def test_addresses_that_are_fine(url: str) -> None:
     HttpTransport(url).close()
 
 
-def test_an_ipv6_address_without_a_port() -> None:
+def test_an_ipv6_address_without_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def lookup(host: str, port: int, *kinds: object, **more: object) -> Never:
+        asked.append((host, port))
+        raise OSError("not today")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
     transport = HttpTransport("http://[::1]")
-    assert (transport._host, transport._port) == ("::1", 80)
+    with pytest.raises(TransportError, match="not today"):
+        transport.exchange(b"a frame", timeout_s=WAIT_S)
+    assert asked == [("::1", 80)]
     assert "Host: [::1]\r\n" in transport._fields
     transport.close()
 
