@@ -94,7 +94,10 @@ class Anatomy(Protocol):
         """The outputs that exist at `cut`, each once."""
 
     def produced(self, start: int, stop: int, sink: Sink) -> tuple[int, ...]:
-        """What the part [start, stop) gives: what crosses at its end, and the results made inside."""
+        """What the part [start, stop) gives: what crosses at its end, and the results made inside.
+
+        A part without steps gives what crosses there.
+        """
 
     def remembers(self, start: int, stop: int) -> bool:
         """Whether one of the steps [start, stop) leaves something to the next run."""
