@@ -58,7 +58,6 @@ class Connection:
         """Note that a request with a valid credential came on it."""
         self.gate.prove(self)
 
-
     def answered(self, share: Share) -> None:
         """Let go what a request held, as soon as the peer has taken its answer."""
         if self.unsent():

@@ -29,15 +29,15 @@ class Grace:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         # plain locks: `begin` is called in signal handlers, where an Event may wait for itself
-        self._told, self._over = threading.Lock(), threading.Lock()
-        self._told.acquire()
+        self._begun, self._over = threading.Lock(), threading.Lock()
+        self._begun.acquire()
         self._over.acquire()
         threading.Thread(target=self._watch, daemon=True, name="splitiot-grace").start()
 
     def begin(self) -> None:
         """Count from now; a second time changes nothing."""
-        if self._told.locked():
-            self._told.release()
+        if self._begun.locked():
+            self._begun.release()
 
     def __enter__(self) -> Grace:
         return self
@@ -49,7 +49,7 @@ class Grace:
         self.begin()
 
     def _watch(self) -> None:
-        self._told.acquire()
+        self._begun.acquire()
         if not self._over.acquire(timeout=self._seconds):
             logger.error("still running %g s after it was told to end: this process ends by force", self._seconds)
             os._exit(ENDED_BY_FORCE)

@@ -61,7 +61,7 @@ class EdgeProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, {**app_state, CONNECTION: connection})
         self._connection, self._limits = connection, limits
-        self._watched: object = None  # the request that was under way at the last look
+        self._watched: object = None  # the request that was under way at the last sweep
         self._waiting_since_s = self.loop.time()
         self._unsent, self._unsent_since_s = 0, 0.0
         self._closing_since_s = math.inf
@@ -120,7 +120,7 @@ class EdgeProtocol(H11Protocol):
         except h11.ProtocolError:
             self.transport.abort()
 
-    def look(self, now_s: float) -> None:
+    def end_if_stalled(self, now_s: float) -> None:
         """End the connection if its peer takes too long: called several times a second."""
         if self.transport is None:  # the TLS handshake has a time-out of its own
             return
@@ -267,15 +267,15 @@ class Listener:
         self._loop.add_reader(listening, self._accept, listening)
 
     async def _open(self, accepted: socket.socket, connection: Connection) -> None:
-        made = False
+        opened = False
         try:
             protocol = self._make_protocol(connection)
             await self._loop.connect_accepted_socket(lambda: protocol, accepted, **self._tls)
-            made = True
+            opened = True
         except (OSError, asyncio.CancelledError):  # the handshake failed, or its place was wanted
             pass
         finally:
-            if not made:
+            if not opened:
                 accepted.close()
                 self._gate.leave(connection)
 
@@ -347,17 +347,17 @@ class EdgeServer(Server):
         self._listener.end_silent(now_s)
         for protocol in list(self.server_state.connections):
             if isinstance(protocol, EdgeProtocol):
-                protocol.look(now_s)
+                protocol.end_if_stalled(now_s)
         self._sweeping = loop.call_later(_SWEEP_S, self._sweep)
 
 
 async def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Listen at each address of a host; at those that work, where a machine lacks one of two protocols."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listening: list[socket.socket] = []
     failed: OSError | None = None
-    for family, _, _, _, address in dict.fromkeys(found):
+    for family, _, _, _, address in dict.fromkeys(addresses):
         try:
             listening.append(socket.create_server(address, family=family, backlog=backlog))
         except OSError as error:

@@ -28,14 +28,14 @@ class Sparingly(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         place, now_s = (record.pathname, record.lineno), self._clock()
-        since_s, said = self._places.get(place, (now_s, 0))
+        since_s, logged = self._places.get(place, (now_s, 0))
         if now_s - since_s >= self._every_s:
-            if said > self._few:
-                record.msg = f"{record.getMessage()} ({said - self._few} more like this were not logged)"
+            if logged > self._few:
+                record.msg = f"{record.getMessage()} ({logged - self._few} more like this were not logged)"
                 record.args = None
-            since_s, said = now_s, 0
-        self._places[place] = (since_s, said + 1)
-        return said < self._few
+            since_s, logged = now_s, 0
+        self._places[place] = (since_s, logged + 1)
+        return logged < self._few
 
 
 @contextmanager
