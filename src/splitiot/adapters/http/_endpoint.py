@@ -17,6 +17,8 @@ from splitiot.errors import MissingDependencyError
 from splitiot.limits import Limits
 
 if TYPE_CHECKING:
+    import asyncio
+
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope
     from starlette.types import Send as AsgiSend
@@ -41,12 +43,12 @@ class _Refused(Exception):
     Parameters
     ----------
     status : int
-    words : str
+    reason : str
     """
 
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status, self.words = status, words
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
 
 
 class _Endpoint:
@@ -66,7 +68,7 @@ class _Endpoint:
         try:
             reply, share = await self._answer(scope, body, connection)
         except _Refused as refused:
-            status, words = refused.status, refused.words
+            status, reason = refused.status, refused.reason
         else:
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": _headers(FRAME_TYPE, reply)})
@@ -83,7 +85,7 @@ class _Endpoint:
                     connection.answered(share)
             return
         await asyncio.sleep(self._pace.wait_s(asyncio.get_running_loop().time()))  # no flood of them takes others' time
-        await _refuse(status, words, scope, body, send)  # here, where no traceback keeps what was read
+        await _refuse(status, reason, scope, body, send)  # here, where no traceback keeps what was read
 
     async def _answer(self, scope: Scope, body: _Body, connection: Connection | None) -> tuple[bytes, Share]:
         if scope["method"] != "POST":
@@ -91,19 +93,19 @@ class _Endpoint:
         peer = self._peer(scope)
         if connection is not None and self._names is not None:
             connection.prove()
-        told = dict(scope["headers"]).get(b"content-length", b"0")
+        digits = dict(scope["headers"]).get(b"content-length", b"0")
         limit = self._service.max_frame_bytes
-        if not told.isdigit() or len(told) > 15 or int(told) > limit:
+        if not digits.isdigit() or len(digits) > 15 or (length := int(digits)) > limit:
             raise _Refused(413, f"at most {limit} bytes")
         share = self._budget.share(peer)
-        if not share.has_room(int(told)):
+        if not share.has_room(length):
             raise _Refused(503, "too many bytes are held already: come again")
         client = (scope.get("client") or ("",))[0]
         spoken_for = connection if connection is not None and connection.by_proxy else None
         if spoken_for is not None and not spoken_for.gate.begin_request(client):
             raise _Refused(503, "too many requests of this address at once")
         try:
-            frame = await body.read(share, self._limits, int(told), limit)
+            frame = await body.read(share, self._limits, length, limit)
             received_s = self._service.clock()
             reply = await self._service.handle_async(frame, peer=peer, received_s=received_s)
         except BaseException:
@@ -118,13 +120,13 @@ class _Endpoint:
         return reply, share
 
     def _peer(self, scope: Scope) -> str:
-        told = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(told) > 1:  # one for a proxy and another one for us?
+        credentials = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(credentials) > 1:  # one for a proxy and another one for us?
             raise _Refused(400, "one Authorization header, not several")
         if self._names is None:
             client = scope.get("client")
             return f"anonymous@{client[0]}" if client else "anonymous"
-        scheme, _, token = (told[0] if told else b"").decode("latin-1").partition(" ")
+        scheme, _, token = (credentials[0] if credentials else b"").decode("latin-1").partition(" ")
         name = self._names.get(_hash(token)) if scheme.lower() == "bearer" else None
         if name is None:
             raise _Refused(401, "a valid bearer token is needed")
@@ -164,12 +166,36 @@ class _Body:
         """
         import asyncio
 
-        clock = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        if length < _LARGE_BYTES:
+            return await self._read(loop, share, limits, length, max_bytes, None)
+        memory = _memory(length)
+        whole = memoryview(memory)
+        try:
+            await self._read(loop, share, limits, length, max_bytes, whole)
+        except BaseException:
+            whole.release()
+            loop.run_in_executor(None, memory.close)  # takes milliseconds, in which others may go on
+            raise
+        return whole
+
+    async def _read(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        share: Share,
+        limits: Limits,
+        length: int,
+        max_bytes: int,
+        whole: memoryview | None,
+    ) -> bytes:
+        """Read into memory that is given, or return what was read."""
+        import asyncio
+
+        clock = loop.time
         begun_s = clock()
         end_s = begun_s + limits.body_timeout_s
         quantum = limits.min_bytes_per_s * limits.stall_s  # that much must come within each `stall_s`
         chunks: list[bytes] = []
-        whole = _memory(length) if length >= _LARGE_BYTES else None
         size, due = 0, quantum
         try:
             async with asyncio.timeout_at(min(end_s, begun_s + limits.stall_s)) as patience:
@@ -196,7 +222,7 @@ class _Body:
         if whole is not None:
             if size != length:
                 raise _Refused(400, f"{size} bytes instead of {length}")
-            return whole
+            return b""
         if size < _LARGE_BYTES:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return await asyncio.to_thread(b"".join, chunks)
@@ -214,26 +240,26 @@ class _Body:
             pass
 
 
-def _memory(nbytes: int) -> memoryview:
+def _memory(nbytes: int) -> mmap.mmap:
     """Return memory that is taken page by page as it is filled.
 
     An array of numpy takes huge pages, each of which held the loop up for 4 ms.
     """
     if sys.platform == "win32":
-        return memoryview(mmap.mmap(-1, nbytes))
-    return memoryview(mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        return mmap.mmap(-1, nbytes)
+    return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
-async def _refuse(status: int, words: str, scope: Scope, body: _Body, send: AsgiSend) -> None:
+async def _refuse(status: int, reason: str, scope: Scope, body: _Body, send: AsgiSend) -> None:
     """Say why, and end the connection: what a client sends that was refused is not worth reading."""
-    content = words.encode()
+    content = reason.encode()
     headers = _headers("text/plain; charset=utf-8", content)
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 405:
         headers.append((b"allow", b"POST"))
-    told = {name for name, _ in scope["headers"]}
-    if not told & {b"content-length", b"transfer-encoding"}:
+    names = {name for name, _ in scope["headers"]}
+    if not names & {b"content-length", b"transfer-encoding"}:
         body.complete = True
     if scope.get("http_version", "1.1").startswith("1"):  # later ones have no such header
         headers.append((b"connection", b"close"))
