@@ -23,8 +23,8 @@ __all__ = ["LinkProbe", "fetch_profile", "measure_link", "probe_link"]
 
 _ECHO_BYTES: Final = 65536  # the most that an edge sends back; and never more than it was sent
 _UP_BYTES: Final = (4096, 4 * 2**20)  # the first size that is tried, and the last
-_TELLING: Final = 1.0  # the bytes of a probe shall take that share of the round trip, or 20 ms
-_TELLING_S: Final = 0.02
+_CLEAR_SHARE: Final = 1.0  # the bytes of a probe shall take that share of the round trip, or 20 ms
+_CLEAR_S: Final = 0.02
 _FASTEST: Final = 1e12
 
 _M = TypeVar("_M", wire.Echo, wire.Welcome)
@@ -36,7 +36,7 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 @frozen
 class LinkProbe:
-    """What probes told about a link.
+    """What probes measured of a link.
 
     Parameters
     ----------
@@ -125,27 +125,27 @@ def probe_link(
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    tell = progress or (lambda share: None)
-    contact = _Contact(transport, timeout_s, clock)
-    contact.probe()  # sets the connection up
-    first_s = min(contact.probe() for _ in range(min(3, count)))
+    report = progress or (lambda share: None)
+    edge = _EdgeConnection(transport, timeout_s, clock)
+    edge.probe()  # sets the connection up
+    first_s = min(edge.probe() for _ in range(min(3, count)))
     up_bytes, most = _UP_BYTES
-    while up_bytes < most and contact.probe(up_bytes) - first_s < max(_TELLING * first_s, _TELLING_S):
+    while up_bytes < most and edge.probe(up_bytes) - first_s < max(_CLEAR_SHARE * first_s, _CLEAR_S):
         up_bytes *= 2
     down_bytes = min(up_bytes, _ECHO_BYTES)
-    contact.probe(down_bytes, down_bytes)
+    edge.probe(down_bytes, down_bytes)
     bare: list[float] = []
     up: list[float] = []
-    there: list[float] = []  # what comes back was sent before: that took so long
-    back: list[float] = []
+    one_way: list[float] = []  # what comes back was sent before: that took so long
+    both_ways: list[float] = []
     for done in range(count):
-        bare.append(contact.probe())
-        up.append(contact.probe(up_bytes))
-        there.append(up[-1] if down_bytes == up_bytes else contact.probe(down_bytes))
-        back.append(contact.probe(down_bytes, down_bytes))
-        tell((done + 1) / count)
+        bare.append(edge.probe())
+        up.append(edge.probe(up_bytes))
+        one_way.append(up[-1] if down_bytes == up_bytes else edge.probe(down_bytes))
+        both_ways.append(edge.probe(down_bytes, down_bytes))
+        report((done + 1) / count)
     up_s, up_scatter_s = median(up) - median(bare), _scatter(bare)
-    down_s, down_scatter_s = median(back) - median(there), max(_scatter(there), up_scatter_s)
+    down_s, down_scatter_s = median(both_ways) - median(one_way), max(_scatter(one_way), up_scatter_s)
     link = Link(
         rtt_s=median(bare),
         up_bytes_per_s=min(up_bytes / max(up_s, up_scatter_s), _FASTEST),
@@ -193,12 +193,12 @@ def fetch_profile(transport: Transport, pipeline: Pipeline, *, timeout_s: float 
     >>> fetch_profile(InMemory(lambda frame: service.handle(frame, peer="me")), pipeline).whole_s
     0.25
     """
-    contact = _Contact(transport, timeout_s, time.perf_counter)
+    edge = _EdgeConnection(transport, timeout_s, time.perf_counter)
     digest = bytes.fromhex(pipeline.digest)
     known = wire.PipelineHello(digest=digest, n=pipeline.n, sink=pipeline.sink, stateful=pipeline.stateful)
-    hello = wire.Hello(boot=contact.boot, sequence=1, pipelines=(known,), want_profiles=(digest,))
-    contact.sequence = 1
-    welcome = contact.exchange(wire.encode(hello), wire.Welcome)
+    hello = wire.Hello(boot=edge.boot, sequence=1, pipelines=(known,), want_profiles=(digest,))
+    edge.sequence = 1
+    welcome = edge.exchange(wire.encode(hello), wire.Welcome)
     if all(each.digest != digest for each in welcome.pipelines):
         raise ProfileError(
             f"the edge does not serve this pipeline (digest {pipeline.digest[:12]}): give both sides the same model "
@@ -206,17 +206,17 @@ def fetch_profile(transport: Transport, pipeline: Pipeline, *, timeout_s: float 
         )
     for data in welcome.profiles:
         if data.get("digest") == pipeline.digest:
-            found = TierProfile.from_dict(data)
-            if found.n != pipeline.n:
-                raise ProfileError(f"the edge's profile has {found.n} steps, this pipeline {pipeline.n}")
-            return found
+            profile = TierProfile.from_dict(data)
+            if profile.n != pipeline.n:
+                raise ProfileError(f"the edge's profile has {profile.n} steps, this pipeline {pipeline.n}")
+            return profile
     raise ProfileError(
         f"the edge has no profile of this pipeline (digest {pipeline.digest[:12]}): make one there, with "
         "EdgeService.measure(), or with `splitiot serve` without --no-profile"
     )
 
 
-class _Contact:
+class _EdgeConnection:
     """Sends one frame and waits for its answer, again and again."""
 
     def __init__(self, transport: Transport, timeout_s: float, clock: Callable[[], float]) -> None:

@@ -54,34 +54,34 @@ def importable(function: Callable[..., Any]) -> tuple[str, str]:
     named: str | None = getattr(function, "__qualname__", None)
     name = named or repr(function)
     home = sys.modules.get(getattr(function, "__module__", None) or "")
-    found = None if home is None else _attribute(home, name)
-    if home is not None and _same(found, function):
+    value = None if home is None else _attribute(home, name)
+    if home is not None and _same(value, function):
         return _place(home, name), name
-    if home is not None and getattr(found, "function", None) is function:  # resize = task(resize, isolated=True)
+    if home is not None and getattr(value, "function", None) is function:  # resize = task(resize, isolated=True)
         return _place(home, name), name + _OF_TASK
     for module in (*([home] if home is not None else []), *list(sys.modules.values())):
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is function and attribute != "_":  # that is an interactive session's last value
+        for attribute, candidate in list(getattr(module, "__dict__", {}).items()):
+            if candidate is function and attribute != "_":  # that is an interactive session's last value
                 return _place(module, attribute), attribute
-    if found is not None and isinstance(function, types.FunctionType):
-        why = f"under this name its module has another object, a {type(found).__name__}: call that something else"
+    if value is not None and isinstance(function, types.FunctionType):
+        reason = f"under this name its module has another object, a {type(value).__name__}: call that something else"
     else:
-        why = "that process imports it by its name. Make it a function at the top of a module: no lambda, no function "
-        why += "within a function, no bound method"
-    raise CutError(f"{name} can't run in a process of its own: {why}")
+        reason = "that process imports it by its name. Make it a function at the top of a module: no lambda, no "
+        reason += "function within a function, no bound method"
+    raise CutError(f"{name} can't run in a process of its own: {reason}")
 
 
 def _attribute(module: types.ModuleType, name: str) -> Any:
     value: Any = module
-    for word in name.split("."):
-        value = getattr(value, word, None)
+    for attribute in name.split("."):
+        value = getattr(value, attribute, None)
     return value
 
 
-def _same(found: Any, function: Any) -> bool:
-    if isinstance(found, types.MethodType):  # of a class: made anew each time
-        return bool(found == function)
-    return found is function
+def _same(value: Any, function: Any) -> bool:
+    if isinstance(value, types.MethodType):  # of a class: made anew each time
+        return bool(value == function)
+    return value is function
 
 
 def _place(module: types.ModuleType, name: str) -> str:
@@ -110,12 +110,12 @@ def _findable(name: str, path: str) -> bool:
 def load(where: str, name: str) -> Any:
     """Import what `importable` found."""
     module = _file(where) if os.path.isabs(where) else importlib.import_module(where)
-    found = _attribute(module, name)
-    if found is None and name.endswith(_OF_TASK):  # made a task under a script's guard only
-        found = _attribute(module, name.removesuffix(_OF_TASK))
-    if found is None:
+    value = _attribute(module, name)
+    if value is None and name.endswith(_OF_TASK):  # made a task under a script's guard only
+        value = _attribute(module, name.removesuffix(_OF_TASK))
+    if value is None:
         raise ImportError(f"{where} has no {name}: does it stand under `if __name__ == '__main__':`?")
-    return found
+    return value
 
 
 def _file(where: str) -> types.ModuleType:

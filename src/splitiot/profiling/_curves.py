@@ -74,8 +74,8 @@ def fit_joints(
     Examples
     --------
     >>> pieces_s, sizes = [0.3, 0.4, 0.5], [0, 1000]
-    >>> found = fit_joints(pieces_s, sizes, {(0, 2): 0.6, (0, 3): 0.8, (1, 3): 0.6})
-    >>> round(found.factor, 6), round(found.joint_s, 6), round(found.copy_s_per_byte, 6)
+    >>> joints = fit_joints(pieces_s, sizes, {(0, 2): 0.6, (0, 3): 0.8, (1, 3): 0.6})
+    >>> round(joints.factor, 6), round(joints.joint_s, 6), round(joints.copy_s_per_byte, 6)
     (1.0, 0.1, 0.0002)
     """
     done = np.concatenate([[0.0], np.cumsum(np.asarray(pieces_s, dtype=np.float64))])
@@ -95,11 +95,11 @@ def fit_joints(
         scale = np.abs(used).max(axis=0)
         if (scale <= 0).any():
             continue
-        found: Any = np.linalg.lstsq(used / scale, np.ones(len(table)), rcond=1e-9)[0] / scale
-        error = float(np.square(used @ found - 1).sum())
-        if found[0] > 0 and (found >= 0).all() and error < least:
+        solution: Any = np.linalg.lstsq(used / scale, np.ones(len(table)), rcond=1e-9)[0] / scale
+        error = float(np.square(used @ solution - 1).sum())
+        if solution[0] > 0 and (solution >= 0).all() and error < least:
             numbers = [0.0, 0.0, 0.0]
-            for column, value in zip(columns, found, strict=True):
+            for column, value in zip(columns, solution, strict=True):
                 numbers[column] = float(value)
             best, least = Joints(*numbers), error
     return best
@@ -125,18 +125,18 @@ def curve(model_s: NDArray[np.float64], measured_s: Mapping[int, float], whole_s
     if model_s[0] > 0:
         x = model_s[[k - 1 for k in at]]
         # by the model's shares of what lies between two measured parts: so it can't leave their range
-        found = np.interp(model_s, x, seconds)
+        every_s = np.interp(model_s, x, seconds)
         # A single piece has no joints: how well the model fits there says nothing about the others.
         first = 1 if at[0] == 1 and len(at) > 1 else 0
         low = slice(0, at[first] - 1)
-        found[low] = np.minimum(model_s[low] * seconds[first] / x[first], seconds[first])
+        every_s[low] = np.minimum(model_s[low] * seconds[first] / x[first], seconds[first])
         if first:
-            found[low] = np.maximum(found[low], seconds[0])
+            every_s[low] = np.maximum(every_s[low], seconds[0])
     else:  # pieces that take no time tell nothing of the shape
-        found = np.interp(np.arange(1, len(model_s) + 1), at, seconds)
-    found[[k - 1 for k in at]] = seconds
-    found[-1] = whole_s
-    rising: NDArray[np.float64] = np.minimum(np.maximum.accumulate(found), whole_s)
+        every_s = np.interp(np.arange(1, len(model_s) + 1), at, seconds)
+    every_s[[k - 1 for k in at]] = seconds
+    every_s[-1] = whole_s
+    rising: NDArray[np.float64] = np.minimum(np.maximum.accumulate(every_s), whole_s)
     return rising
 
 

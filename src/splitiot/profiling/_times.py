@@ -1,4 +1,4 @@
-"""What repeated runs tell: each part's typical seconds, and how steady the machine was meanwhile."""
+"""What repeated runs show: each part's typical seconds, and how steady the machine was meanwhile."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Times:
     def __init__(self, runs: Mapping[tuple[int, int], Sequence[Sequence[float]]]) -> None:
         self._runs = runs
         by_round = {part: np.array([median(each) for each in rounds]) for part, rounds in runs.items()}
-        usual = {part: median(rounds.tolist()) for part, rounds in by_round.items()}
-        telling = [rounds / usual[part] for part, rounds in by_round.items() if usual[part] > 0]
+        medians = {part: median(rounds.tolist()) for part, rounds in by_round.items()}
+        relative = [rounds / medians[part] for part, rounds in by_round.items() if medians[part] > 0]
         rounds = len(next(iter(by_round.values())))
         # the median over the parts: a hiccup in one of them says nothing about the round
-        self.speeds: NDArray[np.float64] = np.median(telling, axis=0) if telling else np.ones(rounds)
+        self.speeds: NDArray[np.float64] = np.median(relative, axis=0) if relative else np.ones(rounds)
         self.speeds = np.where(self.speeds > 0, self.speeds, 1.0)
         self._seconds = {part: rounds / self.speeds for part, rounds in by_round.items()}
-        scatter = [_scatter(seconds) for part, seconds in self._seconds.items() if usual[part] > 0 and len(seconds) > 1]
+        scatter = [_scatter(s) for part, s in self._seconds.items() if medians[part] > 0 and len(s) > 1]
         error = 2 * _MEDIAN_ERROR * median(scatter) / math.sqrt(rounds) if scatter else 0.0
         self.noise = max(unsteadiness(self.speeds.tolist()), error)
 
@@ -88,7 +88,7 @@ class Times:
 
 
 def unsteadiness(speeds: Sequence[float]) -> float:
-    """Tell how unsteady a machine was, from how long the same work took again and again; 0 is steady.
+    """Return how unsteady a machine was, from how long the same work took again and again; 0 is steady.
 
     The larger of two: the typical deviation (the distance of the quartiles, scaled to sigma), and the drift from the
     first third to the last.
