@@ -28,7 +28,7 @@ Examples
 
 from __future__ import annotations
 
-from splitiot.testing._world import topology
+from splitiot.testing._deployments import topology
 from splitiot.testing.estimators import estimator_checks
 from splitiot.testing.policies import policy_checks
 from splitiot.testing.scalars import scalar_checks

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from splitiot.testing._create import create, name_of
 from splitiot.testing._feeds import Feed
-from splitiot.testing._make import made, name_of
 from splitiot.testing._plain import json_size, size_of, taken_apart
 from splitiot.testing._readings import arrays, keeps_state, nonsense, readings, refused, restored, same, stored
 
@@ -34,7 +34,7 @@ _MORE: Final = 50
 def reading_changes_nothing(make: Make, feed: Feed) -> None:
     """What is read often, and what is not read, say the same then and later."""
     for count in _STOPS[1:]:
-        read, quiet = made(make), made(make)
+        read, quiet = create(make), create(make)
         for i in range(count):
             _update(read, feed.ordinary(0, i))
             _update(quiet, feed.ordinary(0, i))
@@ -61,7 +61,7 @@ def refuses_the_impossible(make: Make, feed: Feed) -> None:
     """With impossible numbers in between it says what it says without."""
     but = ("drift_detected", "refused")
     for count in _STOPS:
-        usual, other = made(make), made(make)
+        usual, other = create(make), create(make)
         for i in range(count):
             _update(usual, feed.ordinary(0, i))
             _update(other, feed.ordinary(0, i))
@@ -83,7 +83,7 @@ def refuses_the_impossible(make: Make, feed: Feed) -> None:
 def survives_anything(make: Make, feed: Feed) -> None:
     """After odd input its estimates can be reckoned with, and its snapshot is plain data."""
     for seed in range(3):
-        estimator = made(make)
+        estimator = create(make)
         for i in range(400):
             # a quiet beginning, a storm, and ordinary things again
             stormy = 50 <= i < 300
@@ -97,7 +97,7 @@ def survives_anything(make: Make, feed: Feed) -> None:
                     "Refuse what can't be, and bound what you work out"
                 )
             if keeps_state(estimator):
-                again = restored(made(make), stored(estimator))
+                again = restored(create(make), stored(estimator))
                 but = ("drift_detected",)
                 now_s = feed.now_s(i)
                 if where := same(readings(estimator, now_s, but=but), readings(again, now_s, but=but)):
@@ -107,11 +107,11 @@ def survives_anything(make: Make, feed: Feed) -> None:
 def goes_on_after_a_restart(make: Make, feed: Feed) -> None:
     """Restored from JSON it says what it would have said."""
     for count in _STOPS:
-        usual, before = made(make), made(make)
+        usual, before = create(make), create(make)
         for i in range(count):
             _update(usual, feed.ordinary(0, i))
             _update(before, feed.ordinary(0, i))
-        after = restored(made(make), stored(before))
+        after = restored(create(make), stored(before))
         but = ("drift_detected",)  # of the last update: a new one must say
         if where := same(readings(usual, feed.now_s(count), but=but), readings(after, feed.now_s(count), but=but)):
             raise AssertionError(f"{name_of(after)}, restored after {count} updates: {where}. Keep it in the snapshot")
@@ -121,7 +121,7 @@ def goes_on_after_a_restart(make: Make, feed: Feed) -> None:
 def keeps_no_alias(make: Make, feed: Feed) -> None:
     """What it gave and what it was given may change, and it does not."""
     for count in _STOPS:
-        usual, other = made(make), made(make)
+        usual, other = create(make), create(make)
         for i in range(count):
             _update(usual, feed.ordinary(0, i))
             _update(other, feed.ordinary(0, i))
@@ -138,7 +138,7 @@ def keeps_no_alias(make: Make, feed: Feed) -> None:
             raise AssertionError(f"{name_of(other)} changed with {how}: {where}. Give copies, or read-only arrays")
         _go_on(usual, other, feed, count, f"changed with {how}: give copies")
         if keeps_state(other):
-            twin, taken = made(make), made(make)
+            twin, taken = create(make), create(make)
             twin.restore(states[0])
             taken.restore(states[1])
             _spoil(states[1])
@@ -147,13 +147,13 @@ def keeps_no_alias(make: Make, feed: Feed) -> None:
 
 def instances_share_nothing(make: Make, feed: Feed) -> None:
     """Two in turn say what each says alone."""
-    if made(make) is (first := made(make)):
+    if create(make) is (first := create(make)):
         raise TypeError(f"give a function that makes a new {name_of(first)} each time: lambda: {name_of(first)}(...)")
     alone = []
     for seed in (1, 2):
-        estimator = made(make)
+        estimator = create(make)
         alone.append([_step(estimator, feed, seed, i) for i in range(_MORE * 2)])
-    both = made(make), made(make)
+    both = create(make), create(make)
     for i in range(_MORE * 2):
         for seed, estimator in enumerate(both, 1):
             if where := same(alone[seed - 1][i], _step(estimator, feed, seed, i)):
@@ -171,7 +171,7 @@ def same_input_same_estimates(make: Make, feed: Feed) -> None:
         for seed in (1, 2):
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002  (the global one is what must not be touched)
-            estimator = made(make)
+            estimator = create(make)
             runs.append([_step(estimator, feed, 1, i) for i in range(_MORE * 2)])
     finally:
         random.setstate(kept[0])
@@ -186,7 +186,7 @@ def same_input_same_estimates(make: Make, feed: Feed) -> None:
 
 def bounded(make: Make, feed: Feed, updates: int) -> None:
     """The second half of many updates makes it no larger."""
-    estimator = made(make)
+    estimator = create(make)
     sizes: list[tuple[int, int]] = []
     for i, arguments in enumerate(feed.many(updates), 1):
         estimator.update(*arguments)

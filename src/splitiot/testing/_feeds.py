@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from splitiot.observation import EdgeTimes, Observation
+from splitiot.testing._deployments import STEPS, deployments
 from splitiot.testing._observations import IMPOSSIBLE, Truth, impossible, odd, ordinary
-from splitiot.testing._world import STEPS, worlds
 
 __all__ = ["NUMBERS", "OBSERVATIONS", "Feed"]
 
@@ -70,24 +70,24 @@ class _Observations(Feed):
     def ordinary(self, seed: int, i: int) -> tuple[Any, ...]:
         truth = Truth.drawn(np.random.default_rng([seed, i // _HOLDS, 1]))
         rng = np.random.default_rng([seed, i, 2])
-        seen = ordinary(worlds()[0], truth, int(rng.integers(STEPS + 1)), i + 1, rng)
+        observation = ordinary(deployments()[0], truth, int(rng.integers(STEPS + 1)), i + 1, rng)
         if rng.random() < 0.1:
-            seen = Observation(plan_id=0, cut=0, probe=True, round_trip_s=0.02 * truth.rtt, sent_bytes=80)
-        return seen, self.now_s(i)
+            observation = Observation(plan_id=0, cut=0, probe=True, round_trip_s=0.02 * truth.rtt, sent_bytes=80)
+        return observation, self.now_s(i)
 
     def odd(self, seed: int, i: int) -> tuple[Any, ...]:
         rng = np.random.default_rng([seed, i, 3])
         kind = rng.random()
         if kind < 0.5:
             return odd(i + 1, int(rng.integers(STEPS + 1)), rng), self.now_s(i)
-        seen, now_s = self.ordinary(seed, int(rng.integers(i + 1)))  # again, and out of order
-        if kind < 0.6 and seen.round_trip_s is not None:
-            seen = msgspec.structs.replace(seen, edge=None, tail_s=None, censored=True)
+        observation, now_s = self.ordinary(seed, int(rng.integers(i + 1)))  # again, and out of order
+        if kind < 0.6 and observation.round_trip_s is not None:
+            observation = msgspec.structs.replace(observation, edge=None, tail_s=None, censored=True)
         elif kind < 0.7:
-            seen = msgspec.structs.replace(seen, head_s=None, head_steps_s=())
+            observation = msgspec.structs.replace(observation, head_s=None, head_steps_s=())
         elif kind < 0.8:
-            seen = msgspec.structs.replace(seen, retransmitted=True)
-        return seen, now_s
+            observation = msgspec.structs.replace(observation, retransmitted=True)
+        return observation, now_s
 
     def impossible(self, i: int) -> Iterator[tuple[Any, ...]]:
         for k, value in enumerate(IMPOSSIBLE):
@@ -95,13 +95,13 @@ class _Observations(Feed):
 
     def many(self, count: int) -> Iterator[tuple[Any, ...]]:
         rng = np.random.default_rng(0)
-        device, edge = worlds()[0].topology.tiers
+        device, edge = deployments()[0].topology.tiers
         heads, tails = device.heads_s.tolist(), edge.tails_s.tolist()
         cuts = rng.integers(STEPS + 1, size=count).tolist()
         noise = rng.lognormal(0.0, 0.1, (count, 3)).tolist()
         for i, (cut, (a, b, c)) in enumerate(zip(cuts, noise, strict=True)):
             times = EdgeTimes(compute_s=tails[cut] * b, residence_s=tails[cut] * b + 0.004 * a)
-            seen = Observation(
+            observation = Observation(
                 plan_id=i + 1,
                 cut=cut,
                 head_s=heads[cut] * a,
@@ -110,7 +110,7 @@ class _Observations(Feed):
                 sent_bytes=100 + i,
                 received_bytes=100,
             )
-            yield seen, _EVERY_S * i
+            yield observation, _EVERY_S * i
 
 
 NUMBERS: Final[Feed] = _Numbers()

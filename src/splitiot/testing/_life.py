@@ -1,4 +1,4 @@
-"""One device's requests through a real planner, in a world that changes."""
+"""One device's requests through a real planner, in a deployment that changes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.random import Generator
 from splitiot.observation import Observation
 from splitiot.planner import Planner
 from splitiot.policies import Decision, Policy
-from splitiot.testing._make import name_of
+from splitiot.testing._create import name_of
+from splitiot.testing._deployments import POWER, STEPS, Deployment
 from splitiot.testing._observations import Truth, odd, ordinary
 from splitiot.testing._plain import not_plain, through_json
-from splitiot.testing._world import POWER, STEPS, World
 
 __all__ = ["Life", "Told", "difference"]
 
-_HOLDS: Final = 25  # requests after which the world changes
+_HOLDS: Final = 25  # requests after which the deployment changes
 _BATTERY: Final[tuple[dict[str, float], ...]] = ({}, {"battery": 0.9}, {"battery": 0.1, "temperature_c": 70.0})
 
 
@@ -45,15 +45,15 @@ class Life:
 
     Parameters
     ----------
-    world : World
+    deployment : Deployment
     policy : Policy
     seed : int
     absurd : bool
         Add observations of things that can't be.
     """
 
-    def __init__(self, world: World, policy: Policy, seed: int, *, absurd: bool = False) -> None:
-        self.world, self.seed, self.absurd = world, seed, absurd
+    def __init__(self, deployment: Deployment, policy: Policy, seed: int, *, absurd: bool = False) -> None:
+        self.deployment, self.seed, self.absurd = deployment, seed, absurd
         self._requests, self._now_s = 0, 0.0
         self._due: list[tuple[float, Observation]] = []
         self._cuts: list[int] | None = None
@@ -63,10 +63,10 @@ class Life:
     def _begin(self, policy: Policy) -> None:
         self.policy = policy
         objective = ("latency_s", "energy_j", "period_s")[self.seed % 3]
-        world = self.world
+        deployment = self.deployment
         self.planner = Planner(
-            world.pipeline,
-            world.topology,
+            deployment.pipeline,
+            deployment.topology,
             policy,
             objective=objective,  # type: ignore[arg-type]
             seed=self.seed,
@@ -79,8 +79,8 @@ class Life:
             state = self.planner.snapshot()
         except Exception as error:
             raise AssertionError(f"{self._where()}: {error!r} from Planner.snapshot()") from error
-        if found := not_plain(state, "state"):
-            raise AssertionError(f"{self._where()}: Planner.snapshot() can't be stored as JSON: {found}")
+        if problem := not_plain(state, "state"):
+            raise AssertionError(f"{self._where()}: Planner.snapshot() can't be stored as JSON: {problem}")
         self._begin(policy)
         self.planner.restore(through_json(state))
         self.planner.restrict(self._cuts)
@@ -115,47 +115,48 @@ class Life:
         return Told(plan.cut, d.why, d.probe, d.propensity)
 
     def _where(self) -> str:
-        return f"{name_of(self.policy)}, {self.world.name}, seed {self.seed}, request {self._requests}"
+        return f"{name_of(self.policy)}, {self.deployment.name}, seed {self.seed}, request {self._requests}"
 
     def _change(self, rng: Generator) -> None:
         self._truth = Truth.drawn(rng)
-        some = sorted({int(c) for c in rng.choice(self.world.table.cuts, 3)})
+        some = sorted({int(c) for c in rng.choice(self.deployment.table.cuts, 3)})
         self._cuts = some if rng.random() < 0.2 else None
         self.planner.restrict(self._cuts)
 
     def _can_be_alone(self) -> bool:
-        local = self.world.table.local_row
-        if local is None or self.world.table.exchanges[local]:
+        local = self.deployment.table.local_row
+        if local is None or self.deployment.table.exchanges[local]:
             return False
         return self._cuts is None or STEPS in self._cuts
 
     def _measured(self, cut: int, plan_id: int, rng: Generator) -> Iterator[tuple[float, Observation]]:
         """Yield observations, each with the time at which it will be known."""
         change = msgspec.structs.replace
-        seen, now_s, kind = ordinary(self.world, self._truth, cut, plan_id, rng), self._now_s, rng.random()
+        observation, now_s, kind = ordinary(self.deployment, self._truth, cut, plan_id, rng), self._now_s, rng.random()
         if self.absurd:
             yield now_s, odd(plan_id, cut, rng)
         if kind < 0.1:  # lost
             return
-        if kind < 0.2 and seen.round_trip_s is not None:  # a lower bound, and much later the answer
-            bound_s = 0.5 * seen.round_trip_s
-            yield now_s, change(seen, round_trip_s=bound_s, edge=None, tail_s=None, received_bytes=0, censored=True)
-            yield now_s + 5, seen
+        if kind < 0.2 and observation.round_trip_s is not None:  # a lower bound, and much later the answer
+            bound_s = 0.5 * observation.round_trip_s
+            bounds = {"round_trip_s": bound_s, "edge": None, "tail_s": None, "received_bytes": 0, "censored": True}
+            yield now_s, change(observation, **bounds)
+            yield now_s + 5, observation
         elif kind < 0.3:  # in pieces
-            yield now_s, change(seen, round_trip_s=None, edge=None, tail_s=None)
-            yield now_s + 0.5, change(seen, head_s=None, head_steps_s=())
+            yield now_s, change(observation, round_trip_s=None, edge=None, tail_s=None)
+            yield now_s + 0.5, change(observation, head_s=None, head_steps_s=())
         elif kind < 0.4:  # several times
-            yield now_s, seen
-            yield now_s, seen
-            yield now_s + 3, seen
+            yield now_s, observation
+            yield now_s, observation
+            yield now_s + 3, observation
         elif kind < 0.5:  # late
-            yield now_s + float(rng.exponential(20.0)), seen
+            yield now_s + float(rng.exponential(20.0)), observation
         elif kind < 0.55:
-            yield now_s, change(seen, retransmitted=True)
+            yield now_s, change(observation, retransmitted=True)
         else:
-            yield now_s, seen
+            yield now_s, observation
         if rng.random() < 0.05:
-            rtt_s = self.world.topology.links[0].rtt_s * self._truth.rtt
+            rtt_s = self.deployment.topology.links[0].rtt_s * self._truth.rtt
             yield now_s, Observation(plan_id=0, cut=0, probe=True, round_trip_s=rtt_s, sent_bytes=40, received_bytes=40)
 
 

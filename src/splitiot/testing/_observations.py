@@ -10,7 +10,7 @@ from attrs import frozen
 from numpy.random import Generator
 
 from splitiot.observation import EdgeTimes, Observation
-from splitiot.testing._world import STEPS, World
+from splitiot.testing._deployments import STEPS, Deployment
 
 __all__ = ["IMPOSSIBLE", "Truth", "impossible", "odd", "ordinary"]
 
@@ -43,13 +43,14 @@ class Truth:
         return self.device, self.edge
 
 
-def ordinary(world: World, truth: Truth, cut: int, plan_id: int, rng: Generator) -> Observation:
+def ordinary(deployment: Deployment, truth: Truth, cut: int, plan_id: int, rng: Generator) -> Observation:
     """Return what a run measured."""
-    n, table, (link,) = STEPS, world.table, world.topology.links
+    n, table, (link,) = STEPS, deployment.table, deployment.topology.links
     noise = np.exp(rng.normal(size=4 + n) * 0.1).tolist()
     row = table.at_cut(cut)
     _, _, sent, returned, exchanges, _ = table.terms[row].tolist()
-    device, edge = ([s * factor for s in steps] for steps, factor in zip(world.steps_s, truth.factors, strict=True))
+    paced = zip(deployment.steps_s, truth.factors, strict=True)
+    device, edge = ([s * factor for s in steps] for steps, factor in paced)
     stepwise = bool(rng.integers(2))
     head_steps, head_s = _run(device[:cut], noise[:cut] if stepwise else noise[n : n + 1])
     known: dict[str, Any] = {"plan_id": plan_id, "cut": cut, "head_s": head_s if cut else None}

@@ -135,8 +135,8 @@ def not_plain(value: Any, where: str) -> str | None:
         for key, inner in value.items():
             if type(key) is not str:
                 return f"{where} has the key {key!r}, and JSON makes a string of it"
-            if found := not_plain(inner, f"{where}[{key!r}]"):
-                return found
+            if problem := not_plain(inner, f"{where}[{key!r}]"):
+                return problem
         return None
     if type(value) is list:
         return next(filter(None, (not_plain(inner, f"{where}[{i}]") for i, inner in enumerate(value))), None)

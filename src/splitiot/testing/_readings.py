@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitiot.estimators import Belief, Beliefs
-from splitiot.testing._make import name_of
+from splitiot.testing._create import name_of
 from splitiot.testing._plain import attributes, not_plain, taken_apart, through_json
 
 __all__ = ["arrays", "keeps_state", "nonsense", "readings", "refused", "restored", "same", "stored"]
@@ -33,14 +33,14 @@ def readings(estimator: Any, now_s: float | None = None, *, but: tuple[str, ...]
         What to leave out.
     """
     kind: Any = type(estimator)
-    found = {name: _read(estimator, name, wants, now_s) for name, wants in _methods(kind) if name not in but}
+    methods = {name: _read(estimator, name, wants, now_s) for name, wants in _methods(kind) if name not in but}
     values = {name: getattr(estimator, name) for name in _VALUES if hasattr(estimator, name) and name not in but}
     public = {name: value for name, value in attributes(estimator) if name[0] != "_" and isinstance(value, np.ndarray)}
-    if not found and not hasattr(estimator, "drift_detected"):
+    if not methods and not hasattr(estimator, "drift_detected"):
         raise AssertionError(
             f"{name_of(estimator)} can't be read: give it get(), belief(now_s), beliefs(now_s) or drift_detected"
         )
-    whole = public | found | values
+    whole = public | methods | values
     return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in whole.items()}
 
 
@@ -108,9 +108,9 @@ def keeps_state(estimator: Any) -> bool:
 def stored(estimator: Any) -> dict[str, Any]:
     """Return its snapshot, which must be plain data."""
     state: dict[str, Any] = estimator.snapshot()
-    if found := not_plain(state, "snapshot()"):
+    if problem := not_plain(state, "snapshot()"):
         raise AssertionError(
-            f"{name_of(estimator)}: {found}. Keep dicts of str keys, lists, str, int, bool, None, finite floats"
+            f"{name_of(estimator)}: {problem}. Keep dicts of str keys, lists, str, int, bool, None, finite floats"
         )
     return state
 

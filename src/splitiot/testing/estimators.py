@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from splitiot.observation import Observation
 from splitiot.testing import _estimating as checks
+from splitiot.testing._create import create, name_of
 from splitiot.testing._feeds import OBSERVATIONS
-from splitiot.testing._make import made, name_of
 from splitiot.testing._readings import keeps_state, nonsense, readings, refused
 
 __all__ = [
@@ -48,7 +48,7 @@ _TIMES: Final = (0.0, 1.0, 1.0, 1e9, 2.0, -50.0, 1e15, 0.0, -1e12, 3.0, 3.5, 4.0
 
 def check_has_what_a_planner_needs(make: MakeEstimator) -> None:
     """It counts what it `refused`, has `snapshot` and `restore`, and says something before the first observation."""
-    estimator = made(make)
+    estimator = create(make)
     if refused(estimator) is None:
         raise AssertionError(f"{name_of(estimator)} has no `refused`: count there what it could not use")
     if not keeps_state(estimator):
@@ -74,7 +74,7 @@ def check_survives_any_observation(make: MakeEstimator) -> None:
 
 def check_survives_any_clock(make: MakeEstimator) -> None:
     """Clocks that stand, jump far ahead or go back (another machine's) leave finite beliefs and no negative ages."""
-    estimator: Any = made(make)
+    estimator: Any = create(make)
     for i in range(20 * len(_TIMES)):
         now_s = _TIMES[i % len(_TIMES)]
         observation, _ = OBSERVATIONS.ordinary(0, i)

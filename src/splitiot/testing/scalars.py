@@ -11,8 +11,8 @@ from typing import Final, TypeAlias
 
 from splitiot.estimators import Detector, Scalar
 from splitiot.testing import _estimating as checks
+from splitiot.testing._create import create
 from splitiot.testing._feeds import NUMBERS
-from splitiot.testing._make import made
 from splitiot.testing._readings import keeps_state
 
 __all__ = [
@@ -59,7 +59,7 @@ def check_instances_share_nothing(make: MakeScalar) -> None:
 
 def check_goes_on_after_a_restart(make: MakeScalar) -> None:
     """With `snapshot` and `restore`: one restored from JSON says what the first one would have said."""
-    if keeps_state(made(make)):
+    if keeps_state(create(make)):
         checks.goes_on_after_a_restart(make, NUMBERS)
 
 

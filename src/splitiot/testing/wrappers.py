@@ -22,10 +22,10 @@ from splitiot.policies import (
     Ranking,
     ThroughputTarget,
 )
+from splitiot.testing._create import name_of
+from splitiot.testing._deployments import POWER, Deployment, deployments, described, random_context
 from splitiot.testing._life import Life
-from splitiot.testing._make import name_of
 from splitiot.testing._observations import Truth, ordinary
-from splitiot.testing._world import POWER, World, context, shown, worlds
 
 __all__ = [
     "Wrap",
@@ -42,7 +42,7 @@ __all__ = [
 Wrap: TypeAlias = Callable[[Policy], Policy]
 """A wrapper's class, or a function that puts one around a policy: ``lambda policy: Hysteresis(policy, 0.1)``."""
 
-_CONTEXTS: Final = 60  # in each world
+_CONTEXTS: Final = 60  # in each deployment
 _REQUESTS: Final = 120
 _EVERY: Final = 4  # requests, of which one is a probe
 
@@ -50,16 +50,16 @@ _EVERY: Final = 4  # requests, of which one is a probe
 def check_passes_probes_through(wrap: Wrap) -> None:
     """What the wrapped policy chose as a probe is chosen, as a probe, with the same propensity."""
     policy = wrap(_Prober())
-    for world in worlds():
+    for deployment in deployments():
         memory: dict[str, Any] = {}
         for i in range(_CONTEXTS):
-            wanted = _Prober().decide(context(world, i, {}))
-            got = _decide(policy, context(world, i, memory))
+            wanted = _Prober().decide(random_context(deployment, i, {}))
+            got = _decide(policy, random_context(deployment, i, memory))
             if (got.row, got.probe, got.propensity) != (wanted.row, True, wanted.propensity):
                 raise AssertionError(
                     f"{name_of(policy)} made row {got.row} (probe={got.probe}, propensity {got.propensity:g}) of a "
                     f"probe of row {wanted.row} (propensity {wanted.propensity:g}): return the wrapped policy's "
-                    f"decision as it is where decision.probe ({shown(context(world, i))})"
+                    f"decision as it is where decision.probe ({described(random_context(deployment, i))})"
                 )
 
 
@@ -67,9 +67,9 @@ def check_passes_lessons_on(wrap: Wrap) -> None:
     """What the wrapper learns, the wrapped policy learns once, and finds in its memory when it decides next."""
     pupil = _Pupil()
     policy = wrap(pupil)
-    world, memory = worlds()[0], dict[str, Any]()
+    deployment, memory = deployments()[0], dict[str, Any]()
     for i in range(_CONTEXTS):
-        _decide(policy, context(world, i, memory))
+        _decide(policy, random_context(deployment, i, memory))
         policy.learn(Observation(plan_id=i, cut=1, head_s=0.1), memory)
         if pupil.taught != list(range(i + 1)):
             how = "did not pass on" if pupil.taught[-1:] != [i] else "passed on more than once"
@@ -77,7 +77,7 @@ def check_passes_lessons_on(wrap: Wrap) -> None:
                 f"{name_of(policy)} {how} what it learnt: let learn() call the wrapped policy's learn(), once"
             )
         before = len(pupil.found)
-        _decide(policy, context(world, i, memory))
+        _decide(policy, random_context(deployment, i, memory))
         if len(pupil.found) > before and pupil.found[-1] != i + 1:
             raise AssertionError(
                 f"{name_of(policy)} let the wrapped policy learn into another memory than it decides with: "
@@ -89,11 +89,11 @@ def check_leaves_the_inner_memory_alone(wrap: Wrap) -> None:
     """The wrapped policy's notes are as it left them: each policy has a key of its own."""
     pupil = _Pupil()
     policy = wrap(pupil)
-    for world in worlds():
+    for deployment in deployments():
         memory: dict[str, Any] = {}
         asked = len(pupil.found)
         for i in range(_CONTEXTS):
-            _decide(policy, context(world, i, memory))
+            _decide(policy, random_context(deployment, i, memory))
         decided = len(pupil.found) - asked
         if decided and pupil.counts[-1] != decided:
             raise AssertionError(
@@ -109,10 +109,10 @@ def check_does_not_latch_onto_probes(wrap: Wrap) -> None:
     """
     for home, probe in ((1, 3), (3, 1), (2, 4), (4, 0)):
         for flat in (True, False):
-            world = worlds()[0]
+            deployment = deployments()[0]
             policy = wrap(_Settled(home, None, flat))
-            without = Life(world, policy, seed=0).requests(_REQUESTS)
-            with_probes = Life(world, wrap(_Settled(home, probe, flat)), seed=0).requests(_REQUESTS)
+            without = Life(deployment, policy, seed=0).requests(_REQUESTS)
+            with_probes = Life(deployment, wrap(_Settled(home, probe, flat)), seed=0).requests(_REQUESTS)
             usual = {told.cut for told in without if not told.probe}
             for i, told in enumerate(with_probes, 1):
                 if told.cut == probe and not told.probe and probe not in usual:
@@ -127,21 +127,21 @@ def check_keeps_to_the_ranking(wrap: Wrap) -> None:
     """It chooses what the wrapped policy permits, which may be private, and hands on its ranking with each decision."""
     picky = _Picky()
     policy = wrap(picky)
-    for world in worlds():
+    for deployment in deployments():
         memory: dict[str, Any] = {}
         for i in range(_CONTEXTS):
-            now = context(world, i, memory)
+            now = random_context(deployment, i, memory)
             ranking = picky.rank(now)
             got = _decide(policy, now)
             if not ranking.allows(got.row):
                 raise AssertionError(
                     f"{name_of(policy)} chose row {got.row} ({got.why}), which the wrapped policy does not permit: "
-                    f"choose among the mask of its decision's ranking ({shown(now)})"
+                    f"choose among the mask of its decision's ranking ({described(now)})"
                 )
             if got.ranking is None or not _same(got.ranking, ranking):
                 raise AssertionError(
                     f"{name_of(policy)} did not hand on the wrapped policy's ranking, so that wrappers around this one "
-                    f"can't keep to it: return attrs.evolve(inner, row=..., why=...) ({shown(now)})"
+                    f"can't keep to it: return attrs.evolve(inner, row=..., why=...) ({described(now)})"
                 )
 
 
@@ -150,11 +150,11 @@ def check_passes_decisions_without_ranking_on(wrap: Wrap) -> None:
     for seed in range(4):
         inner = _Spy(_Mute())
         policy = wrap(inner)
-        life = Life(worlds()[0], policy, seed)
+        life = Life(deployments()[0], policy, seed)
         for i in range(1, _REQUESTS + 1):
             told = life.request()
             inner.asked_once(name_of(policy), i)
-            wanted = worlds()[0].table.placements[inner.seen[-1].row].cut
+            wanted = deployments()[0].table.placements[inner.seen[-1].row].cut
             if (told.cut, told.probe) != (wanted, False):
                 raise AssertionError(
                     f"{name_of(policy)} made cut {told.cut} ({told.why}) of a decision for cut {wanted} that has no "
@@ -177,9 +177,9 @@ def check_keeps_the_aim(wrap: Wrap) -> None:
 
 
 def _live(policy: Policy, inner: _Spy, who: str, bad: Truth) -> None:
-    world: World = worlds()[0]
+    deployment: Deployment = deployments()[0]
     late = 0
-    planner = Planner(world.pipeline, world.topology, policy, power=POWER)
+    planner = Planner(deployment.pipeline, deployment.topology, policy, power=POWER)
     rng = np.random.default_rng(1)
     for i in range(_LONG):
         truth = bad if _LONG // 4 <= i < _LONG // 2 else _USUAL
@@ -187,7 +187,7 @@ def _live(policy: Policy, inner: _Spy, who: str, bad: Truth) -> None:
             plan = planner.decide(0.3 * i)
         except Exception as error:
             raise AssertionError(f"{who} in request {i + 1}: {error!r}") from error
-        planner.observe(ordinary(world, truth, plan.cut, plan.id, rng), now_s=0.3 * i + 0.2)
+        planner.observe(ordinary(deployment, truth, plan.cut, plan.id, rng), now_s=0.3 * i + 0.2)
         inner.asked_once(who, i + 1)
         wanted = inner.seen[-1]
         ranking = wanted.ranking
@@ -200,9 +200,10 @@ def _live(policy: Policy, inner: _Spy, who: str, bad: Truth) -> None:
         own, best = float(ranking.values[plan.row]), float(ranking.values[wanted.row])
         late = late + 1 if not (plan.probe or own <= best + _MUCH * abs(own) or plan.row == wanted.row) else 0
         if late >= _PATIENCE:
+            better = deployment.table.placements[wanted.row].cut
             raise AssertionError(
                 f"{who} has stayed at cut {plan.cut} ({plan.why}) for {late} requests, until number {i + 1}, while "
-                f"that wants cut {world.table.placements[wanted.row].cut} ({wanted.why}): compare by ranking.values"
+                f"that wants cut {better} ({wanted.why}): compare by ranking.values"
             )
 
 
@@ -350,8 +351,8 @@ class _Settled(Policy):
         return evolve(best, why="the rest", probe=True)  # the edge is down
 
 
-def _decide(policy: Policy, seen: Context) -> Decision:
+def _decide(policy: Policy, context: Context) -> Decision:
     try:
-        return policy.decide(seen)
+        return policy.decide(context)
     except Exception as error:
-        raise AssertionError(f"{name_of(policy)} raised {error!r} {shown(seen)}") from error
+        raise AssertionError(f"{name_of(policy)} raised {error!r} {described(context)}") from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["made", "name_of"]
+__all__ = ["create", "name_of"]
 
 T = TypeVar("T")
 
 
-def made(make: Callable[[], T]) -> T:
+def create(make: Callable[[], T]) -> T:
     """Make what is checked.
 
     Raises

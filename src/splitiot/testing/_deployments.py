@@ -20,7 +20,17 @@ from splitiot.pipeline import Pipeline, Sink, Tier
 from splitiot.policies import Context
 from splitiot.topology import Link, TierProfile, Topology
 
-__all__ = ["POWER", "STEPS", "World", "context", "random_beliefs", "random_vectors", "shown", "topology", "worlds"]
+__all__ = [
+    "POWER",
+    "STEPS",
+    "Deployment",
+    "deployments",
+    "described",
+    "random_beliefs",
+    "random_context",
+    "random_vectors",
+    "topology",
+]
 
 STEPS: Final = 5
 POWER: Final = Power(busy_w=2.0, send_w=1.5, receive_w=1.0, idle_w=0.3)
@@ -40,8 +50,8 @@ _TELEMETRY: Final[tuple[Mapping[str, float], ...]] = (
 
 
 @frozen(eq=False)
-class World:
-    """A pipeline of five steps and where it runs. Cuts 1 to 4 are legal in each world."""
+class Deployment:
+    """A pipeline of five steps and where it runs. Cuts 1 to 4 are legal in each deployment."""
 
     name: str
     pipeline: Pipeline
@@ -63,24 +73,24 @@ def _same(x: Any) -> Any:
     return x
 
 
-def _world(name: str, *, first: Tier | None = None, last: Tier | None = None, sink: Sink = "device") -> World:
+def _deployment(name: str, *, first: Tier | None = None, last: Tier | None = None, sink: Sink = "device") -> Deployment:
     pins = (first, *[None] * (STEPS - 2), last)
     pipeline = tasks([task(_same, name=f"step {i}", tier=pin) for i, pin in enumerate(pins)], sink=sink)
     device = TierProfile.from_steps(
         pipeline.digest, _SECONDS, sent_bytes=_SENT, returned_bytes=_RETURNED, spread=0.05, machine="made up"
     )
     link = Link.from_mbit_per_s(4, 8, rtt_s=0.02)
-    return World(name, pipeline, Topology(tiers=[device, device.scaled(0.1)], links=[link]))
+    return Deployment(name, pipeline, Topology(tiers=[device, device.scaled(0.1)], links=[link]))
 
 
 @functools.cache
-def worlds() -> tuple[World, ...]:
-    """Return the worlds of all checks."""
+def deployments() -> tuple[Deployment, ...]:
+    """Return the deployments of all checks."""
     return (
-        _world("where every cut is legal"),
-        _world("where the first step is pinned to the device", first=Tier.DEVICE),
-        _world("where the last step is pinned to the edge", last=Tier.EDGE),
-        _world("where the edge wants the results", sink="edge"),
+        _deployment("where every cut is legal"),
+        _deployment("where the first step is pinned to the device", first=Tier.DEVICE),
+        _deployment("where the last step is pinned to the edge", last=Tier.EDGE),
+        _deployment("where the edge wants the results", sink="edge"),
     )
 
 
@@ -95,7 +105,7 @@ def topology() -> Topology:
     >>> make().profile.n
     5
     """
-    return worlds()[0].topology
+    return deployments()[0].topology
 
 
 def random_vectors(rng: Generator, count: int) -> NDArray[np.float64]:
@@ -121,14 +131,14 @@ def _belief(value: float, numbers: Sequence[int], age_s: float, off: float) -> B
     return Belief(value, spread, age_s if samples else math.inf, samples, numbers[2] % 4, value * off)
 
 
-def context(world: World, seed: int, memory: dict[str, Any] | None = None) -> Context:
+def random_context(deployment: Deployment, seed: int, memory: dict[str, Any] | None = None) -> Context:
     """Return a context that may occur; of the same seed two that are equal and share nothing.
 
     Every sixth one each allows all rows, the most local one, the least local one, a random one, those that do not
     need the edge (where there are some), and some.
     """
     rng = np.random.default_rng([seed, 17])
-    table = world.table
+    table = deployment.table
     (vector,) = random_vectors(rng, 1)
     beliefs = random_beliefs(rng, vector.tolist())
     masked = table.masked(_mask(rng, seed % 6, table)).with_beliefs(vector)
@@ -163,7 +173,7 @@ def _mask(rng: Generator, kind: int, table: Costs) -> NDArray[np.bool_]:
     return mask
 
 
-def shown(context: Context) -> str:
+def described(context: Context) -> str:
     """Say in words what a context is."""
     has = [
         f"with cuts {context.costs.cuts[context.mask].tolist()} of {context.costs.cuts.tolist()} allowed",
