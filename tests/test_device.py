@@ -593,7 +593,7 @@ def test_an_edge_that_plans_hears_of_local_runs() -> None:
         device.run(20)
         device._session.take_next()
         device.planner.policy = Fixed(3)
-        device._core._proposed = (None, 0.0)
+        device._core.planning._proposed = (None, 0.0)
         device.run(20)
         device.planner.policy = Fixed(1)
         device.run(20)
@@ -632,7 +632,7 @@ def test_what_the_caller_tells_reaches_the_own_policy_where_the_edge_s_plan_is_n
 
     b = Bench(policy=Ask(), follow=True)
     with b.device as device:
-        device._core._proposed = (wire.NextPlacement(plan_id=9, cuts=(99,)), b.clock() + 5)
+        device._core.planning._proposed = (wire.NextPlacement(plan_id=9, cuts=(99,)), b.clock() + 5)
         device.run(20, deadline_s=0.5, telemetry={"battery": 0.4})
     assert asked == [(0.5, {"battery": 0.4})]
 
@@ -641,7 +641,7 @@ def test_a_probe_that_the_edge_proposed_is_made_once() -> None:
     b = Bench(policy=2, follow=True)
     with b.device as device:
         device.run(20)
-        device._core._proposed = (wire.NextPlacement(plan_id=9, cuts=(3,), probe=True), b.clock() + 5)
+        device._core.planning._proposed = (wire.NextPlacement(plan_id=9, cuts=(3,), probe=True), b.clock() + 5)
         outcome = device.run(20)
         assert (outcome.plan.cut, outcome.plan.probe) == (3, True)  # type: ignore[union-attr]
         assert device.run(20).plan.cut == 2  # type: ignore[union-attr]

@@ -18,7 +18,9 @@ from splitiot._boot import new_boot
 from splitiot._expect import described, expect
 from splitiot._log import logger
 from splitiot.cost import Constraint, as_constraints
-from splitiot.device._core import SLICE_S, Core, ended
+from splitiot.device._carrier import SLICE_S
+from splitiot.device._core import Core, RequestEnded, failed_outcome
+from splitiot.device._options import Options
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.device._stream import Keep, Stream
@@ -157,13 +159,9 @@ class Device:
         self._new_session = partial(
             DeviceSession, pipeline, runtime=info, parts=parts, exact=exact, lossy=transport.lossy
         )
-        self._new_core = partial(
-            Core,
-            pipeline,
-            transport,
-            runner=self._runner,
+        self._options = Options(
+            pipeline=pipeline,
             info=info,
-            clock=clock,
             policy=policy,
             link=link or DEFAULT_LINK,
             subject_to=constraints,
@@ -172,11 +170,12 @@ class Device:
             cache=ProfileCache(cache),
             patience_s=patience_s,
             follow=follow,
+            clock=clock,
         )
         self._own_planner, self._spool = planner is None, spool
         self._closed = self._parents = self._state_lost = False
         self._boot(profile, planner, spool=None if spool is None else Spool.at(spool))
-        _take(transport, self)
+        _claim(transport, self)
         _fork.in_child(self._forked)
 
     def _boot(
@@ -185,7 +184,9 @@ class Device:
         self._session = self._new_session(
             boot=new_boot(), profile=profile, chance=random.Random().random
         )
-        self._core = self._new_core(session=self._session, planner=planner, seed=seed, spool=spool)
+        self._core = Core(
+            self._options, self._transport, self._session, self._runner, planner, seed=seed, spool=spool
+        )
         self._lock = threading.Lock()
         self._stream: Stream | None = None
         self._connected = False
@@ -251,7 +252,7 @@ class Device:
         with self._lock:
             self._check_free()
             if self._core.planner is None and (self._sample is not None or self._session.profile is not None):
-                self._prepare(self._sample)
+                self._core.plan_with(self._sample)
             return self._connect()
 
     def run(
@@ -294,22 +295,23 @@ class Device:
                 f"other threads kept this device at work for {waited_s:.3f} s, longer than the deadline; it runs one "
                 "value at a time: use map, or a device of its own for each thread"
             )
-            return ended(None, late, None, waited_s)
+            return failed_outcome(None, late, None, waited_s)
         try:
             self._check_free()
             payload = self._pipeline.bind(value)
             if self._core.planner is None:
-                own = self._core.measured(value, called_s)
-                if isinstance(own, Outcome):
-                    return own
-                self._core.plan_with(own)
+                self._core.planning.begin(self._core.measured(value, called_s))
             if not self._connected:
                 self._connect(self._core.spare_s(called_s, deadline_s))
             try:
-                return self._run(payload, called_s, deadline_s, self._told(telemetry))
+                return self._run(payload, called_s, deadline_s, self._merged_telemetry(telemetry))
+            except RequestEnded:
+                raise
             except BaseException:  # Ctrl-C, say: nobody waits for the answer any more
                 self._core.abandon()
                 raise
+        except RequestEnded as ended:
+            return ended.outcome
         finally:
             lock.release()
 
@@ -383,7 +385,7 @@ class Device:
             keep=keep,
             copy=copy,
             deadline_s=deadline_s,
-            telemetry=lambda: self._told(telemetry),
+            telemetry=lambda: self._merged_telemetry(telemetry),
         )
         return self._streamed(stream)
 
@@ -392,7 +394,7 @@ class Device:
         with self._lock:
             self._check_free()
             if self._core.planner is None and self._session.profile is not None:
-                self._prepare(None)
+                self._core.plan_with(None)
             if not self._connected:
                 self._connect()
             self._core.listen(0.0)
@@ -419,7 +421,7 @@ class Device:
             stream = self._stream
             self._core.save(self._core.unsaved(due=False) if stream is None else stream.stop())
             if not self._parents:
-                self._core.close_transport()
+                self._core.carrier.close()
             if self._own_runner:
                 self._runner.close()
 
@@ -444,14 +446,11 @@ class Device:
         if self._stream is not None:
             raise LocalProtocolError("this device is at work on a stream: close that first, or use its outcomes up")
 
-    def _told(self, telemetry: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    def _merged_telemetry(self, telemetry: Mapping[str, float] | None) -> Mapping[str, float] | None:
         given = None if telemetry is None else as_numbers(telemetry)
         if self._telemetry is None:
             return given
         return {**as_numbers(self._telemetry()), **(given or {})}
-
-    def _prepare(self, sample: Any) -> None:
-        self._core.plan_with(self._core.own_profile(sample))
 
     def _connect(self, most_s: float = math.inf) -> bool:
         self._connected = True
@@ -465,12 +464,8 @@ class Device:
         core = self._core
         core.listen(0.0)
         core.save(core.unsaved())
-        begun = core.begin(payload, begun_s, deadline_s, telemetry)
-        if isinstance(begun, Outcome):
-            return begun
-        sequence = core.submit(begun, core.head(begun))
-        if isinstance(sequence, Outcome):
-            return sequence
+        request = core.begin(payload, begun_s, deadline_s, telemetry)
+        sequence = core.submit(request, core.head(request))
         while sequence not in core.done:
             if finish := core.next_finish():
                 self._finish(finish)
@@ -480,9 +475,9 @@ class Device:
 
     def _finish(self, effect: RunLocal) -> None:
         core = self._core
-        result, seconds, steps_s = core.finish(effect)
+        rest = core.finish(effect)
         core.listen(0.0)  # an answer that came meanwhile was first
-        core.pump(core.finished(effect, result, seconds, steps_s))
+        core.pump(core.finished(effect, rest))
 
     def _wait(self, wake_s: float | None) -> None:
         self._core.listen(SLICE_S if wake_s is None else min(max(0.0, wake_s - self._clock()), SLICE_S))
@@ -495,7 +490,7 @@ def _seed() -> int:
 _carrying: WeakValueDictionary[int, Device] = WeakValueDictionary()  # by the ids of their transports
 
 
-def _take(transport: Transport, device: Device) -> None:
+def _claim(transport: Transport, device: Device) -> None:
     """Two devices would take each other's answers."""
     other = _carrying.get(id(transport))
     if other is not None and not other._closed:

@@ -13,13 +13,13 @@ from splitiot.errors import TransportBug, TransportError
 from splitiot.session import Arrival
 from splitiot.transports import Transport
 
-__all__ = ["Found", "Inbox"]
+__all__ = ["Inbox", "Received"]
 
 _GAP_S: Final = 0.001
 
 
 @frozen
-class Found:
+class Received:
     """A frame, or news of one that was lost, and when it was here."""
 
     frame: bytes | TransportError
@@ -58,7 +58,7 @@ class Inbox:
         self._name, self._failure = name, failure
         self.heard_s = -math.inf
 
-    def receive(self, timeout_s: float) -> Found | None:
+    def receive(self, timeout_s: float) -> Received | None:
         """Wait for what comes next; None when there was nothing in this time."""
         if timeout_s > 0 and self._clock() - self.heard_s > _GAP_S:
             found = self._read(0.0)  # so that what has waited is told from what comes now
@@ -66,7 +66,7 @@ class Inbox:
                 return found
         return self._read(timeout_s)
 
-    def _read(self, timeout_s: float) -> Found | None:
+    def _read(self, timeout_s: float) -> Received | None:
         transport, clock = self._transport, self._clock
         began_s = clock()
         frame: bytes | TransportError | None
@@ -88,4 +88,4 @@ class Inbox:
             arrival = Arrival(now_s - max(0.0, waited_s), 0.0, transport.queued_s)
         # frames come in their order: what came before this one has been read
         self.heard_s = max(self.heard_s, arrival.came_s - arrival.unsure_s)
-        return Found(frame, arrival)
+        return Received(frame, arrival)

@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from attrs import evolve, frozen
 
 from splitiot import _fork
-from splitiot.device._core import SLICE_S, Begun, Core, ended, step_error
+from splitiot.device._carrier import SLICE_S
+from splitiot.device._core import Core, PlannedRequest, RequestEnded, failed_outcome, step_error
 from splitiot.errors import LocalProtocolError
 from splitiot.pipeline import copied
 from splitiot.plan import Outcome
@@ -193,26 +194,36 @@ class Stream:
         core = self._core
         while (work := self._work()) is not None:
             if isinstance(work, RunLocal):
-                result, seconds, steps_s = core.finish(work)
+                rest = core.finish(work)
                 with self._lock:
-                    core.pump(core.finished(work, result, seconds, steps_s))
+                    core.pump(core.finished(work, rest))
                     self._collect()
                 continue
-            begun = self._begin(work)
-            if begun is None:
-                continue
-            self._headed = True
-            head = core.head(begun)
-            with self._lock:
-                if core.pipeline.remembers_from(begun.cut):  # the edge takes one at a time, in order
-                    while self._numbers and not self._stopped:
-                        self._changed.wait(SLICE_S)
-                if self._stopped:
-                    return
-                submitted = core.submit(begun, head, self._lane_s(begun))
-                self._headed = False
-                self._end_or_go_on(work, begun, submitted)
+            try:
+                self._advance(work)
+            except RequestEnded as ended:
+                self._end(work, ended.outcome)
         self._idle = True
+
+    def _advance(self, frame: _Frame) -> None:
+        """Bring a frame as far as the session."""
+        core, request = self._core, self._begin(frame)
+        self._headed = True
+        head = core.head(request)
+        with self._lock:
+            if core.pipeline.remembers_from(request.cut):  # the edge takes one at a time, in order
+                while self._numbers and not self._stopped:
+                    self._changed.wait(SLICE_S)
+            if self._stopped:
+                return
+            try:
+                sequence = core.submit(request, head, self._queued_head_s(request))
+            except RequestEnded:
+                self._headed = False
+                raise
+            self._headed = False
+            self._numbers[sequence] = frame
+            self._collect()
 
     def _work(self) -> _Frame | RunLocal | None:
         with self._lock:
@@ -227,38 +238,24 @@ class Stream:
                 self._changed.wait(SLICE_S)
         return None
 
-    def _begin(self, frame: _Frame) -> Begun | None:
+    def _begin(self, frame: _Frame) -> PlannedRequest:
         core = self._core
         if core.planner is None:
             own = core.measured(frame.value, frame.begun_s)
-            if isinstance(own, Outcome):
-                self._end(frame, own)
-                return None
             with self._lock:
-                core.plan_with(own)
+                core.planning.begin(own)
         try:
             payload = core.pipeline.bind(frame.value)
         except Exception as error:
-            self._end(frame, ended(None, step_error(error), None, core.clock() - frame.begun_s))
-            return None
+            outcome = failed_outcome(None, step_error(error), None, core.clock() - frame.begun_s)
+            raise RequestEnded(outcome) from error
         with self._lock:
-            begun = core.begin(payload, frame.begun_s, self._deadline_s, self._telemetry())
-        if isinstance(begun, Outcome):
-            self._end(frame, begun)
-            return None
-        return begun
+            return core.begin(payload, frame.begun_s, self._deadline_s, self._telemetry())
 
-    def _lane_s(self, begun: Begun) -> float:
+    def _queued_head_s(self, request: PlannedRequest) -> float:
         """How long a local finish may have to wait: for the head of the next frame."""
         planner = self._core.planner
-        return 0.0 if planner is None or self._window == 1 else planner.finish_s(0) - planner.finish_s(begun.cut)
-
-    def _end_or_go_on(self, frame: _Frame, begun: Begun, ended: int | Outcome) -> None:
-        if isinstance(ended, Outcome):
-            self._end(frame, ended)
-        else:
-            self._numbers[ended] = frame
-            self._collect()
+        return 0.0 if planner is None or self._window == 1 else planner.finish_s(0) - planner.finish_s(request.cut)
 
     def _end(self, frame: _Frame, outcome: Outcome) -> None:
         with self._lock:
@@ -279,13 +276,13 @@ class Stream:
         core = self._core
         wait_s = _LEISURE_S if self._deadline_s is None else _HASTE_S
         while not (self._stopped or self._idle):
-            found = core.receive(wait_s)
+            received = core.receive(wait_s)
             with self._lock:
-                core.heard(found)
+                core.handle_all(received)
                 if self._stopped:
                     return
                 self._collect()
-                if found is not None and isinstance(found.frame, Exception):  # it may raise again and again, at once
+                if received is not None and isinstance(received.frame, Exception):  # it may raise again, at once
                     self._changed.wait(wait_s)
                 unsaved = core.unsaved()
             core.save(unsaved)

@@ -14,7 +14,7 @@ from splitiot.runner._pool import Ends, ExecutablePool
 from splitiot.runner._states import OwnerStates
 from splitiot.runner._timed import TimedResult, run_timed, survives
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "TimedResult"]
 
 class Runner:
     """Runs parts of one pipeline, from any number of threads.

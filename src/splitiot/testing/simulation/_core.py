@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from splitiot.device._core import Core
+from splitiot.device._options import Options
 from splitiot.device._profile_cache import ProfileCache
 from splitiot.device._spool import Spool
 from splitiot.plan import Outcome
@@ -59,24 +60,18 @@ def virtual_core(device: DeviceMachine, transport: Transport, boot: bytes, store
     )
     if stored is not None:
         planner.restore(msgspec.json.decode(stored))
-    core = Core(
-        pipeline,
-        transport,
-        session,
-        runner,
-        RUNTIME,
-        clock=lambda: device.now_s,
-        policy=None,
+    options = Options(
+        pipeline=pipeline,
+        info=RUNTIME,
         link=link,
-        subject_to=(),
         parts=None if role.parts is None else frozenset(role.parts),
-        planner=planner,
-        recorder=None,
-        cache=ProfileCache(False),
         patience_s=role.patience_s,
         follow=role.follow,
-        spool=Spool(device.files, "observations", interval_s=0.5),
+        cache=ProfileCache(False),
+        clock=lambda: device.now_s,
     )
+    spool = Spool(device.files, "observations", interval_s=0.5)
+    core = Core(options, transport, session, runner, planner, spool=spool)
     core.done, core.finishes = _Outcomes(device.request_done), _Finishes(device.finish_wanted)
     return core
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from splitiot.device._core import Begun, Core, Head
+from splitiot.device._core import Core, PlannedRequest, RequestEnded
 from splitiot.errors import RemoteError, StepError, TransportError
 from splitiot.plan import Outcome
+from splitiot.runner import TimedResult
 from splitiot.session import RunLocal
 from splitiot.testing.simulation._core import virtual_core
 from splitiot.testing.simulation._files import PowerCut, SimulatedFiles
@@ -231,7 +232,7 @@ class DeviceMachine:
         request = self._pending.get(effect.sequence)
         if request is not None and request.asked_s is not None:
             request.waited_s = heap.now_s - request.asked_s
-        result, seconds, steps_s = core.finish(effect)
+        rest = core.finish(effect)
         self._lane = effect
 
         def over(life: int) -> None:
@@ -242,10 +243,10 @@ class DeviceMachine:
                 request.finished_s = heap.now_s
             if not self.role.listens:
                 core.listen(0.0)
-            core.pump(core.finished(effect, result, seconds, steps_s))
+            core.pump(core.finished(effect, rest))
             self._turn()
 
-        heap.at(heap.now_s + seconds, over, self.life)
+        heap.at(heap.now_s + rest.seconds, over, self.life)
 
     def _begin(self, request: Request) -> None:
         core, heap, work = self.core, self.world.heap, self.role.work
@@ -253,12 +254,13 @@ class DeviceMachine:
         if not self.role.listens:
             core.listen(0.0)
         offset_s = self.now_s - heap.now_s
-        begun = core.begin(
-            work.pipeline.bind(request.value), request.begun_s + offset_s, request.deadline_s, self.world.telemetry
-        )
-        if isinstance(begun, Outcome):
+        try:
+            begun = core.begin(
+                work.pipeline.bind(request.value), request.begun_s + offset_s, request.deadline_s, self.world.telemetry
+            )
+        except RequestEnded as ended:
             self.world.say(self.role.name, f"request {request.number} can't begin")
-            self._ends(request, begun)
+            self._ends(request, ended.outcome)
             return
         self.world.planned(self.role.name, begun.plan)
         self.world.say(self.role.name, f"request {request.number} at cut {begun.cut}", f": {begun.plan.why}")
@@ -276,7 +278,7 @@ class DeviceMachine:
             if life == self.life:
                 self._submit(request, begun, head)
 
-        heap.at(heap.now_s + (head.seconds if isinstance(head, Head) else 0.0), over, self.life)
+        heap.at(heap.now_s + (0.0 if isinstance(head, Exception) else head.seconds), over, self.life)
 
     def _expected(self, request: Request) -> Any:
         try:
@@ -284,7 +286,7 @@ class DeviceMachine:
         except Exception:  # the step that was told to
             return StepError
 
-    def _submit(self, request: Request, begun: Begun, head: Head | Exception) -> None:
+    def _submit(self, request: Request, begun: PlannedRequest, head: TimedResult | Exception) -> None:
         core = self.core
         assert core is not None
         if core.pipeline.remembers_from(begun.cut) and self._pending:  # the edge takes one at a time, in order
@@ -292,17 +294,18 @@ class DeviceMachine:
             return
         planner = core.planner
         assert planner is not None
-        lane_s = 0.0
+        queued_head_s = 0.0
         if self.role.window > 1:
-            lane_s = planner.finish_s(0) - planner.finish_s(begun.cut)
+            queued_head_s = planner.finish_s(0) - planner.finish_s(begun.cut)
         if begun.cut < core.pipeline.n:
-            self._oracle.foresee(core, request, begun, begun.cut, lane_s)
+            self._oracle.foresee(core, request, begun, begun.cut, queued_head_s)
         self._lane = None
         request.boot = self._boot
         self._submitted += 1
-        number = core.submit(begun, head, lane_s)
-        if isinstance(number, Outcome):
-            self._ends(request, number)
+        try:
+            number = core.submit(begun, head, queued_head_s)
+        except RequestEnded as ended:
+            self._ends(request, ended.outcome)
         else:
             request.sequence = number
             self._pending[number] = request
@@ -332,7 +335,7 @@ class DeviceMachine:
         core, listens = self.core, self._listening
         assert core is not None
         if listens and (received := core.receive(0.0)) is not None:  # until now somebody has waited
-            core.heard(received)
+            core.handle_all(received)
         self.inner.came(frame)
         if listens:
             self._turn()

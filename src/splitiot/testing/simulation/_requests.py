@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from splitiot.device._core import Begun, Core
+from splitiot.device._core import Core, PlannedRequest
 from splitiot.errors import Dropped, StepError
 from splitiot.pipeline import DROP, Tier
 from splitiot.plan import Outcome
@@ -58,7 +58,7 @@ class RequestOracle:
         """The device was reset, or has started: no value may depend on what came before."""
         self._kept_in: set[int] | None = None  # the edge's memories that all values since may have come from
 
-    def foresee(self, core: Core, request: Request, begun: Begun, cut: int, lane_s: float) -> None:
+    def foresee(self, core: Core, request: Request, begun: PlannedRequest, cut: int, queued_head_s: float) -> None:
         """Work out, without asking the session, whether the rest can be done here in time."""
         pipeline = self._role.work.pipeline
         assert core.planner is not None
@@ -72,7 +72,7 @@ class RequestOracle:
             request.can_finish = False
         if not request.can_finish:
             return
-        request.finish_s = core.planner.finish_s(cut) + lane_s
+        request.finish_s = core.planner.finish_s(cut) + queued_head_s
         if request.deadline_s is not None:
             latest_s = request.begun_s + request.deadline_s - request.finish_s - _MARGIN_S
             request.fits = self._world.heap.now_s + 2 * TICK_S < latest_s

@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 from splitiot import wire
 from splitiot.device._core import Core
 from splitiot.device._inbox import Inbox
+from splitiot.device._planning import Planning
 from splitiot.errors import EdgeUnavailable, ProtocolError
 from splitiot.estimators.deduplicator import ObservationDeduplicator
 from splitiot.pipeline import DROP, Pipeline
@@ -238,7 +239,7 @@ def _with_new_id(old: Any) -> Any:
 
 
 def _half(old: Any) -> Any:
-    def finish_s(self: Core, cut: int) -> float | None:
+    def finish_s(self: Planning, cut: int) -> float | None:
         seconds = old(self, cut)
         return None if seconds is None else seconds / 2
 
@@ -246,13 +247,13 @@ def _half(old: Any) -> Any:
 
 
 def _without_lane(old: Any) -> Any:
-    return lambda self, begun, head, lane_s=0.0: old(self, begun, head)
+    return lambda self, request, head, queued_head_s=0.0: old(self, request, head)
 
 
 def _drop_is_a_value(old: Any) -> Any:
     def finish(self: Core, effect: RunLocal) -> Any:
-        result, seconds, steps_s = old(self, effect)
-        return (effect.payload if result is DROP else result), seconds, steps_s
+        rest = old(self, effect)
+        return rest._replace(result=effect.payload) if rest.result is DROP else rest
 
     return finish
 
@@ -275,11 +276,11 @@ def _timed_when_read(old: Any) -> Any:
 
 
 def _judged_unread(old: Any) -> Any:
-    def heard(self: Core, received: Any) -> None:
+    def handle_all(self: Core, received: Any) -> None:
         self.pump(self.session.tick(self.clock()))
         old(self, received)
 
-    return heard
+    return handle_all
 
 
 # --- the edge's half ---------------------------------------------------------------------------------------
@@ -435,7 +436,7 @@ BUGS: Final[tuple[Bug, ...]] = (
         _late_answer_overwrites,
     ),
     _bug("hedge-never", "no local finish before the deadline", PendingRequests, "transition", _ignoring(Event.HEDGE)),
-    _bug("hedge-late", "a local finish is thought to take half as long", Core, "_finish_s", _half),
+    _bug("hedge-late", "a local finish is thought to take half as long", Planning, "finish_s", _half),
     _bug("lane-ignored", "the wait for the lane is not reckoned with", Core, "submit", _without_lane),
     _bug("busy-ends", "an edge that is busy ends the request", PendingRequests, "transition", _gives_up(Event.BUSY)),
     _bug("loss-ends", "a frame that was lost ends the request", PendingRequests, "transition", _gives_up(Event.LOST)),
@@ -478,7 +479,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("never-reset", "runners keep the state at a reset", Runner, "reset", _never_reset),
     _bug("busy-long", "a busy edge is left alone for a minute", EdgeHealth, "busy", _busy_for_long),
     _bug("timed-when-read", "a frame's time is when it was read", Inbox, "_read", _timed_when_read),
-    _bug("judged-unread", "time is judged before what waits is read", Core, "heard", _judged_unread),
+    _bug("judged-unread", "time is judged before what waits is read", Core, "handle_all", _judged_unread),
     _bug("counted-twice", "observations are counted each time", ObservationDeduplicator, "take", _takes_again),
 )
 """All bugs, told apart by name."""
