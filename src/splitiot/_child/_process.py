@@ -110,7 +110,9 @@ class ChildProcess:
         self._last_line, self._listener = "", None
         try:
             if on_stderr is not None:
-                self._listener = threading.Thread(target=self._listen, args=(on_stderr,), name=name, daemon=True)
+                self._listener = threading.Thread(
+                    target=self._listen, args=(on_stderr,), name=f"splitiot-{name}-stderr", daemon=True
+                )
                 self._listener.start()
             threading.Thread(target=self._carry, name=f"splitiot-{name}", daemon=True).start()
         except BaseException:
