@@ -21,7 +21,7 @@ from splitiot.errors import LocalProtocolError, RemoteProtocolError
 from splitiot.functions import tasks
 from splitiot.planner import Planner
 from splitiot.session import EdgeSession
-from splitiot.session._edge_health import EdgeHealth
+from splitiot.session._handshake import Handshake
 from splitiot.topology import Link, TierProfile, Topology
 from tests.test_wire import BOOT, EDGE_BOOT, GOLDEN, MESSAGES
 
@@ -165,20 +165,13 @@ def test_a_profile_costs_an_edge_no_more_than_its_pipeline(profiles: list[dict[s
 
 @pytest.mark.parametrize("profiles", LONG_PROFILES)
 def test_a_profile_costs_a_device_no_more_than_its_pipeline(profiles: list[dict[str, Any]]) -> None:
-    health = EdgeHealth(
-        PIPELINE,
-        boot=BOOT,
-        number=lambda: 1,
-        runtime=None,
-        profile=None,
-        parts=None,
-        exact=False,
-        probe_interval_s=1.0,
+    handshake = Handshake(
+        PIPELINE, boot=BOOT, number=lambda: 1, runtime=None, profile=None, parts=None, exact=False
     )
-    health.greet(0.0)
+    handshake.hello()
     known = wire.PipelineHello(digest=DIGEST, n=1)
     told = wire.Welcome(boot=BOOT, sequence=1, edge_boot=EDGE_BOOT, pipelines=(known,), profiles=tuple(profiles))
-    calls, peak = work(lambda: health.welcomed(told, 0.1) and None)
+    calls, peak = work(lambda: handshake.accept(told) and None)
     assert calls < 1500 and peak < 200_000, (calls, peak)
 
 

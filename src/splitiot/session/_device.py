@@ -31,6 +31,8 @@ from splitiot.session._composer import RequestComposer
 from splitiot.session._counters import DeviceCounters
 from splitiot.session._edge_health import EdgeHealth
 from splitiot.session._effects import DeviceEffect
+from splitiot.session._handshake import Handshake
+from splitiot.session._link_prober import LinkProber
 from splitiot.session._measurements import Measurements
 from splitiot.session._outbox import ObservationOutbox
 from splitiot.session._oversize import OversizedCuts
@@ -101,16 +103,10 @@ class DeviceSession:
         self._pipeline, self._boot, self._margin_s = pipeline, boot, margin_s
         self._lossy = lossy
         number = itertools.count(1).__next__
-        self._health = EdgeHealth(
-            pipeline,
-            boot=boot,
-            number=number,
-            runtime=runtime,
-            profile=profile,
-            parts=parts,
-            exact=exact,
-            probe_interval_s=probe_interval_s,
+        self._handshake = Handshake(
+            pipeline, boot=boot, number=number, runtime=runtime, profile=profile, parts=parts, exact=exact
         )
+        self._health = EdgeHealth(self._handshake, LinkProber(boot, number, probe_interval_s))
         self.counters = DeviceCounters()
         self._measurements = Measurements(bytes.fromhex(pipeline.digest))
         self._requests = PendingRequests(
@@ -129,7 +125,7 @@ class DeviceSession:
             self.outbox,
             boot=boot,
             number=number,
-            runtime=self._health.runtime if exact else b"",
+            runtime=self._handshake.runtime if exact else b"",
         )
         self._oversized = OversizedCuts()
         self._next_placement: tuple[wire.NextPlacement, float] | None = None
@@ -149,12 +145,12 @@ class DeviceSession:
     @property
     def edge(self) -> wire.PipelineHello | None:
         """What the edge has of this pipeline; None while that is unknown."""
-        return self._health.edge
+        return self._handshake.edge
 
     @property
     def refusal(self) -> str:
         """Why the edge is of no use although it answers; empty where it is."""
-        return self._health.refusal
+        return self._handshake.refusal
 
     @property
     def trouble(self) -> Trouble | None:
@@ -164,12 +160,12 @@ class DeviceSession:
     @property
     def met(self) -> bool:
         """Whether an edge has ever answered."""
-        return self._health.met
+        return self._handshake.met
 
     @property
     def reached(self) -> bool:
         """Whether the edge is there and of use, though it may be busy."""
-        return self._health.edge is not None and not self._health.refusal
+        return self._handshake.welcome
 
     @property
     def why_down(self) -> str:
@@ -191,16 +187,16 @@ class DeviceSession:
     @property
     def exact(self) -> bool:
         """Whether the edge's results agree bit for bit with the device's: the same runtime, version and kernels."""
-        return self._health.exact
+        return self._handshake.exact
 
     @property
     def profile(self) -> TierProfile | None:
         """The device's own, for an edge that plans."""
-        return self._health.profile
+        return self._handshake.profile
 
     @profile.setter
     def profile(self, profile: TierProfile) -> None:
-        self._health.profile = profile
+        self._handshake.profile = profile
 
     @property
     def pending(self) -> int:
@@ -490,7 +486,7 @@ class DeviceSession:
             self._complain(error, now_s)
             return effects + self._requests.transition(request, Event.REFUSED, now_s, error)
         self._complaint = None
-        exact = self._health.exact_from(reply.runtime)
+        exact = self._handshake.exact_from(reply.runtime)
         return effects + self._requests.end(request, value, None, "edge", now_s, observation, exact=exact)
 
     def _on_busy(self, busy: wire.Busy, now_s: float, arrival: Arrival) -> list[DeviceEffect]:

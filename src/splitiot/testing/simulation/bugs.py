@@ -27,11 +27,13 @@ from splitiot.session import _peers as peers
 from splitiot.session._admission import Admission
 from splitiot.session._answers import Answers
 from splitiot.session._budget import RetryBudget
-from splitiot.session._edge_health import EdgeHealth, _Trial
+from splitiot.session._edge_health import EdgeHealth
+from splitiot.session._handshake import Handshake
 from splitiot.session._load import Load
 from splitiot.session._peers import Peers
 from splitiot.session._requests import PendingRequests
 from splitiot.session._states import Event
+from splitiot.session._trial import Trial
 
 __all__ = ["BUGS", "Bug"]
 
@@ -227,7 +229,7 @@ def _with_new_id(old: Any) -> Any:
         effects = old(self, pending, *args, **kwargs)
         if not effects:
             return effects
-        sequence = self._health._number()
+        sequence = self._health._handshake._number()
         self.pending[sequence] = self.pending.pop(pending.sequence)
         pending.sequence = sequence
         message, _ = wire.decode(effects[0].frame)
@@ -449,11 +451,11 @@ BUGS: Final[tuple[Bug, ...]] = (
     _bug("latency-short", "the latency counts from sending", DeviceSession, "submit", _forgets_the_head),
     _bug("late-value", "a local finish is never too late", DeviceSession, "local_done", _gives_late_values),
     _bug("ended-unbounded", "all requests are remembered", PendingRequests, "_retire", _remembers_all_ended),
-    _bug("exact-always", "all results are said to be exact", EdgeHealth, "exact_from", _always(True)),
+    _bug("exact-always", "all results are said to be exact", Handshake, "exact_from", _always(True)),
     _bug("retry-unbounded", "retries have no budget", RetryBudget, "left", lambda old: property(lambda self: True)),
     _bug("retry-twice", "each retry is sent twice", PendingRequests, "_send_again", _sends_twice),
     _bug("retry-new-id", "a retry is another request", PendingRequests, "_send_again", _with_new_id),
-    _bug("lease-never-ends", "a hello without an answer is waited for", _Trial, "ends_s", _never),
+    _bug("lease-never-ends", "a hello without an answer is waited for", Trial, "ends_s", _never),
     _bug("breaker-cap", "the breaker's waits double up to a minute", breaker, "CAP_S", _constant(60.0)),
     _bug("breaker-stays", "the breaker stays open", EdgeHealth, "welcomed", _always([])),
     _bug("drop-is-a-value", "a dropped frame has a value", Core, "finish", _drop_is_a_value),
