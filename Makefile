@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river test-lowest test-sdist test-nightly lint contracts types docs torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams bench-attacks full lock clean
+.PHONY: help demo test test-core test-pythons test-main test-keras test-tflite-runtime test-river test-lowest test-sdist test-nightly coverage lint contracts types docs torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams bench-attacks full lock clean
 SHELL := bash
 
 # The first Python that is new enough and can make environments. It is run, since a name on PATH proves little.
@@ -104,16 +104,33 @@ test-sdist: $(WHEELS)/.built .venv-core/.stamp  ## Build the sdist, the wheel fr
 	@cd build/sdist/unpacked/* && SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS= \
 		$(CURDIR)/.venv-core/bin/pytest -q -rfE tests/test_package.py tests/test_wire.py
 
+# What is quick and in one process: a minute, and the same without folders of models and data. Without litert among the
+# promised extras long tests take a part only.
+COVERED := tests/session/test_[!b]* tests/transports tests/estimators/test_[!c]* tests/policies/test_[!r]* tests/adapters/test_http.py \
+	$(addprefix tests/models/test_,bundle.py execute.py foreign.py interpreters.py model.py reader.py validate.py) \
+	$(addprefix tests/cli/test_,inspect.py own_input.py plan.py profile.py replay.py run.py split.py verify.py) \
+	$(addprefix tests/test_,device.py edge.py escape.py functions.py html.py limits.py link_probe.py mistakes.py \
+	package.py planner.py profiling.py recorder.py runner.py samples.py solver.py spool.py steps.py \
+	telemetry.py topology.py trouble.py wire.py)
+
+coverage: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/coverage  ## Measure which branches quick tests take; fails below the floor (COVERED=tests: all tests)
+	$(call say,Branch coverage)
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=http,vision,cli,plot,telemetry \
+		SPLITIOT_TEST_MODELS= SPLITIOT_TEST_DATA= SPLITIOT_TEST_FIELD= \
+		$(BIN)/$(PYTEST) --cov --cov-report=term:skip-covered $(COVERED) $(TESTS)
+
 test-nightly: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples $(STAMPS)/servers  ## Search with Hypothesis: other examples each time, and ten times as many
 	$(call say,Searches)
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=$(EXTRAS) SPLITIOT_TEST_HYPOTHESIS=nightly \
-		$(BIN)/$(PYTEST) -m hypothesis --hypothesis-show-statistics tests $(TESTS)
+		$(BIN)/$(PYTEST) -m hypothesis tests $(TESTS)
 
 lint: $(STAMPS)/lint  ## Check the style of the code
 	$(BIN)/ruff check .
 
-contracts: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the direction of imports
+contracts: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the direction of imports, and find circles of modules
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	-$(BIN)/python tools/measure_house.py --circles
 
 types: $(STAMPS)/lint $(STAMPS)/wheel  ## Check the types
 	$(BIN)/mypy $(wildcard src examples)
@@ -159,7 +176,7 @@ bench-streams: $(STAMPS)/wheel  ## Measure pipelined runs against the slowest re
 bench-attacks: $(STAMPS)/wheel  ## Attack an edge in 10 ways while an honest device works (6 minutes)
 	$(BIN)/python benchmarks/attacks.py
 
-full: test-nightly torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams  ## Everything that takes too long for each change (1 to 2 hours)
+full: test-nightly torture fuzz-frames fuzz-models fusions bench bench-control bench-profile bench-drift bench-throughput bench-streams bench-attacks  ## Everything that takes too long for each change (1 to 2 hours)
 
 LOCK = tools/lock.py $(LOCKS)
 
