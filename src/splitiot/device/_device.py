@@ -135,19 +135,10 @@ class Device:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _check(pipeline, transport, policy, profile, link, runtime, telemetry)
-        _positive(deadline_s)
-        _positive(patience_s, "patience_s")
-        if not connect_s >= 0:
-            raise ValueError(f"connect_s must be a number of seconds >= 0, got {connect_s}")
-        if recorder is not None and planner is not None:
-            raise ValueError("a planner of your own has its own recorder: Planner(..., recorder=...)")
-        if profile is None and planner is not None:
-            profile = planner.topology.tiers[0]
-        if profile is not None and profile.digest != pipeline.digest:
-            raise ProfileError("this profile is of another pipeline: measure this one with splitiot.profile()")
+        _check_seconds(deadline_s, patience_s, connect_s)
         constraints = as_constraints(subject_to)
-        if constraints and planner is not None:
-            raise ValueError("a planner of your own has its own constraints: Planner(..., subject_to=...)")
+        _check_planner(planner, recorder, constraints)
+        profile = _profile_of(pipeline, profile, planner)
         runtime = runtime if runner is None else runner.runtime
         pipeline = pipeline.with_runtime(runtime)  # with other kernels other cuts are legal
         self._pipeline, self._transport, self._clock, self._sample = pipeline, transport, clock, sample
@@ -504,6 +495,30 @@ def _positive(seconds: float | None, name: str = "deadline_s") -> float | None:
     if seconds is not None and not (isinstance(seconds, SupportsFloat) and 0 < float(seconds) < math.inf):
         raise ValueError(f"{name} must be a positive number of seconds, got {seconds!r}")
     return seconds
+
+
+def _check_seconds(deadline_s: float | None, patience_s: float, connect_s: float) -> None:
+    _positive(deadline_s)
+    _positive(patience_s, "patience_s")
+    if not connect_s >= 0:
+        raise ValueError(f"connect_s must be a number of seconds >= 0, got {connect_s}")
+
+
+def _check_planner(planner: Planner | None, recorder: Recorder | None, constraints: tuple[Constraint, ...]) -> None:
+    """One of the user's own has what the device's would be given."""
+    if planner is not None and recorder is not None:
+        raise ValueError("a planner of your own has its own recorder: Planner(..., recorder=...)")
+    if planner is not None and constraints:
+        raise ValueError("a planner of your own has its own constraints: Planner(..., subject_to=...)")
+
+
+def _profile_of(pipeline: Pipeline, profile: TierProfile | None, planner: Planner | None) -> TierProfile | None:
+    """Return what is known of the pipeline's costs here."""
+    if profile is None and planner is not None:
+        profile = planner.topology.tiers[0]
+    if profile is not None and profile.digest != pipeline.digest:
+        raise ProfileError("this profile is of another pipeline: measure this one with splitiot.profile()")
+    return profile
 
 
 def _check(
