@@ -94,12 +94,36 @@ def test_a_short_run_is_told_right(bench: Any) -> None:
     assert len(control.targets(runs)) == 3
 
 
-def test_halves_share_nothing(bench: Any) -> None:
+def test_what_is_held_out_shares_nothing_and_does_not_depend_on_the_number_of_seeds(bench: Any) -> None:
     regimes, _, _ = bench
-    (names, seeds), (others, rest) = regimes.halves(regimes.networks(), 12)
-    assert not set(names) & set(others)
-    assert not set(seeds) & set(rest)
-    assert len(names) == len(others) == 9
+    assert set(regimes.networks()) > regimes.TUNING
+    others = set(regimes.networks()) - regimes.TUNING
+    assert len(others) == len(regimes.TUNING) == 9
+    for count in (1, 12, 100):
+        tuned, rest = ({s for name in side for s in regimes.seeds_of(name, count)} for side in (regimes.TUNING, others))
+        assert len(tuned) == len(rest) == count
+        assert not tuned & rest
+        assert set(regimes.seeds_of("vgg16", 1)) <= rest
+
+
+def test_families_of_networks_are_on_one_side(bench: Any) -> None:
+    regimes, _, _ = bench
+    families = ("vgg", "resnet", "inception", "mobilenet", "densenet", "nasnet")
+    for family in families:
+        own = {name in regimes.TUNING for name in regimes.networks() if name.startswith(family)}
+        assert len(own) == 1, family
+    known = [name for name in regimes.networks() if name.startswith(families)]
+    assert set(regimes.networks()) - set(known) == {"xception"}  # which is an Inception
+    assert ("xception" in regimes.TUNING) == ("inception_v3" in regimes.TUNING)
+
+
+def test_what_is_believed_of_the_link_at_first_is_wrong(bench: Any) -> None:
+    regimes, _, _ = bench
+    worlds = [regimes.World("vgg16", "edge", seed, regimes.Scenario(requests=10)) for seed in range(50)]
+    rates, rtts = np.array([(w.topology.links[0].up_bytes_per_s, w.topology.links[0].rtt_s) for w in worlds]).T
+    for values, middle in ((rates, 5 * 125e3), (rtts, 0.02)):
+        assert 1 / 4 <= min(values) / middle < 1 / 2 < 2 < max(values) / middle <= 4
+    assert worlds[3].topology.links == regimes.World("vgg16", "edge", 3, regimes.Scenario(requests=10)).topology.links
 
 
 def test_a_picture_comes_out(bench: Any, tmp_path: Path) -> None:
