@@ -5,8 +5,7 @@ A cut is the number of steps on the device: at 0 everything runs on the edge, at
 
 from __future__ import annotations
 
-from splitiot.pipeline._chain import Chain
-from splitiot.pipeline._pipeline import Pipeline, expect_pipeline
+from splitiot.pipeline._pipeline import Chain, Pipeline, expect_pipeline
 from splitiot.pipeline._plain import DTYPES, MAX_DEPTH, copied, dtype_name, foreign, own, rebuilt, shown
 from splitiot.pipeline._runtime import Executable, Kernels, Part, Runtime, RuntimeInfo
 from splitiot.pipeline._values import (
