@@ -16,7 +16,7 @@ from splitiot.plan import Outcome
 from splitiot.planner import Planner
 from splitiot.session import DeviceSession, RunLocal
 from splitiot.testing.simulation._edge import RUNTIME, VirtualRunner
-from splitiot.testing.simulation._oracles import Counted
+from splitiot.testing.simulation._oracles import CountingEstimator
 from splitiot.topology import Link, Topology
 from splitiot.transports import Transport
 
@@ -56,7 +56,7 @@ def virtual_core(device: DeviceMachine, transport: Transport, boot: bytes, store
         pipeline,
         Topology(tiers=[profile, profile], links=[link]),
         role.policy,
-        estimators=lambda profiles, link: Counted(world, role.name, profiles, link),
+        estimators=lambda profiles, link: CountingEstimator(world, role.name, profiles, link),
     )
     if stored is not None:
         planner.restore(msgspec.json.decode(stored))

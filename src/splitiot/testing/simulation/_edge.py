@@ -16,7 +16,7 @@ from splitiot.runner import Runner
 from splitiot.session import EdgeEffect, EdgeSession, ForgetState, Job, RunPart, Send
 from splitiot.testing.simulation._heap import Chance
 from splitiot.testing.simulation._network import Line
-from splitiot.testing.simulation._oracles import Counted, EdgeMemory
+from splitiot.testing.simulation._oracles import CountingEstimator, EdgeMemory
 from splitiot.testing.simulation._work import Work, flavoured
 from splitiot.topology import Link, TierProfile, Topology
 
@@ -126,7 +126,7 @@ class EdgeMachine:
             pipeline,
             Topology(tiers=[device, edge], links=[link]),
             self._plans,
-            estimators=lambda profiles, link: Counted(self._world, "edge", profiles, link),
+            estimators=lambda profiles, link: CountingEstimator(self._world, "edge", profiles, link),
         )
 
     def _carry_out(self, effects: list[EdgeEffect]) -> None:

@@ -22,7 +22,7 @@ from splitiot.topology import Link, TierProfile
 if TYPE_CHECKING:
     from splitiot.testing.simulation._world import World
 
-__all__ = ["HOSTILE", "Counted", "EdgeMemory", "message_in", "short"]
+__all__ = ["HOSTILE", "CountingEstimator", "EdgeMemory", "message_in", "short"]
 
 HOSTILE = "hostile"
 _HELLO, _REQUEST, _REPLY, _PROBE = 1, 3, 4, 8
@@ -213,7 +213,7 @@ class _CountedLink(LinkEstimator):
         super().update(observation, now_s, *more)
 
 
-class Counted(JointEstimator):
+class CountingEstimator(JointEstimator):
     """Estimators that notice when a measurement is counted twice.
 
     Parameters
