@@ -61,6 +61,7 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
         "splitiot.cli._console",
         "splitiot.cli._errors",
         "splitiot.cli._signals",
+        "splitiot._cached",
         "splitiot._escape",
         "splitiot._lazy",
         "splitiot.errors",
