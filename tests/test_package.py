@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import runpy
 import subprocess
 import sys
@@ -120,6 +121,15 @@ def test_module_is_documented(name: str) -> None:
 
 def test_version_is_the_distribution_s() -> None:
     assert metadata.version("splitiot") == splitiot.__version__
+
+
+def test_the_changelog_s_newest_version_is_this_one() -> None:
+    changelog = (CHECKOUT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## ([\d.]+) - \d{4}-\d\d-\d\d$", changelog, re.MULTILINE)
+    assert versions[0] == splitiot.__version__
+    assert len(versions) + 1 == len(re.findall(r"^## ", changelog, re.MULTILINE)), "one is unreleased, each other dated"
+    groups = set(re.findall(r"^### (.*)$", changelog, re.MULTILINE))
+    assert groups <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_distribution_has_its_files() -> None:

@@ -1,6 +1,6 @@
 """Write the versions that pip would install now, as constraints: with them a run of CI can be repeated.
 
-Usage: python tools/lock.py tools/requirements/locks/river.txt "build/wheels/splitiot-0.1.0-py3-none-any.whl"
+Usage: python tools/lock.py tools/requirements/locks/river.txt "build/wheels/splitiot-0.5.0-py3-none-any.whl"
        -r tools/requirements/test.txt -r tools/requirements/river.txt
 
 What follows the file's name is handed to pip, which resolves it and installs nothing. Run it with the oldest Python

@@ -21,6 +21,6 @@ from __future__ import annotations
 
 from splitiot._lazy import attach_stub
 
-__version__ = "0.1.0"
+__version__ = "0.5.0"
 
 __getattr__, __dir__, __all__ = attach_stub(__name__, "__version__")

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None, given: argparse.Namespace | None = N
     Examples
     --------
     >>> main(["--version"])
-    splitiot 0.1.0
+    splitiot 0.5.0
     0
     """
     if argv is None:  # the process is ours
