@@ -113,12 +113,16 @@ COVERED := tests/session/test_[!b]* tests/transports tests/estimators/test_[!c]*
 	package.py planner.py profiling.py recorder.py runner.py samples.py solver.py spool.py steps.py \
 	telemetry.py topology.py trouble.py wire.py)
 
+# It compares times, and tracing makes Python slower than numpy. Whether tests pass is for `make test` to say.
+NOT_TRACED := --deselect tests/test_planner.py::test_fomo_is_decided_much_faster_than_by_the_loop
+
 coverage: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/coverage  ## Measure which branches quick tests take; fails below the floor (COVERED=tests: all tests)
 	$(call say,Branch coverage)
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@SPLITIOT_TEST_INSTALLED=1 SPLITIOT_TEST_EXTRAS=http,vision,cli,plot,telemetry \
 		SPLITIOT_TEST_MODELS= SPLITIOT_TEST_DATA= SPLITIOT_TEST_FIELD= \
-		$(BIN)/$(PYTEST) --cov --cov-report=term:skip-covered $(COVERED) $(TESTS)
+		$(BIN)/$(PYTEST) --cov --cov-report= $(NOT_TRACED) $(COVERED) $(TESTS) || true
+	@$(BIN)/coverage report --skip-covered
 
 test-nightly: $(STAMPS)/wheel $(STAMPS)/test $(STAMPS)/examples $(STAMPS)/servers  ## Search with Hypothesis: other examples each time, and ten times as many
 	$(call say,Searches)
