@@ -86,6 +86,17 @@ def test_round_trip_of_any_tables(operator: Table, tensor: Table, metadata: Tabl
     assert write_model(read_model(written)) == written
 
 
+def test_negative_zero_is_no_default() -> None:
+    """A leaky ReLU with alpha -0.0 gives zeros of another sign than one with 0.0, which is what an absent one has."""
+    negative, positive = (
+        Table("Model", subgraphs=[Table("SubGraph", operators=[
+            Table("Operator", builtin_options=Table("LeakyReluOptions", alpha=alpha))
+        ])])
+        for alpha in (-0.0, 0.0)
+    )
+    assert read_model(write_model(negative)) == negative != positive == read_model(write_model(positive))
+
+
 def test_buffers_are_aligned() -> None:
     model = Table("Model", buffers=[Table("Buffer", data=np.arange(n, dtype=np.uint8)) for n in range(40)])
     written = write_model(model)

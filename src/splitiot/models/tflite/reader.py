@@ -103,7 +103,7 @@ class _Reader:
         for (field, offset), value in zip(layout.fields, layout.unpack(data, position), strict=True):
             if field.kind == SCALAR:
                 # a stored default reads like an absent one, so that equal models are equal (NaN stays)
-                if value != field.default:
+                if value != field.default or not field.is_default(value):
                     fields[field.name] = value
                 continue
             to = position + offset + value

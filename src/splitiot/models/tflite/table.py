@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any, Final, final
@@ -63,6 +64,10 @@ class Field:
             self.kind, self.target = VECTOR_OF_TABLES if kind[0] == "[" else TABLE, item
         self.width = self.size if self.kind == SCALAR else 4
         """Bytes in the table itself: all but scalars are offsets."""
+
+    def is_default(self, value: Any) -> bool:
+        """Whether a scalar may be left out of a file, bit for bit: -0.0 is not 0.0, though they are equal."""
+        return bool(value == self.default) and math.copysign(1, value) == math.copysign(1, self.default)
 
 
 @final

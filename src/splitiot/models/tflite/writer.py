@@ -153,7 +153,7 @@ def _present(table: Table) -> dict[int, Any]:
     by_name = table.type.by_name
     for name, value in table.fields.items():
         field = by_name[name]
-        if value is None or (field.kind == SCALAR and value == field.default):
+        if value is None or (field.kind == SCALAR and field.is_default(value)):
             continue
         values[field.slot] = value
         if field.kind == UNION:
