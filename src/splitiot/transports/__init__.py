@@ -1,4 +1,4 @@
-"""What carries frames, and the ways that need nothing but the standard library."""
+"""What a transport is, and those that speak no protocol of their own. One over a real protocol is in `adapters`."""
 
 from __future__ import annotations
 

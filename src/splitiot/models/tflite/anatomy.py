@@ -1,9 +1,7 @@
-"""Where one subgraph of a network may be cut, what would cross there, and why it may not be cut elsewhere."""
+"""One subgraph of a network: its steps, and what crosses at each cut. Which cuts are legal: `refused_cuts`."""
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from splitiot._cached import cached_property
@@ -14,6 +12,7 @@ from splitiot.models.tflite.graph import DTYPES, Network, Operator, Tensor
 from splitiot.models.tflite.indices import index_limits
 from splitiot.models.tflite.liveness import Liveness
 from splitiot.models.tflite.operators import BUILT_INTO_XNNPACK, UNEVEN
+from splitiot.models.tflite.refused_cuts import refused_cuts, run_as_one
 from splitiot.models.tflite.shapes import Shapes
 from splitiot.models.tflite.slice import slice_network
 from splitiot.models.tflite.state import find_state
@@ -44,6 +43,8 @@ class Anatomy:
     ----------
     operators : tuple of Operator
         What the steps are.
+    producer : dict of int to Operator
+        Who makes a tensor.
     """
 
     def __init__(
@@ -71,8 +72,7 @@ class Anatomy:
         self.states = find_state(network, self.graph, self.operators)
         self.stateful = any(state.remembers for state in self.states)
         self.random = any(state.random for state in self.states)
-        self._producer = {i: operator for operator in self.graph.operators for i in operator.outputs if i >= 0}
-        self._shared = self._find_shared()
+        self.producer = {i: operator for operator in self.graph.operators for i in operator.outputs if i >= 0}
         self._answer: dict[int, tuple[int, ...]] | str | None = None
 
     def _step_name(self, operator: Operator) -> str:
@@ -137,18 +137,6 @@ class Anatomy:
                 f"input {self.names[tensor.index]!r} has open sizes {tensor.signature}: it is taken as "
                 f"{tensor.shape}; fix the shape when converting if that is not what you mean"
             )
-
-    def _find_shared(self) -> dict[str, tuple[int, int, str]]:
-        """What several steps share: the first and the last of them, and who they are."""
-        users: dict[str, list[tuple[int, str]]] = {}
-        for index, state in enumerate(self.states):
-            for what, who in state.shared.items():
-                users.setdefault(what, []).append((index, who))
-        return {
-            what: (steps[0][0], steps[-1][0], " and ".join(dict.fromkeys((steps[0][1], steps[-1][1]))))
-            for what, steps in users.items()
-            if len(steps) > 1
-        }
 
     @property
     def n(self) -> int:
@@ -231,84 +219,11 @@ class Anatomy:
 
     def fused(self, cut: int) -> str:
         """Which operators on both sides of a cut some kernels run as one; empty where there are none."""
-        return "; ".join(_run_as_one(f) for f in self.fusions if f.first < cut <= f.last)
+        return "; ".join(run_as_one(f) for f in self.fusions if f.first < cut <= f.last)
 
     def refused(self, sink: Sink, *, fusing: bool) -> dict[int, str]:
-        """The cuts that are not legal, with the reasons of each.
-
-        Parameters
-        ----------
-        sink : {"device", "edge"}
-        fusing : bool
-            Whether the kernels run operators as one.
-        """
-        begins: dict[int, list[str]] = {}
-        ends: dict[int, list[str]] = {}
-        fused = ((f.first + 1, f.last, _run_as_one(f)) for f in (self.fusions if fusing else ()))
-        for first, last, reason in itertools.chain(self._problems(sink), fused):
-            if first <= last:
-                begins.setdefault(first, []).append(reason)
-                ends.setdefault(last + 1, []).append(reason)
-        refused: dict[int, str] = {}
-        active: Counter[str] = Counter()
-        for cut in range(self.n + 1):
-            for reason in ends.get(cut, ()):
-                active[reason] -= 1
-                if not active[reason]:
-                    del active[reason]
-            active.update(begins.get(cut, ()))
-            if active:
-                refused[cut] = "; ".join(itertools.islice(active, 3))
-        return refused
-
-    def _problems(self, sink: Sink) -> Iterable[tuple[int, int, str]]:
-        """Reasons, each with the first and the last cut that it forbids."""
-        born, last, results = self.liveness.born, self.liveness.last, set(self.liveness.results)
-        for index in born:
-            # what is a result of the edge crosses from where it is made, what is one of the device's comes back
-            if sink == "edge" and index in results:
-                until = self.n
-            else:
-                until = -1 if index in self.liveness.constant_results else min(last.get(index, 0), self.n - 1)
-            first = born[index]
-            kind = self._type_problem(index)
-            if kind and sink == "device" and index in results:
-                yield 0, first - 1, kind
-                yield 0, 0, kind
-            reason = kind or (self._shape_problem(index) if until >= first else None)
-            if reason:
-                yield first, until, reason
-        for what, (begin, end, who) in self._shared.items():
-            yield begin + 1, end, f"{who} use {what}, which would be on both sides: cut before or behind all of them"
-
-    def _type_problem(self, index: int) -> str | None:
-        tensor = self.graph.tensors[index]
-        if tensor.type in DTYPES:
-            return None
-        if tensor.type in ("RESOURCE", "VARIANT"):
-            why = f"a {tensor.type} lives inside one interpreter and can't cross"
-        else:
-            why = f"{tensor.type} can't cross: it is no array of a numpy type"
-        return f"{self._origin(index)}: {why}. Cut elsewhere"
-
-    def _shape_problem(self, index: int) -> str | None:
-        if index in self.shapes.varying:
-            return (
-                f"{self._origin(index)}: its shape is not fixed, since {self.shapes.varying[index]}. "
-                "Cut before that operator, or behind one that gives a fixed shape"
-            )
-        if index in self.shapes.unranked:
-            return f"{self._origin(index)}: its shape is unknown, the file does not even tell its rank. Cut elsewhere"
-        if index in self.shapes.unknown and self.shape(index) is None:
-            answer = self.answer
-            text = answer if isinstance(answer, str) else "not even an interpreter knows its shape"
-            return f"{self._origin(index)} needs an interpreter: {text}"
-        return None
-
-    def _origin(self, index: int) -> str:
-        operator = self._producer.get(index)
-        what = f"tensor {index} {self.names[index]!r}"
-        return f"{operator} makes {what}" if operator else f"{what}, an input of the model"
+        """The cuts that are not legal, with the reasons of each."""
+        return refused_cuts(self, sink, fusing=fusing)
 
     def _part_shapes(
         self, inputs: tuple[int, ...], outputs: tuple[int, ...]
@@ -373,14 +288,6 @@ class Anatomy:
             start, stop, tuple(inputs), tuple(outputs), signature=signature, metadata=description
         )
         return write_model(table)
-
-
-def _run_as_one(fusion: Fusion) -> str:
-    one, other = fusion.operators
-    return (
-        f"{one} and {other} are run as one by the default kernels (XNNPACK), and a cut between them gives other bits. "
-        'Cut before or behind both, or run both sides with other kernels: Runtime(kernels="no-delegate")'
-    )
 
 
 def _affine(tensor: Tensor) -> tuple[float | None, int | None]:
