@@ -84,6 +84,7 @@ BROKEN = {
     "constant input": (lambda net: net.inputs.append(1), r"is an input, but the file gives its contents"),
     "output": (lambda net: net.outputs.append(99), r"output 99 is not there"),
     "output from nowhere": (lambda net: net.outputs.append(net.tensor((3,))), r"output tensor 6 't6': nothing makes"),
+    "the first tensor from nowhere": (lambda net: net.inputs.clear(), r"it reads tensor 0 'in0', but nothing makes it"),
     "operator input": (_set("operators", 1, inputs=_ints(77)), r"operator 1 \(RELU\): tensor 77 is not there"),
     "operator output": (_set("operators", 1, outputs=_ints(-2)), r"tensor -2 is not there"),
     "intermediate": (_set("operators", 1, intermediates=_ints(50)), r"tensor 50 is not there"),
