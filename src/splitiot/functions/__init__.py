@@ -279,21 +279,21 @@ def tasks(
     if callable(functions) or not isinstance(functions, Iterable):
         name = getattr(functions, "__name__", "function")
         raise TypeError(f"tasks() takes a list of functions, got {described(functions)}: write tasks([{name}])")
-    made = [f if isinstance(f, Task) else task(f) for f in functions]
-    if not made:
+    chain = [f if isinstance(f, Task) else task(f) for f in functions]
+    if not chain:
         raise CutError("a pipeline needs at least one task")
-    names = [t.name for t in made]
+    names = [t.name for t in chain]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CutError(f"two tasks are called {', '.join(twice)}: give them names with task(function, name='...')")
-    for thing in [part for t in made if t.isolated for part in (t.function, t.resource) if part is not None]:
+    for thing in [part for t in chain if t.isolated for part in (t.function, t.resource) if part is not None]:
         from splitiot.isolation import importable
 
         importable(thing)
-    for before, behind in pairwise(made):
+    for before, behind in pairwise(chain):
         if why := behind.signature.unfit(before.signature.returns):
             raise CutError(f"task {behind.name!r} can't take what {before.name!r} returns: {why}")
-    pipeline = TaskPipeline(made, version=version, sink=sink, check_code=check_code)
+    pipeline = TaskPipeline(chain, version=version, sink=sink, check_code=check_code)
     if not pipeline.cuts and any("can't cross" in why for why in pipeline.refused.values()):
         raise CutError("nothing may be placed anywhere: " + "; ".join(dict.fromkeys(pipeline.refused.values())))
     return pipeline
@@ -305,15 +305,15 @@ class TaskPipeline(Pipeline):
     What crosses is known only when it runs, so boundaries have no names and no bytes: profiles measure them.
     """
 
-    def __init__(self, made: Sequence[Task], *, version: str, sink: Sink, check_code: bool = True) -> None:
-        self.tasks = tuple(made)
+    def __init__(self, tasks: Sequence[Task], *, version: str, sink: Sink, check_code: bool = True) -> None:
+        self.tasks = tuple(tasks)
         self.check_code = check_code
         self.version = version
         self.sink = check_sink(sink)
         self.stateful = any(t.state != "none" and t.tier is None for t in self.tasks)
         self.steps = tuple(Step(t.name, "task", t.tier) for t in self.tasks)
-        words = ["tasks", version, *map(_word, self.tasks)]
-        self.digest = hashlib.sha256("\n".join(map(repr, words)).encode()).hexdigest()
+        entries = ["tasks", version, *map(_digest_entry, self.tasks)]
+        self.digest = hashlib.sha256("\n".join(map(repr, entries)).encode()).hexdigest()
         self.exclusive_parts = {} if self.stateful else _exclusive_parts(self.tasks)
         why = self.tasks[-1].signature.obstacle_behind()
         self.unreturnable = f"task {self.tasks[-1].name!r} returns {why}, which can't cross" if why else ""
@@ -370,50 +370,50 @@ class TaskPipeline(Pipeline):
 
 
 class _TaskPart(Part):
-    def __init__(self, made: Sequence[Task], seams: Sequence[Seam], start: int, stop: int) -> None:
+    def __init__(self, tasks: Sequence[Task], seams: Sequence[Seam], start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.inputs = self.outputs = UNTYPED
-        self._tasks, self._seams = tuple(made[start:stop]), tuple(seams[start : stop + 1])
+        self._tasks, self._seams = tuple(tasks[start:stop]), tuple(seams[start : stop + 1])
 
     def open(self, runtime: Runtime | None = None) -> Executable:
         return TaskExecutable(self._tasks, self._seams)
 
 
-def _word(made: Task) -> str:
-    """What stands in the digest; a name that looks like this is told apart by its quotes there."""
-    return f"{made.name}@{made.tier or ''}" + ("" if made.state == "none" else f"!{made.state}")
+def _digest_entry(task: Task) -> str:
+    """Return a task's entry in the digest. Entries are quoted there, so no task's name can pass for another's entry."""
+    return f"{task.name}@{task.tier or ''}" + ("" if task.state == "none" else f"!{task.state}")
 
 
-def _exclusive_parts(made: Sequence[Task]) -> dict[tuple[int, int], bool]:
+def _exclusive_parts(tasks: Sequence[Task]) -> dict[tuple[int, int], bool]:
     """Tasks that hold something, each run of neighbours that remember on one tier together."""
-    found: dict[tuple[int, int], bool] = {}
-    for (_, keeps), run in groupby(enumerate(made), lambda one: (one[1].tier, one[1].state != "none")):
+    parts: dict[tuple[int, int], bool] = {}
+    for (_, keeps), run in groupby(enumerate(tasks), lambda indexed: (indexed[1].tier, indexed[1].state != "none")):
         places = list(run)
         if keeps:
-            found[places[0][0], places[-1][0] + 1] = True
+            parts[places[0][0], places[-1][0] + 1] = True
         else:
-            found |= {(at, at + 1): False for at, t in places if t.resource is not None or t.isolated}
-    return found
+            parts |= {(at, at + 1): False for at, t in places if t.resource is not None or t.isolated}
+    return parts
 
 
-def _glued(made: Sequence[Task]) -> dict[int, str]:
+def _glued(tasks: Sequence[Task]) -> dict[int, str]:
     """The cuts beside tasks that share what they remember."""
     return {
         cut: f"task {t.name!r} shares what it remembers with its neighbours: give it state='own' if it does not"
-        for at, t in enumerate(made)
+        for at, t in enumerate(tasks)
         if t.state == "shared"
         for cut in (at, at + 1)
-        if 0 < cut < len(made)
+        if 0 < cut < len(tasks)
     }
 
 
-def _uncrossable(made: Sequence[Task], sink: Sink) -> dict[int, str]:
+def _uncrossable(tasks: Sequence[Task], sink: Sink) -> dict[int, str]:
     """The cuts where something would cross that can't, as far as annotations say."""
-    n, refused = len(made), {}
+    n, refused = len(tasks), {}
     for cut in range(n + 1 if sink == "edge" else n):
-        before = made[cut - 1].signature.obstacle_behind() if cut else None
-        why = before or (made[cut].signature.obstacle_before() if cut < n else None)
+        before = tasks[cut - 1].signature.obstacle_behind() if cut else None
+        why = before or (tasks[cut].signature.obstacle_before() if cut < n else None)
         if why:
-            between = f"task {made[cut - 1].name!r} returns" if before else f"task {made[cut].name!r} takes"
+            between = f"task {tasks[cut - 1].name!r} returns" if before else f"task {tasks[cut].name!r} takes"
             refused[cut] = f"{between} {why}, which can't cross"
     return refused

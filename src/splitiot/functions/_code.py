@@ -51,47 +51,47 @@ def code_hash(function: Any) -> bytes:
     >>> code_hash(len) == UNKNOWN
     True
     """
-    words = _Words()
+    collector = _SourceCollector()
     try:
-        known = words.follow(function)
+        known = collector.follow(function)
     except RecursionError:
         known = False
     if not known:
         return UNKNOWN
-    return hashlib.sha256("\n".join(words.found).encode("utf-8", "backslashreplace")).digest()[:8]
+    return hashlib.sha256("\n".join(collector.fragments).encode("utf-8", "backslashreplace")).digest()[:8]
 
 
-class _Words:
-    """Collects what a function is made of."""
+class _SourceCollector:
+    """Collects the text of all that a function consists of."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
-        self._seen: set[Any] = set()
+        self.fragments: list[str] = []
+        self._visited: set[Any] = set()
 
-    def follow(self, thing: Any) -> bool:
+    def follow(self, obj: Any) -> bool:
         """Add what a function, a class or another object that can be called is; whether its source is known."""
-        if isinstance(thing, functools.partial):
-            known = self.follow(thing.func)
-            self._values("partial", enumerate(thing.args))
-            self._values("partial", sorted(thing.keywords.items()))
+        if isinstance(obj, functools.partial):
+            known = self.follow(obj.func)
+            self._values("partial", enumerate(obj.args))
+            self._values("partial", sorted(obj.keywords.items()))
             return known
-        if isinstance(thing, types.MethodType):
-            self.found.append(f"method {thing.__name__}")
-            return self.follow(thing.__self__ if isinstance(thing.__self__, type) else type(thing.__self__))
-        if isinstance(thing, type):
-            return self._source(_module_file(thing), (thing.__name__, -1))
-        if not isinstance(thing, types.FunctionType):
-            inner = getattr(thing, "__wrapped__", None)
-            return self.follow(inner if isinstance(inner, types.FunctionType) else type(thing))
-        code = thing.__code__
-        if not self._source((code.co_filename, thing.__globals__), (code.co_name, code.co_firstlineno)):
-            inner = getattr(thing, "__wrapped__", None)
-            return self.follow(inner) if inner is not None and len(self._seen) < _MOST else False
-        rebound = {name for node in self._nodes(thing) for name in _rebound(node)}
-        cells = zip(code.co_freevars, thing.__closure__ or (), strict=True)
+        if isinstance(obj, types.MethodType):
+            self.fragments.append(f"method {obj.__name__}")
+            return self.follow(obj.__self__ if isinstance(obj.__self__, type) else type(obj.__self__))
+        if isinstance(obj, type):
+            return self._source(_module_file(obj), (obj.__name__, -1))
+        if not isinstance(obj, types.FunctionType):
+            inner = getattr(obj, "__wrapped__", None)
+            return self.follow(inner if isinstance(inner, types.FunctionType) else type(obj))
+        code = obj.__code__
+        if not self._source((code.co_filename, obj.__globals__), (code.co_name, code.co_firstlineno)):
+            inner = getattr(obj, "__wrapped__", None)
+            return self.follow(inner) if inner is not None and len(self._visited) < _MOST else False
+        rebound = {name for node in self._nodes(obj) for name in _rebound(node)}
+        cells = zip(code.co_freevars, obj.__closure__ or (), strict=True)
         self._values("closure", ((name, _content(cell)) for name, cell in cells if name not in rebound))
-        self._values("default", enumerate(thing.__defaults__ or ()))
-        self._values("default", sorted((thing.__kwdefaults__ or {}).items()))
+        self._values("default", enumerate(obj.__defaults__ or ()))
+        self._values("default", sorted((obj.__kwdefaults__ or {}).items()))
         return True
 
     def _nodes(self, function: types.FunctionType) -> list[ast.AST]:
@@ -109,24 +109,24 @@ class _Words:
         return True
 
     def _statement(self, module: _Module, node: ast.AST) -> None:
-        if (module, node) in self._seen or len(self._seen) >= _MOST:
+        if (module, node) in self._visited or len(self._visited) >= _MOST:
             return
-        self._seen.add((module, node))
-        self.found.append(" ".join(_dump(node)))
+        self._visited.add((module, node))
+        self.fragments.append(" ".join(_dump(node)))
         for name in sorted(set(_used(node))):
             for statement in module.binds.get(name, ()):
                 self._statement(module, statement)
 
     def _values(self, kind: str, values: Iterable[tuple[Any, Any]]) -> None:
         for name, value in values:
-            self.found.append(f"{kind} {name}")
+            self.fragments.append(f"{kind} {name}")
             if callable(value) and not isinstance(value, type):
                 key = id(getattr(value, "__code__", value))
-                if key not in self._seen and len(self._seen) < _MOST:
-                    self._seen.add(key)
+                if key not in self._visited and len(self._visited) < _MOST:
+                    self._visited.add(key)
                     self.follow(value)
             else:
-                self.found.append(_constant(value))
+                self.fragments.append(_constant(value))
 
 
 class _Module:
@@ -217,7 +217,7 @@ def _rebound(node: ast.AST) -> Iterator[str]:
 
 
 def _dump(value: Any) -> Iterator[str]:
-    """The same words for the same code in all versions of Python, which `ast.dump` does not give."""
+    """Yield the same text for the same code in all versions of Python, which `ast.dump` does not do."""
     if isinstance(value, ast.Constant):
         yield f"{type(value.value).__name__} {value.value!r}"
     elif isinstance(value, ast.AST):
@@ -225,7 +225,7 @@ def _dump(value: Any) -> Iterator[str]:
         for field in value._fields:
             inner = getattr(value, field, None)
             if field == "body" and isinstance(value, _DEFINITIONS):
-                inner = _without_words(value.body)
+                inner = _without_docstring(value.body)
             if isinstance(value, ast.JoinedStr):
                 inner = list(_joined(value.values))
             if field not in _SKIPPED and inner is not None and inner != []:
@@ -256,7 +256,7 @@ def _joined(values: list[Any]) -> Iterator[Any]:
         yield ast.Constant(text)
 
 
-def _without_words(body: list[ast.stmt]) -> list[ast.stmt]:
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     """A body without its docstring."""
     first = body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
@@ -272,7 +272,7 @@ def _content(cell: Any) -> Any:
 
 
 def _constant(value: Any) -> str:
-    """A value that can't change, in words; of others only the type."""
+    """Return the text of a value that can't change; of another value only the type."""
     kind = type(value)
     if kind is str and os.path.isabs(value):
         return "str, a path"

@@ -39,24 +39,24 @@ class TaskExecutable:
 
     Parameters
     ----------
-    made : sequence of Task
+    tasks : sequence of Task
     seams : sequence of {"cut", "end", "inner"}
         The places before the first task, between them, and behind the last one.
     """
 
     survives = True
 
-    def __init__(self, made: Sequence[Task], seams: Sequence[Seam]) -> None:
-        self._made, self._seams = tuple(made), tuple(seams)
+    def __init__(self, tasks: Sequence[Task], seams: Sequence[Seam]) -> None:
+        self._tasks, self._seams = tuple(tasks), tuple(seams)
         self.nbytes = 0  # nobody knows; a runner that lacks memory closes others
         self._open = contextlib.ExitStack()
-        if any(task.isolated or task.resource is not None for task in made):
+        if any(task.isolated or task.resource is not None for task in tasks):
             # nobody may close what holds this: a mounted service, a device that was dropped
             weakref.finalize(self, _leave, self._open, os.getpid())
         self._start()
 
     def _start(self) -> None:
-        ends = (None, *self._made, None)
+        ends = (None, *self._tasks, None)
         self._settle, *settles = map(_settling, self._seams, ends, ends[1:])
         groups: list[tuple[Sequence[Turn], list[_Called]]] = []
         try:
@@ -73,7 +73,7 @@ class TaskExecutable:
     def _groups(self) -> list[list[Task]]:
         """Tasks between which no cut may lie: what one of them returned is read by the next as it is."""
         groups: list[list[Task]] = []
-        for task, seam in zip(self._made, self._seams, strict=False):
+        for task, seam in zip(self._tasks, self._seams, strict=False):
             if not groups or seam != "inner":
                 groups.append([])
             groups[-1].append(task)

@@ -88,14 +88,14 @@ class Signature:
             return None
         counts = [_count(hint) for hint in kinds]
         if all(count is not _UNKNOWN and not self._fits(count) for count in counts):
-            return f"it takes {self.words}"
+            return f"it takes {self.arity}"
         return None
 
     def _fits(self, count: Any) -> bool:
         return count is not None and self.least <= count <= (count if self.most is None else self.most)
 
     @property
-    def words(self) -> str:
+    def arity(self) -> str:
         """How many values, in words."""
         if self.least == self.most:
             return f"{self.least} values"
@@ -173,8 +173,8 @@ def obstacle(hint: Any) -> str | None:
     """
     members = _members(hint)
     if len(members) > 1:
-        found = [obstacle(member) for member in members if member is not Drop]
-        return found[0] if found and all(found) else None
+        obstacles = [obstacle(member) for member in members if member is not Drop]
+        return obstacles[0] if obstacles and all(obstacles) else None
     (hint,) = members
     if hint is _UNKNOWN or hint is Any or hint is object or hint is Drop or isinstance(hint, typing.TypeVar):
         return None
@@ -269,12 +269,12 @@ def _count(hint: Any) -> Any:
 
 
 def _classes(hint: Any) -> tuple[type, ...] | None:
-    found: list[type] = []
+    classes: list[type] = []
     for member in _members(hint):
         kind = typing.get_origin(member) or member
         if kind is Drop:
             continue
         if not isinstance(kind, type) or not (kind in _PLAIN or issubclass(kind, np.ndarray | np.generic)):
             return None
-        found += _WIDER.get(kind, (kind,))
-    return (*found, Drop) if found else None
+        classes += _WIDER.get(kind, (kind,))
+    return (*classes, Drop) if classes else None

@@ -32,7 +32,7 @@ class Turn:
         return lock.release, time.perf_counter() - began_s
 
 
-_made = threading.Lock()
+_turns_lock = threading.Lock()
 _turns: Final[weakref.WeakKeyDictionary[Any, Turn]] = weakref.WeakKeyDictionary()
 
 
@@ -47,17 +47,17 @@ def turns_of(functions: Iterable[Callable[..., Any]]) -> Sequence[Turn]:
 
 def _turn_of(function: Callable[..., Any]) -> Turn:
     owner = getattr(function, "__self__", None)
-    whose = function if owner is None or isinstance(owner, ModuleType) else owner  # builtins have their module there
-    with _made:
+    key = function if owner is None or isinstance(owner, ModuleType) else owner  # builtins have their module there
+    with _turns_lock:
         try:
-            return _turns.setdefault(whose, Turn())
+            return _turns.setdefault(key, Turn())
         except TypeError:  # it can't be hashed, or not be referred to weakly: nobody else finds its turn
             return Turn()
 
 
 def _forked() -> None:
-    global _made
-    _made = threading.Lock()
+    global _turns_lock
+    _turns_lock = threading.Lock()
     for turn in list(_turns.values()):
         turn.lock = threading.RLock()  # another thread may have had it
 

@@ -73,12 +73,12 @@ class Pipeline(abc.ABC):
         ours = self.implementation
         if ours == implementation or len(ours) != len(implementation):
             return ()
-        found = []
+        names = []
         for at, step in enumerate(self.steps):
-            here, there = ours[8 * at : 8 * at + 8], implementation[8 * at : 8 * at + 8]
-            if here != there and any(here) and any(there):
-                found.append(step.name)
-        return tuple(found)
+            our_hash, their_hash = ours[8 * at : 8 * at + 8], implementation[8 * at : 8 * at + 8]
+            if our_hash != their_hash and any(our_hash) and any(their_hash):
+                names.append(step.name)
+        return tuple(names)
 
     @property
     def remembers(self) -> bool:

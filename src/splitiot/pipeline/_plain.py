@@ -264,9 +264,9 @@ def _shown(value: Any, where: str, alone: bool) -> Any:
 
 
 def _copy(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    made = np.empty(array.shape, dtype)  # np.array and astype leave a long long what it is
-    made[...] = array
-    return made
+    copy = np.empty(array.shape, dtype)  # np.array and astype leave a long long what it is
+    copy[...] = array
+    return copy
 
 
 def _check_text(text: str, where: str) -> None:
@@ -276,5 +276,5 @@ def _check_text(text: str, where: str) -> None:
         raise _refusal(where, "text that is no Unicode can't cross") from error
 
 
-def _refusal(where: str, words: str) -> LocalProtocolError:
-    return LocalProtocolError(f"{where or 'the payload'}: {words}")
+def _refusal(where: str, reason: str) -> LocalProtocolError:
+    return LocalProtocolError(f"{where or 'the payload'}: {reason}")

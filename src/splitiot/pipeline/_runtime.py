@@ -19,10 +19,10 @@ Kernels: TypeAlias = Literal["default", "no-delegate", "reference"]
 
 
 def _registerers(values: Iterable[str | Callable[[int], object]]) -> tuple[str | Callable[[int], object], ...]:
-    found = () if isinstance(values, str) else tuple(values)
-    if isinstance(values, str) or not all(callable(each) or isinstance(each, str) for each in found):
+    registerers = () if isinstance(values, str) else tuple(values)
+    if isinstance(values, str) or not all(callable(each) or isinstance(each, str) for each in registerers):
         raise TypeError(f"custom_ops are names or functions, such as ('libmine.so:RegisterMine',), got {values!r}")
-    return found
+    return registerers
 
 
 _NAMES: Final = ("auto", "litert", "tflite-runtime", "tensorflow")
@@ -81,8 +81,8 @@ class RuntimeInfo:
 
 
 @functools.lru_cache(maxsize=64)
-def _fingerprint(words: tuple[str, ...]) -> str:
-    return hashlib.sha256("\0".join(words).encode("utf-8", "replace")).hexdigest()[:16]
+def _fingerprint(fields: tuple[str, ...]) -> str:
+    return hashlib.sha256("\0".join(fields).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 class Executable(Protocol):
