@@ -197,10 +197,10 @@ class EdgeService:
                 raise LocalProtocolError(f"{len(self.pipelines)} pipelines are served: say which one to measure")
             (pipeline,) = self.pipelines
         runner = self._runner(pipeline)
-        made = profile(pipeline, sample, runner=runner, budget_s=budget_s, tier=Tier.EDGE)
+        measured = profile(pipeline, sample, runner=runner, budget_s=budget_s, tier=Tier.EDGE)
         with self._lock:
-            self._session.profiles[pipeline.digest] = made
-        return made
+            self._session.profiles[pipeline.digest] = measured
+        return measured
 
     def handle(self, frame: bytes | memoryview, *, peer: str, received_s: float | None = None) -> bytes:
         """Answer one frame; runs what it asks for in this thread.
@@ -317,17 +317,17 @@ class EdgeService:
         """Send what can be sent; return what runs code of others, with the seconds that it took until here."""
         with self._lock:
             effects = self._session.handle(received, peer, received_s, waiter)
-        left = self._send(effects)
-        return [(effect, self.clock() - begun_s) for effect in left]
+        runs = self._send(effects)
+        return [(effect, self.clock() - begun_s) for effect in runs]
 
     def _send(self, effects: list[EdgeEffect]) -> list[RunPart | ForgetState]:
-        left: list[RunPart | ForgetState] = []
+        runs: list[RunPart | ForgetState] = []
         for effect in effects:
             if isinstance(effect, Send):
                 effect.reply_to.give(effect.frame, self._lock)
             else:
-                left.append(effect)
-        return left
+                runs.append(effect)
+        return runs
 
     def _carry_out(self, effect: RunPart | ForgetState, decode_s: float) -> None:
         if isinstance(effect, RunPart):
@@ -365,8 +365,8 @@ class EdgeService:
                         if self._on_result is not None:
                             self._on_result(job.key[0], job.pipeline.join(None, result))
                         result = wire.pack(None)
-                    key, took_s = (job.digest, job.start), clock() - began_s
-                    self._slowest_s[key] = max(took_s, _FORGET * self._slowest_s.get(key, 0.0))
+                    key, total_s = (job.digest, job.start), clock() - began_s
+                    self._slowest_s[key] = max(total_s, _FORGET * self._slowest_s.get(key, 0.0))
             except Exception as error:  # whatever a task raises ends its request, not the service
                 result = error
                 state_kept = runner is not None and runner.keeps(job.owner, error)

@@ -111,14 +111,14 @@ class GuardedRecorder(Recorder):
     def profiled(self, tier_index: int, profile: TierProfile) -> None:
         self._tell("profiled", tier_index, profile)
 
-    def _tell(self, what: str, *words: Any, **options: Any) -> None:
+    def _tell(self, name: str, *args: Any, **kwargs: Any) -> None:
         recorder = self._recorder
         if recorder is None:
             return
         try:
-            getattr(recorder, what)(*words, **options)
+            getattr(recorder, name)(*args, **kwargs)
         except Exception as error:  # whatever it is, a request is worth more than its record
             from splitiot._log import logger
 
             self._recorder = None
-            logger.warning("recording has ended: %s.%s raised %r", type(recorder).__name__, what, error, exc_info=True)
+            logger.warning("recording has ended: %s.%s raised %r", type(recorder).__name__, name, error, exc_info=True)

@@ -96,7 +96,7 @@ class DeviceLoad:
             raise MissingDependencyError("psutil", "telemetry") from error
         self._interval_s, self._clock = interval_s, clock
         self._due_s = -math.inf
-        self._seen: Mapping[str, float] = MappingProxyType({})
+        self._latest: Mapping[str, float] = MappingProxyType({})
         self._cpu: float | None = None
         self._counted: tuple[float, float] | None = None
         self._new_lock()
@@ -111,13 +111,13 @@ class DeviceLoad:
         """Return the load as it was at most `interval_s` ago."""
         now_s = self._clock()
         if now_s < self._due_s or not self._reading.acquire(blocking=False):
-            return self._seen  # of two threads one reads, and none waits
+            return self._latest  # of two threads one reads, and none waits
         try:
-            self._seen = MappingProxyType(dict(self._read()))
+            self._latest = MappingProxyType(dict(self._read()))
             self._due_s = now_s + self._interval_s
         finally:
             self._reading.release()
-        return self._seen
+        return self._latest
 
     def _read(self) -> Iterator[tuple[str, float]]:
         readers: dict[str, Callable[[], float | None]] = {
@@ -131,11 +131,11 @@ class DeviceLoad:
         for name, read in readers.items():
             try:
                 value = read()
-                found = math.nan if value is None else float(value)
+                reading = math.nan if value is None else float(value)
             except Exception:  # no such sensor, or one that can't be read: psutil raises whatever the system did
                 continue
-            if math.isfinite(found):
-                yield name, found
+            if math.isfinite(reading):
+                yield name, reading
 
     def _cpu_share(self) -> float | None:
         # not psutil.cpu_percent(): it remembers for each thread, and shares what it remembers with all who ask
@@ -167,8 +167,8 @@ class DeviceLoad:
 
     def _temperature_c(self) -> float | None:
         low, high = _PLAUSIBLE_C
-        found = [sensor.current for chip in self._psutil.sensors_temperatures().values() for sensor in chip]
-        return max((float(c) for c in found if c is not None and low < c < high), default=None)
+        readings = [sensor.current for chip in self._psutil.sensors_temperatures().values() for sensor in chip]
+        return max((float(c) for c in readings if c is not None and low < c < high), default=None)
 
     def _battery_share(self) -> float | None:
         battery = self._psutil.sensors_battery()

@@ -176,13 +176,13 @@ class Core:
             Nothing is left to be done.
         """
         plan, cut, clock = request.plan, request.cut, self.clock
-        seen = Observation(plan_id=plan.id, cut=cut)
+        observation = Observation(plan_id=plan.id, cut=cut)
         if isinstance(head, Exception):
-            raise RequestEnded(failed_outcome(plan, step_error(head), seen, clock() - request.begun_s)) from head
+            raise RequestEnded(failed_outcome(plan, step_error(head), observation, clock() - request.begun_s)) from head
         if head.result is DROP:
             self._count_drop()
             dropped = Dropped("a task on the device dropped the frame")
-            raise RequestEnded(failed_outcome(plan, dropped, seen, clock() - request.begun_s))
+            raise RequestEnded(failed_outcome(plan, dropped, observation, clock() - request.begun_s))
         if self._options.runs_alone(cut):
             raise RequestEnded(self._done_alone(request, head))
         deadline_s = request.deadline_s
@@ -201,8 +201,8 @@ class Core:
                 telemetry=request.telemetry,
             )
         except SplitiotError as error:
-            seen = Observation(plan_id=plan.id, cut=cut, head_s=head.seconds)
-            raise RequestEnded(failed_outcome(plan, error, seen, clock() - request.begun_s)) from error
+            observation = Observation(plan_id=plan.id, cut=cut, head_s=head.seconds)
+            raise RequestEnded(failed_outcome(plan, error, observation, clock() - request.begun_s)) from error
         self.pump(effects)
         return sequence
 
@@ -245,19 +245,19 @@ class Core:
     def _done_alone(self, request: PlannedRequest, head: TimedResult) -> Outcome:
         plan, now_s = request.plan, self.clock()
         sent, kept = self.pipeline.divide(plan.cut, head.result)
-        seen = Observation(plan_id=plan.id, cut=plan.cut, head_s=head.seconds, head_steps_s=head.steps_s)
-        self.pump(self.session.ran_alone(seen, now_s))
+        observation = Observation(plan_id=plan.id, cut=plan.cut, head_s=head.seconds, head_steps_s=head.steps_s)
+        self.pump(self.session.ran_alone(observation, now_s))
         latency_s = now_s - request.begun_s
         if request.deadline_s is not None and latency_s > request.deadline_s:
             late = DeadlineExceeded(f"ran locally, {latency_s - request.deadline_s:.3f} s longer than the deadline")
-            return failed_outcome(plan, late, seen, latency_s)
+            return failed_outcome(plan, late, observation, latency_s)
         return Outcome(
             value=self.pipeline.join(kept, sent),
             error=None,
             source="local",
             exact=True,
             plan=plan,
-            observation=seen,
+            observation=observation,
             latency_s=latency_s,
         )
 
@@ -404,9 +404,9 @@ def step_error(error: Exception) -> SplitiotError:
 
 
 def failed_outcome(
-    plan: Plan | None, error: SplitiotError, seen: Observation | None, latency_s: float
+    plan: Plan | None, error: SplitiotError, observation: Observation | None, latency_s: float
 ) -> Outcome:
     """Return the outcome of a request without a value."""
     return Outcome(
-        value=None, error=error, source="none", exact=False, plan=plan, observation=seen, latency_s=latency_s
+        value=None, error=error, source="none", exact=False, plan=plan, observation=observation, latency_s=latency_s
     )

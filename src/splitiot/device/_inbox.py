@@ -61,9 +61,9 @@ class Inbox:
     def receive(self, timeout_s: float) -> Received | None:
         """Wait for what comes next; None when there was nothing in this time."""
         if timeout_s > 0 and self._clock() - self.heard_s > _GAP_S:
-            found = self._read(0.0)  # so that what has waited is told from what comes now
-            if found is not None:
-                return found
+            waiting = self._read(0.0)  # so that what has waited is told from what comes now
+            if waiting is not None:
+                return waiting
         return self._read(timeout_s)
 
     def _read(self, timeout_s: float) -> Received | None:

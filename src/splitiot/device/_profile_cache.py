@@ -43,10 +43,10 @@ class ProfileCache:
             data = read_json(path, kind=dict[str, Any], most_bytes=MOST_BYTES, what="a profile", error=ProfileError)
             if data.pop(_CHECKSUM, None) != _checksum(data):
                 return None
-            found = TierProfile.from_dict(data)
+            profile = TierProfile.from_dict(data)
         except (ProfileError, OSError, UnicodeEncodeError):
             return None
-        return found if found.digest == pipeline.digest and found.n == pipeline.n else None
+        return profile if profile.digest == pipeline.digest and profile.n == pipeline.n else None
 
     def save(self, profile: TierProfile, pipeline: Pipeline, info: RuntimeInfo) -> None:
         """Keep a profile."""

@@ -21,7 +21,7 @@ class Reporter:
     ----------
     known : Trouble, optional
         The trouble that was looked at last.
-    bug_words : str
+    bug_message : str
         What the transport last did that it must not; empty where it never did.
     """
 
@@ -29,7 +29,7 @@ class Reporter:
         self.known: Trouble | None = None
         self._gone = False
         self._warned: set[str] = set()
-        self.bug_words = ""
+        self.bug_message = ""
 
     def look(self, session: DeviceSession, now_s: float) -> None:
         """See whether something has changed, and tell it."""
@@ -37,7 +37,7 @@ class Reporter:
         self.known = trouble
         gone = trouble is not None and not session.reached
         if gone and trouble is not None and trouble != before:
-            if not trouble.heals and trouble.reason != self.bug_words and self._first(_key(trouble)):
+            if not trouble.heals and trouble.reason != self.bug_message and self._first(_key(trouble)):
                 logger.warning("the edge can't be used, all runs here: %s", trouble)
             elif session.met and not self._gone:
                 logger.info("the edge is gone, all runs here: %s", trouble)
@@ -50,15 +50,15 @@ class Reporter:
 
     def absent(self, trouble: Trouble | None) -> None:
         """Nothing answered when the device began."""
-        words = "no answer" if trouble is None else str(trouble)
+        reason = "no answer" if trouble is None else str(trouble)
         if trouble is None or trouble.heals:  # else it was told
-            logger.warning("no edge yet: %s. The device begins alone, and goes on trying", words)
+            logger.warning("no edge yet: %s. The device begins alone, and goes on trying", reason)
 
     def bug(self, error: TransportBug) -> None:
         """A transport did what it must not."""
-        self.bug_words = str(error)
+        self.bug_message = str(error)
         cause = error.__cause__
-        if self._first(_key_of(self.bug_words)):
+        if self._first(_key_of(self.bug_message)):
             logger.warning("%s: all runs here while it does", error, exc_info=cause)
 
     def _first(self, key: str) -> bool:
@@ -72,5 +72,5 @@ def _key(trouble: Trouble) -> str:
     return f"{_key_of(trouble.reason)} {trouble.remedy}"
 
 
-def _key_of(words: str) -> str:
-    return re.sub(r"[0-9]+", "", words)  # a port, a count, an address in memory
+def _key_of(message: str) -> str:
+    return re.sub(r"[0-9]+", "", message)  # a port, a count, an address in memory

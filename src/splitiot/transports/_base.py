@@ -174,8 +174,8 @@ class RoundTrip(Transport):
             if waiting and (
                 waiting >= self._max_waiting or self._held_bytes + len(frame) > self._max_waiting_bytes
             ):
-                words = f"{waiting} frames with {self._held_bytes} bytes wait already, and no more may"
-                raise TransportError(words, frame=frame)
+                reason = f"{waiting} frames with {self._held_bytes} bytes wait already, and no more may"
+                raise TransportError(reason, frame=frame)
             self._under_way += 1
             self._held_bytes += len(frame)
             if self._under_way > len(self._threads) and len(self._threads) < self._workers:
@@ -189,10 +189,10 @@ class RoundTrip(Transport):
 
     def receive(self, *, timeout_s: float) -> bytes | None:
         try:
-            found = self._replies.get(timeout=timeout_s) if timeout_s > 0 else self._replies.get_nowait()
+            arrival = self._replies.get(timeout=timeout_s) if timeout_s > 0 else self._replies.get_nowait()
         except queue.Empty:
             return None
-        reply, came_s, self.queued_s = found
+        reply, came_s, self.queued_s = arrival
         self.waited_s = time.monotonic() - came_s
         if isinstance(reply, TransportError):
             raise reply

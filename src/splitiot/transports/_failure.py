@@ -12,7 +12,7 @@ def failure_of(name: str, method: str, error: BaseException, frame: bytes | None
 
     An OSError is what networks and devices raise when they fail; everything else is a mistake in the transport.
     """
-    words = f"{name}.{method} raised {error!r}"
-    failure = TransportError(words, frame=frame) if isinstance(error, OSError) else TransportBug(words, frame=frame)
+    message = f"{name}.{method} raised {error!r}"
+    failure = TransportError(message, frame=frame) if isinstance(error, OSError) else TransportBug(message, frame=frame)
     failure.__cause__ = error
     return failure

@@ -58,7 +58,7 @@ class Punctual(Transport):
         self._sender, self._receiver = _Lane(f"{self._name}.send"), _Lane(f"{self._name}.receive")
         self._sending = threading.Lock()
         self._sent: bytes | None = None  # it is on its way, and `send` waits for that no longer
-        self._told = False  # that this takes too long
+        self._late_reported = False  # that this takes too long
         self._lost: deque[TransportError] = deque()
         for lane in (self._sender, self._receiver):
             weakref.finalize(self, lane.stop)
@@ -72,15 +72,15 @@ class Punctual(Transport):
         until_s = time.monotonic() + wait_s
         with self._sending:
             if lane.at_work and not lane.wait(min(wait_s, max(0.0, -lane.late_s))):
-                words = f"{self._name}.send has not come back for {lane.seconds:.1f} s"
-                raise TransportTimeout(f"{words}, and nothing else can be sent meanwhile", frame=frame)
+                problem = f"{self._name}.send has not come back for {lane.seconds:.1f} s"
+                raise TransportTimeout(f"{problem}, and nothing else can be sent meanwhile", frame=frame)
             self._settle()
             lane.start(partial(self._inner.send, frame, timeout_s=timeout_s), timeout_s)
         if lane.wait(max(0.0, until_s - time.monotonic())):
             lane.result()
         else:
             with self._sending:
-                self._sent, self._told = frame, False
+                self._sent, self._late_reported = frame, False
 
     def receive(self, *, timeout_s: float) -> bytes | None:
         until_s = time.monotonic() + timeout_s
@@ -132,8 +132,8 @@ class Punctual(Transport):
             lane, frame = self._sender, self._sent
             if frame is not None and lane.wait(0.0):
                 self._settle()
-            elif frame is not None and lane.late_s > _LATE_S and not self._told:
-                self._told = True
+            elif frame is not None and lane.late_s > _LATE_S and not self._late_reported:
+                self._late_reported = True
                 self._warn("send", "takes longer than it may: its thread waits for it now")
                 self._lost.append(TransportTimeout(f"{self._name}.send has not come back in time", frame=frame))
         if self._lost:
@@ -147,15 +147,15 @@ class Punctual(Transport):
         try:
             self._sender.result()
         except Exception as error:
-            if not self._told:
+            if not self._late_reported:
                 failure = error if isinstance(error, TransportError) else failure_of(self._name, "send", error)
                 failure.frame = frame
                 self._lost.append(failure)
 
-    def _warn(self, method: str, words: str) -> None:
-        if words not in self._warned:
-            self._warned.add(words)
-            logger.warning("%s.%s %s", self._name, method, words)
+    def _warn(self, method: str, complaint: str) -> None:
+        if complaint not in self._warned:
+            self._warned.add(complaint)
+            logger.warning("%s.%s %s", self._name, method, complaint)
 
 
 class _Lane:

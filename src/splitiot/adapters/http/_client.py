@@ -36,7 +36,7 @@ _MAX_REDIRECTS: Final = 3
 _MAX_DETAIL_BYTES: Final = 200
 _MAX_IGNORED_BYTES: Final = 4096  # of a redirect's body; where there are more, a new connection costs less
 _PATH = re.compile(r"/[!-~]{0,2000}")
-_MAX_WORDS: Final = 300
+_MAX_LINE_CHARS: Final = 300
 _PREFIX_BYTES: Final = 16  # of a frame: they tell its length
 _MAX_STRANGE_BYTES: Final = 64 * 2**10  # of a frame of another version, whose length nobody here can read
 _LARGE_BYTES: Final = 2**20
@@ -118,7 +118,7 @@ class HttpTransport(RoundTrip):
 
     def exchange(self, request: bytes, *, timeout_s: float) -> bytes:
         until_s = time.monotonic() + timeout_s
-        path, seen = self._path, [self._path]
+        path, visited = self._path, [self._path]
         try:
             while True:
                 answer = self._asked(path, request, until_s)
@@ -126,16 +126,16 @@ class HttpTransport(RoundTrip):
                     self._path = path
                     return answer
                 path = answer.path
-                if path in seen or len(seen) > _MAX_REDIRECTS:
-                    words = f"{self._where} redirects from one path to another, without end: {' -> '.join(seen)}"
-                    raise TransportError(words, heals=False, remedy=_no_edge(self._path))
-                seen.append(path)
+                if path in visited or len(visited) > _MAX_REDIRECTS:
+                    message = f"{self._where} redirects from one path to another, without end: {' -> '.join(visited)}"
+                    raise TransportError(message, heals=False, remedy=_no_edge(self._path))
+                visited.append(path)
         except TimeoutError as error:
             raise TransportTimeout(f"no answer from {self._where} in {timeout_s} s") from error
         except (OSError, BadAnswer) as error:
-            words = self._masked(f"{self._where}: {error!r}")
+            message = self._masked(f"{self._where}: {error!r}")
             remedy = _remedy(error)
-            raise TransportError(words, heals=not remedy, remedy=remedy) from error
+            raise TransportError(message, heals=not remedy, remedy=remedy) from error
 
     def close(self) -> None:
         with self._idle_lock:
@@ -220,32 +220,32 @@ class HttpTransport(RoundTrip):
         if status == 200:
             return self._frame(head, body, until_s)
         if status in (307, 308):
-            there = self._redirected(path, head.fields.get("location", ""))
-            if there is not None:
+            new_path = self._redirected(path, head.fields.get("location", ""))
+            if new_path is not None:
                 body.read(_MAX_IGNORED_BYTES)
-                return _Elsewhere(there)
+                return _Elsewhere(new_path)
         self._path = self._given_path
         try:
             detail = body.read(_MAX_DETAIL_BYTES)
         except (OSError, BadAnswer):  # the status says enough
             detail = b""
-        said = f"{status} {_line(head.reason)}: {_line(detail.decode('utf-8', 'replace'))}"
-        words = self._masked(f"{self._where} answered {said}")
+        reply = f"{status} {_line(head.reason)}: {_line(detail.decode('utf-8', 'replace'))}"
+        message = self._masked(f"{self._where} answered {reply}")
         if status in (401, 403):
-            raise AuthenticationError(words)
+            raise AuthenticationError(message)
         if status == 413:
-            raise FrameTooLarge(words)
+            raise FrameTooLarge(message)
         if (status < 500 and status not in _PASSING) or status in _LASTING:
-            raise TransportError(words, heals=False, remedy=_no_edge(path))
-        raise TransportError(words)
+            raise TransportError(message, heals=False, remedy=_no_edge(path))
+        raise TransportError(message)
 
     def _frame(self, head: Head, body: Body, until_s: float) -> bytes:
         kind, length, start = head.fields.get("content-type", ""), head.length, b""
         if kind != FRAME_TYPE or length is None:
             start = body.read(_PREFIX_BYTES)
             if not start.startswith(wire.MAGIC):
-                words = wire.no_frame(start + body.read(_MAX_DETAIL_BYTES), _line(kind) or "of no type")
-                raise TransportError(self._masked(f"{self._where} answered {words}"), heals=False, remedy=_PORTAL)
+                reply = wire.no_frame(start + body.read(_MAX_DETAIL_BYTES), _line(kind) or "of no type")
+                raise TransportError(self._masked(f"{self._where} answered {reply}"), heals=False, remedy=_PORTAL)
         if length is None:
             length = wire.frame_length(start)  # the frame tells it, where HTTP does not
             if length is None and body.ended:
@@ -277,26 +277,26 @@ class HttpTransport(RoundTrip):
 
     def _redirected(self, path: str, location: str) -> str | None:
         """Return the path on this host to which a redirect leads; None where it leads elsewhere."""
-        here = f"{self._scheme}://{self._where}"
+        origin = f"{self._scheme}://{self._where}"
         try:
-            there = urlsplit(urljoin(here + path, location))
-            port = there.port or (443 if there.scheme == "https" else 80)
+            target = urlsplit(urljoin(origin + path, location))
+            port = target.port or (443 if target.scheme == "https" else 80)
         except ValueError:
             return None
         # it is mounted, and frameworks want the slash. What stands before it may have changed the start of the path,
         # and know the host by another name
-        if there.path.strip("/") and there.path.endswith("/") and not path.endswith("/"):
+        if target.path.strip("/") and target.path.endswith("/") and not path.endswith("/"):
             return f"{path}/"
-        same = (there.scheme, there.hostname, port) == (self._scheme, self._host, self._port)
-        return there.path if same and not there.query and _PATH.fullmatch(there.path) else None
+        same = (target.scheme, target.hostname, port) == (self._scheme, self._host, self._port)
+        return target.path if same and not target.query and _PATH.fullmatch(target.path) else None
 
-    def _masked(self, words: str) -> str:
+    def _masked(self, text: str) -> str:
         """Take the token out: some servers show what they were sent."""
         token = self._token
         if token is None:
-            return words
-        words = words.replace(f"Bearer {token}", "Bearer ***")
-        return words.replace(token, "***") if len(token) >= _SECRET else words
+            return text
+        text = text.replace(f"Bearer {token}", "Bearer ***")
+        return text.replace(token, "***") if len(token) >= _SECRET else text
 
 
 class _Elsewhere:
@@ -310,9 +310,9 @@ def _no_edge(path: str) -> str:
     return f"see that an edge is served at the path {path} of this address"
 
 
-def _line(words: str) -> str:
+def _line(text: str) -> str:
     """Return a server's words as one line, of bounded length."""
-    return " ".join(words[:_MAX_WORDS].split())
+    return " ".join(text[:_MAX_LINE_CHARS].split())
 
 
 def _address(url: str) -> tuple[str, int, str, bool]:

@@ -192,21 +192,21 @@ class Head:
         """The bytes of its body, where they are told."""
         self.chunked = False
         coding = fields.get("transfer-encoding")
-        told = fields.get("content-length")
+        content_length = fields.get("content-length")
         if status in (204, 304):
             self.length = 0
         elif coding is not None:
             # both are how two readers are made to see different answers (RFC 9112 6.3)
-            if told is not None or coding.lower() != "chunked":
-                twice = " and with a length" if told is not None else ""
+            if content_length is not None or coding.lower() != "chunked":
+                twice = " and with a length" if content_length is not None else ""
                 raise BadAnswer(f"a body in the coding {coding[:_SHOWN_BYTES]!r}{twice}")
             self.chunked = True
             self.keeps = self.keeps and current  # (RFC 9112 6.1)
-        elif told is not None:
-            lengths = {length.strip() for length in told.split(",")}
+        elif content_length is not None:
+            lengths = {length.strip() for length in content_length.split(",")}
             (length,) = lengths if len(lengths) == 1 else ("",)
             if not _LENGTH.fullmatch(length):
-                raise BadAnswer(f"a body of {told[:_SHOWN_BYTES]!r} bytes")
+                raise BadAnswer(f"a body of {content_length[:_SHOWN_BYTES]!r} bytes")
             self.length = int(length)
 
 
@@ -237,15 +237,15 @@ class Body:
             data = self._take(most)
             self.ended = not self._left
             return data
-        found = io.BytesIO()  # small pieces in a list would need many times their bytes
-        while not self.ended and (wanted := min(most - found.tell(), _BUFFER_BYTES)) > 0:
+        buffer = io.BytesIO()  # small pieces in a list would need many times their bytes
+        while not self.ended and (wanted := min(most - buffer.tell(), _BUFFER_BYTES)) > 0:
             if self._left is None:
                 piece = self._file.read(wanted)
                 self.ended = len(piece) < wanted
             else:
                 piece = self._chunk(wanted)
-            found.write(piece)
-        return found.getvalue()
+            buffer.write(piece)
+        return buffer.getvalue()
 
     def _take(self, most: int) -> bytes:
         """Return what is left of a body or chunk whose length is told, at most so much."""

@@ -16,7 +16,7 @@ __all__ = ["Address", "Lookup"]
 Address: TypeAlias = tuple[socket.AddressFamily, Any]
 
 _MOST: Final = 4  # addresses that are tried
-_Found: TypeAlias = "list[Address] | OSError | UnicodeError"
+_Result: TypeAlias = "list[Address] | OSError | UnicodeError"
 
 
 class Lookup:
@@ -31,7 +31,7 @@ class Lookup:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._asking: list[queue.SimpleQueue[_Found]] | None = None
+        self._asking: list[queue.SimpleQueue[_Result]] | None = None
         """Who waits for the thread, where there is one."""
 
     def __call__(self, host: str, port: int, until_s: float) -> list[Address]:
@@ -48,34 +48,34 @@ class Lookup:
             pass
         else:
             return _addresses(host, port)
-        answer: queue.SimpleQueue[_Found] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[_Result] = queue.SimpleQueue()
         with self._lock:
             if self._asking is None:
                 self._asking = []
                 threading.Thread(target=self._look, args=(host, port), name="splitiot lookup", daemon=True).start()
             self._asking.append(answer)
         try:
-            found = answer.get(timeout=max(0.0, until_s - time.monotonic()))
+            result = answer.get(timeout=max(0.0, until_s - time.monotonic()))
         except queue.Empty:
             raise TimeoutError(f"the addresses of {host} are not known in time") from None
-        if isinstance(found, Exception):
-            raise found
-        return found
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _look(self, host: str, port: int) -> None:
-        found: _Found
+        result: _Result
         try:
-            found = _addresses(host, port)
+            result = _addresses(host, port)
         except (OSError, UnicodeError) as error:
-            found = error
+            result = error
         with self._lock:
             asking, self._asking = self._asking or [], None
         for answer in asking:
-            answer.put(found)
+            answer.put(result)
 
 
 def _addresses(host: str, port: int) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    if not found:
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if not infos:
         raise OSError(f"{host} has no address")
-    return [(family, address) for family, _, _, _, address in found[:_MOST]]
+    return [(family, address) for family, _, _, _, address in infos[:_MOST]]

@@ -356,7 +356,7 @@ class World:
             device.check_retries()
             if self.calm:
                 device.check_beliefs()
-            if device.core is not None and (bug := device.core.reporter.bug_words):
+            if device.core is not None and (bug := device.core.reporter.bug_message):
                 self.violated("raised", bug, device.role.name)  # by a transport of somebody's own
                 resumes = False
             if not device.idle:
