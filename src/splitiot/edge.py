@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeService"]
 
-_FORGET = 0.8  # of the slowest run, with each that is quicker
+_FORGET = 0.8  # the slowest time shrinks to this share with each quicker run
 
 
 class EdgeService:
@@ -112,7 +112,7 @@ class EdgeService:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         served = [pipelines] if isinstance(pipelines, Pipeline) else _each_a_pipeline(pipelines)
-        served = [pipeline.with_runtime(runtime) for pipeline in served]  # with other kernels other cuts are legal
+        served = [pipeline.with_runtime(runtime) for pipeline in served]  # which cuts are legal depends on the kernels
         self.clock = clock
         if workers < 1:
             raise ValueError(f"workers must be >= 1, got {workers}")
@@ -120,7 +120,7 @@ class EdgeService:
         if policy is not None:
             expect(policy, Policy, "policy", "adaptive(), say")
         self._runtime = runtime
-        self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: where results are wanted changes parts
+        self._runners: dict[tuple[str, str], Runner] = {}  # by digest and sink: the sink changes what the parts return
         if make_planner is not None and (policy is not None or link is not None):
             raise ValueError("make_planner says how to plan: leave policy and link out")
 
@@ -432,9 +432,9 @@ class _AsyncWaiter(_Waiter):
         self._future: asyncio.Future[None] | None = None
 
     def give(self, frame: bytes, lock: threading.Lock) -> None:
-        self.frame = frame  # before looking: whoever is second sees what the first one wrote
+        self.frame = frame  # write before the check: whoever comes second sees what the first has written
         if self._future is not None:
-            with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits, but others may
+            with contextlib.suppress(RuntimeError):  # that loop has ended, so this waiter has gone; others may wait
                 self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:

@@ -21,7 +21,7 @@ from splitiot.transports import Transport
 
 __all__ = ["LinkProbe", "fetch_profile", "measure_link", "probe_link"]
 
-_ECHO_BYTES: Final = 65536  # the most that an edge sends back; and never more than it was sent
+_ECHO_BYTES: Final = 65536  # the most that an edge sends back, and never more than it got
 _UP_BYTES: Final = (4096, 4 * 2**20)  # the first size that is tried, and the last
 _CLEAR_SHARE: Final = 1.0  # the bytes of a probe shall take that share of the round trip, or 20 ms
 _CLEAR_S: Final = 0.02
@@ -136,7 +136,7 @@ def probe_link(
     edge.probe(down_bytes, down_bytes)
     bare: list[float] = []
     up: list[float] = []
-    one_way: list[float] = []  # what comes back was sent before: that took so long
+    one_way: list[float] = []  # the times of the same bytes up alone, to subtract from both ways
     both_ways: list[float] = []
     for done in range(count):
         bare.append(edge.probe())
@@ -242,7 +242,7 @@ class _EdgeConnection:
         frame = wire.encode(message, (bytes(up_bytes),) if up_bytes else ())
         began_s = self._clock()
         echo = self.exchange(frame, wire.Echo)
-        transport = self._transport  # it may know what the echo waited here, and the probe before it
+        transport = self._transport  # it may know how long the echo waited here, and the probe before it was sent
         waited_s = max(0.0, transport.waited_s or 0.0) + max(0.0, transport.queued_s)
         return max(0.0, self._came_s - began_s - waited_s - max(0.0, echo.residence_s))
 

@@ -111,7 +111,7 @@ class DeviceLoad:
         """Return the load as it was at most `interval_s` ago."""
         now_s = self._clock()
         if now_s < self._due_s or not self._reading.acquire(blocking=False):
-            return self._latest  # of two threads one reads, and none waits
+            return self._latest  # one thread reads; the others get the last readings and don't wait
         try:
             self._latest = MappingProxyType(dict(self._read()))
             self._due_s = now_s + self._interval_s
@@ -144,7 +144,7 @@ class DeviceLoad:
         all_s, idle_s = counted[0] - before[0], counted[1] - before[1]
         if all_s >= _LEAST_CPU_S:
             self._cpu = max(min(1.0 - idle_s / all_s, 1.0), 0.0)
-        elif all_s < 0:  # counted anew
+        elif all_s < 0:  # the system's counters began anew
             self._cpu = None
         else:
             counted = before

@@ -104,7 +104,7 @@ class Core:
         self.reporter = Reporter()
         self.carrier = Carrier(transport, options, self.reporter)
         self._spool, self._spooled, self._saving = spool, 0, threading.Lock()
-        # plans get ids behind those of the observations that an earlier start left
+        # new plans' ids follow those of the observations that an earlier start has saved
         first_id = 0 if spool is None else session.outbox.load(spool.load())
         self.planning = Planning(options, session, planner, first_id=first_id, seed=seed)
         self.done: dict[int, Outcome] = {}
@@ -211,7 +211,8 @@ class Core:
         outcome = self.done.pop(sequence)
         if outcome.source == "edge" and not outcome.exact and not self._warned:
             self._warned = True
-            theirs = "something else" if self.session.exact else self.session.edge  # another process than said hello
+            # if the edge that said hello is exact, another process has answered
+            theirs = "something else" if self.session.exact else self.session.edge
             logger.warning("the edge runs %s, this device %s: results may differ", theirs, self._options.info)
         return outcome
 

@@ -140,7 +140,7 @@ class Device:
         _check_planner(planner, recorder, constraints)
         profile = _profile_of(pipeline, profile, planner)
         runtime = runtime if runner is None else runner.runtime
-        pipeline = pipeline.with_runtime(runtime)  # with other kernels other cuts are legal
+        pipeline = pipeline.with_runtime(runtime)  # which cuts are legal depends on the kernels
         self._pipeline, self._transport, self._clock, self._sample = pipeline, transport, clock, sample
         self._own_runner = runner is None
         self._runner = runner or Runner(pipeline, runtime=runtime, clock=clock)
@@ -279,7 +279,7 @@ class Device:
         """
         deadline_s = _positive(self._deadline_s if deadline_s is None else deadline_s)
         _fork.check()
-        called_s, lock = self._clock(), self._lock  # this process may be forked in a task: it has another one then
+        called_s, lock = self._clock(), self._lock  # kept: a task may fork this process, which renews the lock
         if not lock.acquire(timeout=-1 if deadline_s is None else min(deadline_s, threading.TIMEOUT_MAX)):
             waited_s = self._clock() - called_s
             late = DeadlineExceeded(
@@ -298,7 +298,7 @@ class Device:
                 return self._run(payload, called_s, deadline_s, self._merged_telemetry(telemetry))
             except RequestEnded:
                 raise
-            except BaseException:  # Ctrl-C, say: nobody waits for the answer any more
+            except BaseException:  # KeyboardInterrupt, say: nobody waits for the answer any more
                 self._core.abandon()
                 raise
         except RequestEnded as ended:
@@ -393,7 +393,7 @@ class Device:
         try:
             yield from stream.outcomes()
         finally:
-            if self._stream is stream:  # else this process was forked meanwhile
+            if self._stream is stream:  # it differs in a process that was forked meanwhile
                 self._stream = None
 
     def reset(self) -> None:
@@ -467,7 +467,7 @@ class Device:
     def _finish(self, effect: RunLocal) -> None:
         core = self._core
         rest = core.finish(effect)
-        core.listen(0.0)  # an answer that came meanwhile was first
+        core.listen(0.0)  # an answer that came meanwhile wins
         core.pump(core.finished(effect, rest))
 
     def _wait(self, wake_s: float | None) -> None:

@@ -61,7 +61,7 @@ class Inbox:
     def receive(self, timeout_s: float) -> Received | None:
         """Wait for what comes next; None when there was nothing in this time."""
         if timeout_s > 0 and self._clock() - self.heard_s > _GAP_S:
-            waiting = self._read(0.0)  # so that what has waited is told from what comes now
+            waiting = self._read(0.0)  # take what has waited first, to tell it from what comes now
             if waiting is not None:
                 return waiting
         return self._read(timeout_s)
@@ -78,7 +78,7 @@ class Inbox:
             frame = self._failure(error)
         now_s = clock()
         if frame is None:
-            # a machine that was suspended meanwhile comes back late: nobody has looked since the time was over
+            # a suspended machine comes back late: count as listening only the time that was asked for
             self.heard_s = max(self.heard_s, min(now_s, began_s + max(0.0, timeout_s)))
             return None
         waited_s = transport.waited_s
@@ -86,6 +86,6 @@ class Inbox:
             arrival = Arrival(now_s, max(0.0, began_s - self.heard_s))
         else:
             arrival = Arrival(now_s - max(0.0, waited_s), 0.0, transport.queued_s)
-        # frames come in their order: what came before this one has been read
+        # frames come in order: all that came before this one has been read
         self.heard_s = max(self.heard_s, arrival.came_s - arrival.unsure_s)
         return Received(frame, arrival)

@@ -24,7 +24,7 @@ from splitiot.wire import NextPlacement
 
 __all__ = ["Planning"]
 
-_GUESS: Final = 2.0  # noise of a profile that nobody measured
+_GUESS: Final = 2.0  # the noise of a profile that was not measured
 _EARLY: Final = 16
 _NO_PROPOSAL: Final = (None, 0.0)
 
@@ -50,7 +50,7 @@ class Planning:
         self._first_id, self._seed = first_id, seed
         self._limits: tuple[int, frozenset[int]] = (session.max_frame_bytes, frozenset())
         self._proposed: tuple[NextPlacement | None, float] = _NO_PROPOSAL
-        # what came before there was a planner
+        # observations that came before there was a planner
         self._edge_profile: TierProfile | None = None
         self._early: deque[Observation] = deque(maxlen=_EARLY)
         self.planner = planner
@@ -72,7 +72,7 @@ class Planning:
         """Make the planner."""
         options = self._options
         self._session.profile = own
-        # until the edge tells its profile, it is believed to be as fast as the device, and known to be a guess
+        # until the edge sends its profile, assume that it is as fast as the device, and mark this as a guess
         topology = Topology(tiers=[own, evolve(own, noise=_GUESS)], links=[options.link])
         planner = Planner(
             options.pipeline,

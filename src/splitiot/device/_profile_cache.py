@@ -18,7 +18,7 @@ from splitiot.topology import MOST_BYTES, TierProfile
 
 __all__ = ["ProfileCache"]
 
-_CHECKSUM: Final = "crc32"  # a digit that a memory card lost would be another profile
+_CHECKSUM: Final = "crc32"  # one wrong digit, from a failing memory card, would still be a profile
 
 
 class ProfileCache:
@@ -52,7 +52,7 @@ class ProfileCache:
         """Keep a profile."""
         path = self._file(pipeline, info)
         if path is not None:
-            with contextlib.suppress(OSError):  # a read-only home: measured again next time
+            with contextlib.suppress(OSError):  # a read-only home: the next start measures again
                 path.parent.mkdir(parents=True, exist_ok=True)
                 data = profile.to_dict()
                 write_atomically(path, msgspec.json.encode({**data, _CHECKSUM: _checksum(data)}))
@@ -63,13 +63,13 @@ class ProfileCache:
         if self._where is True:
             home = os.path.expanduser("~")
             base = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
-            if not os.path.isabs(base):  # there is no home (a bare container), or the variable is to be ignored
+            if not os.path.isabs(base):  # no home (a bare container), or a variable to be ignored
                 return None
             folder = Path(base) / "splitiot"
         else:
             folder = Path(os.fspath(self._where))
         sink = "" if pipeline.sink == "device" else "-edge"
-        if pipeline.parts is not None:  # what was measured is told by what is here
+        if pipeline.parts is not None:  # only the parts that are here were measured
             sink += f"-parts-{hashlib.sha256(repr(pipeline.parts).encode()).hexdigest()[:8]}"
         name = f"{pipeline.digest[:32]}{sink}-{info.name}-{info.version}-{info.kernels}-{info.machine}.json"
         return folder / name

@@ -11,7 +11,7 @@ from splitiot.session import DeviceSession, Trouble
 
 __all__ = ["Reporter"]
 
-_MOST: Final = 32  # troubles that are told apart: what the other side says may be new each time
+_MOST: Final = 32  # a bound: the other side may word each trouble differently
 
 
 class Reporter:
@@ -51,7 +51,7 @@ class Reporter:
     def absent(self, trouble: Trouble | None) -> None:
         """Nothing answered when the device began."""
         reason = "no answer" if trouble is None else str(trouble)
-        if trouble is None or trouble.heals:  # else it was told
+        if trouble is None or trouble.heals:  # `look` has reported the others
             logger.warning("no edge yet: %s. The device begins alone, and goes on trying", reason)
 
     def bug(self, error: TransportBug) -> None:

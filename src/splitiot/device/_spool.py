@@ -11,7 +11,7 @@ from splitiot._log import logger
 
 __all__ = ["Disk", "Files", "Spool"]
 
-_MOST_BYTES: Final = 1 << 22  # some hundred observations have less than a hundredth of that
+_MOST_BYTES: Final = 1 << 22  # over a hundred times what some hundred observations take
 
 
 class Files(Protocol):

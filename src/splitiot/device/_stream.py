@@ -21,7 +21,7 @@ __all__ = ["Keep", "Stream"]
 
 Keep = Literal["all", "newest"]
 
-# How long a single wait for a frame may be: what falls due meanwhile, a hedge say, is late by as much.
+# The longest single wait for a frame. What falls due meanwhile, such as a hedge, is late by up to this.
 _HASTE_S: Final = 0.005
 _LEISURE_S: Final = 0.02
 _JOIN_S: Final = 1.0
@@ -58,15 +58,15 @@ class Stream:
         self._copy, self._ours = copy, True
         self._new_locks()
         self._waiting: deque[_Frame] = deque()
-        self._numbers: dict[int, _Frame] = {}  # by sequence: requests that the session has
-        self._order: deque[int] = deque()  # indices of frames that have begun and were not handed to the caller
-        self._outcomes: dict[int, Outcome] = {}  # by index
-        self._taken = 0  # from the source
+        self._numbers: dict[int, _Frame] = {}  # frames in the session, by sequence number
+        self._order: deque[int] = deque()  # indices of begun frames that the caller still waits for
+        self._outcomes: dict[int, Outcome] = {}  # by frame index
+        self._taken = 0  # frames taken from the source
         self._exhausted = self._stopped = self._closed = False
         self._error: BaseException | None = None
         self._source_error: BaseException | None = None
-        self._headed = False  # a head has run, or runs, of which the session does not know yet
-        self._idle = False  # the lane has done all there was
+        self._headed = False  # a head runs, or has run, and is not submitted to the session yet
+        self._idle = False  # the compute lane has finished
         _fork.in_child(self._disown)
 
     def _disown(self) -> None:
@@ -75,7 +75,7 @@ class Stream:
         self._new_locks()
 
     def _new_locks(self) -> None:
-        # `with` this, not the condition: a signal's exception in the caller's thread could leave that one locked
+        # use `with self._lock`, not the condition: a signal handler that raises could leave that one locked
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._nothing_new = threading.Lock()  # held while there is nothing new for the caller
@@ -104,7 +104,7 @@ class Stream:
                 self._stopped = True
                 self._tell()
             for thread in filter(threading.Thread.is_alive, threads[1:]):
-                thread.join()  # a head that runs is waited for: the runner must not be closed under it
+                thread.join()  # wait for a running head: it still needs the runner
             if threads[0].is_alive():
                 threads[0].join(_JOIN_S)  # a source that blocks can't be stopped
             with self._lock:
@@ -137,14 +137,14 @@ class Stream:
                     if self._source_error is not None:
                         raise self._source_error
                     return None
-                if self._closed:  # not the end: frames are left that have no outcome
+                if self._closed:  # it was closed while frames still had no outcome
                     raise LocalProtocolError("this device was closed")
             self._nothing_new.acquire(timeout=SLICE_S)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException as error:  # the caller gets it, behind the outcomes that there are
+        except BaseException as error:  # raised in the caller, after the outcomes that exist
             with self._lock:
                 self._error = self._error or error
         finally:
@@ -166,7 +166,7 @@ class Stream:
                     self._waiting.append(_Frame(self._taken, value, begun_s))
                     self._taken += 1
                     self._tell()
-        except BaseException as error:  # what was taken before goes on
+        except BaseException as error:  # frames that were already taken go on
             self._source_error = error
         finally:
             with self._lock:
@@ -176,7 +176,7 @@ class Stream:
     def _pulled(self) -> Iterator[Any]:
         frames = iter(self._frames)
         while True:
-            if self._keep == "all":  # asked for only when there is room: a camera's picture should not age here
+            if self._keep == "all":  # take a frame only when there is room: a camera's picture would age here
                 with self._lock:
                     while not self._stopped and len(self._waiting) + len(self._order) >= self._window:
                         self._changed.wait(SLICE_S)
@@ -211,7 +211,7 @@ class Stream:
         self._headed = True
         head = core.head(request)
         with self._lock:
-            if core.pipeline.remembers_from(request.cut):  # the edge takes one at a time, in order
+            if core.pipeline.remembers_from(request.cut):  # the edge takes these one at a time, in order
                 while self._numbers and not self._stopped:
                     self._changed.wait(SLICE_S)
             if self._stopped:
@@ -282,7 +282,7 @@ class Stream:
                 if self._stopped:
                     return
                 self._collect()
-                if received is not None and isinstance(received.frame, Exception):  # it may raise again, at once
+                if received is not None and isinstance(received.frame, Exception):  # it may raise again at once
                     self._changed.wait(wait_s)
                 unsaved = core.unsaved()
             core.save(unsaved)

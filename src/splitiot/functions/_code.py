@@ -159,7 +159,7 @@ def _module(filename: str, scope: dict[str, Any] | None) -> _Module | None:
 def _parsed(text: str) -> _Module | None:
     try:
         return _Module(ast.parse(text)) if text else None
-    except (SyntaxError, ValueError, RecursionError):  # changed since it was imported
+    except (SyntaxError, ValueError, RecursionError):  # the file has changed since it was imported
         return None
 
 

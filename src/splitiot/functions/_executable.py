@@ -48,10 +48,10 @@ class TaskExecutable:
 
     def __init__(self, tasks: Sequence[Task], seams: Sequence[Seam]) -> None:
         self._tasks, self._seams = tuple(tasks), tuple(seams)
-        self.nbytes = 0  # nobody knows; a runner that lacks memory closes others
+        self.nbytes = 0  # unknown: a runner that lacks memory closes other executables
         self._open = contextlib.ExitStack()
         if any(task.isolated or task.resource is not None for task in tasks):
-            # nobody may close what holds this: a mounted service, a device that was dropped
+            # the owner (a mounted service, a dropped device) may never be closed
             weakref.finalize(self, _leave, self._open, os.getpid())
         self._start()
 
@@ -90,7 +90,7 @@ class TaskExecutable:
         box = [payload]
         if self._settle is not None:
             self._settle(box)
-        del payload  # from here on nobody but the box holds the value, unless a task does
+        del payload  # from here on only the box, or a task, holds the value
         for turns, calls in self._calls:
             taken: list[Callable[[], None]] = []
             try:
@@ -163,7 +163,7 @@ def _run(box: list[Any], calls: Sequence[_Called], lap: Callable[[float], object
 
 
 def _leave(held: contextlib.ExitStack, owner: int) -> None:
-    if os.getpid() != owner:  # a copy in a child of this process: the parent's camera stays open
+    if os.getpid() != owner:  # this is a fork's copy: the parent's resources, a camera say, stay open
         return
     try:
         held.close()

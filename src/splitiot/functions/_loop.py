@@ -32,7 +32,7 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     loop = _running()
     if threading.current_thread() is _thread:
         if isinstance(awaitable, Coroutine):
-            awaitable.close()  # never awaited, as we know
+            awaitable.close()  # it will never be awaited: spare the caller Python's warning
         raise LocalProtocolError("a coroutine of a task runs tasks that are coroutines: await them there instead")
     future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
     try:
@@ -48,7 +48,7 @@ def wait_for(awaitable: Awaitable[T]) -> T:
 async def _awaited(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[Any, BaseException]:
     try:
         return await awaitable, None
-    except (SystemExit, KeyboardInterrupt) as ended:  # these would end the loop, and with it all that others await
+    except (SystemExit, KeyboardInterrupt) as ended:  # these would end the loop, and all that others await on it
         return None, ended
 
 

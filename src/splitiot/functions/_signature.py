@@ -35,9 +35,9 @@ _ABSTRACT: Final = frozenset(
         collections.abc.Buffer if hasattr(collections.abc, "Buffer") else bytes,
     }
 )
-# of what stands in arrays that which can't cross
+# array element types that can't cross
 _FOREIGN: Final = (np.object_, np.flexible, np.datetime64, np.timedelta64)
-# what a value may be where the annotation says something narrower (PEP 484's numeric tower, and numpy's scalars)
+# the classes that an annotation accepts besides its own (PEP 484's numeric tower, and numpy's scalars)
 _WIDER: Final[dict[Any, tuple[type, ...]]] = {
     bool: (bool, np.bool_),
     int: (int, np.integer),
@@ -125,7 +125,7 @@ def read(function: Callable[..., Any], name: str, *, holds: bool) -> Signature:
         raise CutError(f"task {name!r} is a generator: a task returns once for each value that it is given")
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (ValueError, TypeError):  # written in C: it is given the value as it is
+    except (ValueError, TypeError):  # a function written in C has no signature: it gets the value as it is
         return Signature(1, 1, (), _UNKNOWN)
     needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if needed:
@@ -221,7 +221,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         function = type(function).__call__  # an object that can be called
     try:
         return typing.get_type_hints(function)
-    except Exception:  # names that only a type checker sees
+    except Exception:  # the annotations use names that exist for type checkers only
         return {}
 
 

@@ -24,7 +24,7 @@ class Turn:
 
     def take(self) -> tuple[Callable[[], None], float]:
         """Wait for it; return what lets the next one have it, and the seconds that this took."""
-        lock = self.lock  # after a fork inside the function the child has another one, and must not release that
+        lock = self.lock  # after a fork inside the function, `self.lock` is a new one that is not held
         if lock.acquire(blocking=False):
             return lock.release, 0.0
         began_s = time.perf_counter()
@@ -47,11 +47,11 @@ def turns_of(functions: Iterable[Callable[..., Any]]) -> Sequence[Turn]:
 
 def _turn_of(function: Callable[..., Any]) -> Turn:
     owner = getattr(function, "__self__", None)
-    key = function if owner is None or isinstance(owner, ModuleType) else owner  # builtins have their module there
+    key = function if owner is None or isinstance(owner, ModuleType) else owner  # a builtin's __self__ is a module
     with _turns_lock:
         try:
             return _turns.setdefault(key, Turn())
-        except TypeError:  # it can't be hashed, or not be referred to weakly: nobody else finds its turn
+        except TypeError:  # it can't be hashed or weakly referenced: nobody shares its turn
             return Turn()
 
 
@@ -59,7 +59,7 @@ def _forked() -> None:
     global _turns_lock
     _turns_lock = threading.Lock()
     for turn in list(_turns.values()):
-        turn.lock = threading.RLock()  # another thread may have had it
+        turn.lock = threading.RLock()  # a thread of the parent may have held the old one
 
 
 _fork.in_child(_forked)

@@ -142,9 +142,9 @@ class IsolatedFunction:
                 child.send(*request)
                 del request, payloads
                 header, values = _answer(child, self.name, self.timeout_s)
-            except LocalProtocolError:  # the arguments are too large: the child knows nothing of them
+            except LocalProtocolError:  # the arguments are too large, and were not sent: the child is unharmed
                 raise
-            except BaseException:  # Ctrl-C too: nothing is known of the child any more
+            except BaseException:  # KeyboardInterrupt too: the child's state is unknown now
                 self._drop()
                 raise
             if header.kind == "memory":

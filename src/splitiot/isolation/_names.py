@@ -61,7 +61,7 @@ def importable(function: Callable[..., Any]) -> tuple[str, str]:
         return _place(home, name), name + _OF_TASK
     for module in (*([home] if home is not None else []), *list(sys.modules.values())):
         for attribute, candidate in list(getattr(module, "__dict__", {}).items()):
-            if candidate is function and attribute != "_":  # that is an interactive session's last value
+            if candidate is function and attribute != "_":  # `_` is an interactive session's last value
                 return _place(module, attribute), attribute
     if value is not None and isinstance(function, types.FunctionType):
         reason = f"under this name its module has another object, a {type(value).__name__}: call that something else"
@@ -79,7 +79,7 @@ def _attribute(module: types.ModuleType, name: str) -> Any:
 
 
 def _same(value: Any, function: Any) -> bool:
-    if isinstance(value, types.MethodType):  # of a class: made anew each time
+    if isinstance(value, types.MethodType):  # a class method: each look-up makes a new object
         return bool(value == function)
     return value is function
 
@@ -111,7 +111,7 @@ def load(where: str, name: str) -> Any:
     """Import what `importable` found."""
     module = _file(where) if os.path.isabs(where) else importlib.import_module(where)
     value = _attribute(module, name)
-    if value is None and name.endswith(_OF_TASK):  # made a task under a script's guard only
+    if value is None and name.endswith(_OF_TASK):  # it is a task only under the script's `__main__` guard
         value = _attribute(module, name.removesuffix(_OF_TASK))
     if value is None:
         raise ImportError(f"{where} has no {name}: does it stand under `if __name__ == '__main__':`?")
@@ -122,7 +122,7 @@ def _file(where: str) -> types.ModuleType:
     for module in list(sys.modules.values()):
         if getattr(module, "__file__", None) == where:
             return module
-    # not under its bare name: numpy.py beside it must not become numpy. Not as __main__: a script's guard holds
+    # not under its bare name: a script called numpy.py must not become numpy. Nor as __main__: its guard must hold
     called = f"splitiot_target_{os.path.splitext(os.path.basename(where))[0]}"
     if called in sys.modules:
         called += "_2"

@@ -187,7 +187,7 @@ class Chain(Pipeline):
     def __init__(self, links: Sequence[Pipeline]) -> None:
         if not links:
             raise CutError("a chain needs at least one pipeline")
-        # results of all but the last are wanted by the next one, wherever that runs: so they always cross
+        # every link but the last feeds the next one, wherever that runs: so its result always crosses
         self.links = (*(p.with_sink("edge") for p in links[:-1]), links[-1])
         self.steps = tuple(step for p in self.links for step in p.steps)
         self.sink = self.links[-1].sink

@@ -46,13 +46,13 @@ def _counts_are_told() -> bool:
 
 if _counts_are_told():
     _held: Callable[[Any], int] = sys.getrefcount
-else:  # nothing can be said to belong to nobody else
+else:  # without reference counts every value counts as shared
 
     def _held(value: Any) -> int:
         return sys.maxsize
 
 
-_ALONE: Final = 2  # the container that is asked about, and the question
+_ALONE: Final = 2  # references: the container's, and getrefcount's own argument
 
 
 def own(box: list[Any], where: str) -> None:
@@ -120,7 +120,7 @@ def rebuilt(
     alone = alone and _held(holder[key]) == _ALONE
     value = holder[key]
     kind = type(value)
-    if kind in _ATOMS:  # no subclasses: they would come out as another type
+    if kind in _ATOMS:  # no subclasses: the receiver would get the base type
         return value
     if isinstance(value, _NUMPY):
         return leaf(value, where, alone)
@@ -149,7 +149,7 @@ def rebuilt(
     if kind is list or kind is tuple:
         items = [
             value[at]
-            if type(value[at]) in _ATOMS  # long lists are of numbers
+            if type(value[at]) in _ATOMS  # a short way: long lists mostly hold numbers
             else rebuilt(value, at, leaf, group, f"{where}[{at}]", depth + 1, alone)
             for at in range(len(value))
         ]
@@ -237,12 +237,12 @@ def _owned(value: Any, where: str, alone: bool) -> Any:
     if type(value) in _SCALARS:
         return value
     dtype = DTYPES[dtype_name(value, where)]
-    if isinstance(value, np.generic):  # C's long long where another integer has the same width
+    if isinstance(value, np.generic):  # turns C's long long into the integer type of the same width
         return dtype.type(value)
     if alone and value.dtype.num == dtype.num and value.flags.carray and type(value) is np.ndarray:
         if value.flags.owndata:
             return value
-        # a view: of memory that nobody else has, or not
+        # a view: return it if nobody else holds its memory
         base = value.base
         if type(base) is np.ndarray and base.flags.owndata:
             del base
@@ -264,7 +264,7 @@ def _shown(value: Any, where: str, alone: bool) -> Any:
 
 
 def _copy(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    copy = np.empty(array.shape, dtype)  # np.array and astype leave a long long what it is
+    copy = np.empty(array.shape, dtype)  # np.array and astype would keep C's long long
     copy[...] = array
     return copy
 

@@ -159,7 +159,7 @@ class Boundary:
             if type(array) is not np.ndarray and type(array) is not np.memmap:
                 return f"{name!r} is a {type(array).__name__}, expected an array"
             if array.dtype != dtype:
-                if array.dtype.newbyteorder() == dtype:  # interpreters would take its bytes for their own
+                if array.dtype.newbyteorder() == dtype:  # interpreters would misread a foreign byte order
                     return f"{name!r} is not in this machine's byte order"
                 return f"{name!r} has dtype {array.dtype.name}, expected {dtype.name}"
             if array.shape != shape:

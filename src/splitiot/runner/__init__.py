@@ -192,7 +192,7 @@ class Runner:
         try:
             timed = run_timed(executable, payload, self._clock)
         except BaseException as error:
-            # a payload that did not fit has not run; of others nobody knows what a failed run left in it
+            # a payload that did not fit has not run; after other errors the executable's state is unknown
             if isinstance(error, LocalProtocolError) or survives(executable):
                 pool.give_back(ends, executable)
                 self._owners.make_room(keep=executable)
@@ -213,7 +213,7 @@ class Runner:
             self._pool.drop(self._pool.open((start, stop)))
             return
         for piece in self._cut_up(start, stop):
-            if not self._exclusive.get(piece) and not self._pool.is_idle(piece):  # else it is an owner's
+            if not self._exclusive.get(piece) and not self._pool.is_idle(piece):  # an exclusive one belongs to an owner
                 executable = self._pool.open(piece)
                 self._pool.give_back(piece, executable)
                 self._owners.make_room(keep=executable)
@@ -228,7 +228,7 @@ class Runner:
 
     def keeps(self, owner: Hashable, error: Exception) -> bool:
         """Whether an owner's state is sound after a run that raised `error`: its steps ran as far as that."""
-        # these mean that it did not run
+        # these errors mean that nothing ran
         return not isinstance(error, CutError | Overloaded | LocalProtocolError) and self._owners.keeps(owner)
 
     def close(self) -> None:

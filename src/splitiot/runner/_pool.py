@@ -29,8 +29,8 @@ class ExecutablePool:
     def __init__(self, open_part: Callable[[int, int], Executable], max_bytes: int) -> None:
         self._open_part, self._max_bytes = open_part, max_bytes
         self._lock = threading.Lock()
-        self._idle: dict[Ends, list[Executable]] = {}  # in the order of their last runs
-        self._used: dict[Ends, int] = {}  # when each part was used: numbers that grow
+        self._idle: dict[Ends, list[Executable]] = {}  # each list in the order of last runs
+        self._used: dict[Ends, int] = {}  # when each part was last used, as a growing number
         self._turn = itertools.count().__next__
         self._sizes: dict[int, int] = {}  # bytes by id of every open executable, idle or at work
         self.nbytes = 0
@@ -68,9 +68,9 @@ class ExecutablePool:
             self._idle[ends].append(executable)
         except KeyError:
             with self._lock:
-                idle = self._idle.setdefault(ends, [])  # one list for each part, for good
+                idle = self._idle.setdefault(ends, [])  # a part keeps its list for good
             idle.append(executable)
-        if self.closed:  # meanwhile, perhaps before this one was given back
+        if self.closed:  # perhaps before this one was given back
             self.close()
 
     def open(self, ends: Ends) -> Executable:

@@ -42,7 +42,7 @@ class OwnerStates:
     def __init__(self, pool: ExecutablePool, max_owners: int) -> None:
         self._pool, self._max_owners = pool, max_owners
         self._lock = threading.Lock()
-        self._states: OrderedDict[Hashable, _State] = OrderedDict()  # the one used last behind
+        self._states: OrderedDict[Hashable, _State] = OrderedDict()  # the one used last stands last
         self._lost = 0
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class OwnerStates:
                     state = self._states[owner] = _State()
                 self._states.move_to_end(owner)
             with state.lock:
-                if not state.forgotten:  # else a reset came between: take the new one
+                if not state.forgotten:  # else a reset came between: look the new state up
                     return self._run(ends, owner, state, run)
 
     def keeps(self, owner: Hashable) -> bool:
@@ -119,7 +119,7 @@ class OwnerStates:
                     f"[{start}, {stop}): its cut can't move until reset()"
                 )
         try:
-            if self._lost >= _MAX_LOST:  # else a state could be lost without a trace
+            if self._lost >= _MAX_LOST:  # beyond this, a lost state could leave no trace
                 raise Overloaded(f"the states of {self._lost} owners were lost: reset them first", retry_after_s=1.0)
             executable = self._pool.open(ends)
             self.make_room()
@@ -127,7 +127,7 @@ class OwnerStates:
             if not state.executables:
                 self._forget(owner, state)
             raise
-        if not state.executables:  # a new state: within the bound, the one used longest ago gives way
+        if not state.executables:  # a new state: the one used longest ago makes room for it
             why = f"was evicted: {self._max_owners} owners may have one"
             while self._count() >= self._max_owners and self._evict(why, freeing=False):
                 pass

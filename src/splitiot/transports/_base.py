@@ -134,7 +134,7 @@ class RoundTrip(Transport):
                 raise ValueError(f"{name} must be at least 1, got {number}")
         self._workers, self._timeout_s = workers, timeout_s
         self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
-        self._own = threading.local()  # of each worker: when its request went on its way
+        self._own = threading.local()  # per worker: when its request was sent
         self._closed = False
         self._new_queues()
         _fork.in_child(self._new_queues)
@@ -142,7 +142,7 @@ class RoundTrip(Transport):
     def _new_queues(self) -> None:
         """Make queues and lock for threads that do not exist yet, or not in this process."""
         self._requests: queue.SimpleQueue[tuple[bytes, float, float] | None] = queue.SimpleQueue()
-        # with each reply: when it came, and how long its request had waited here
+        # each reply, when it came, and how long its request had waited for a worker
         self._replies: queue.SimpleQueue[tuple[bytes | TransportError, float, float]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -242,7 +242,7 @@ class RoundTrip(Transport):
         except TransportError as error:
             error.frame = frame
             return error
-        except BaseException as error:  # nothing, not even sys.exit(), must kill a worker: the request would never end
+        except BaseException as error:  # not even sys.exit() may end a worker: its request would never end
             return failure_of(type(self).__name__, "exchange", error, frame)
         if not isinstance(reply, bytes | bytearray | memoryview):
             return TransportBug(f"{type(self).__name__}.exchange returned {type(reply).__name__}", frame=frame)

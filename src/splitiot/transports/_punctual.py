@@ -23,10 +23,10 @@ __all__ = ["Punctual"]
 _Ended: TypeAlias = tuple[Any, BaseException | None, float]
 """What a call gave or raised, and when."""
 
-_GRACE_S: Final = 0.02  # for a call to come back that may not wait at all
-_LATE_S: Final = 0.5  # a call that takes so much longer than it may is not only unlucky
-_EARLY_S: Final = 0.002
-_PAUSE_S: Final = 0.001  # the first one; it doubles
+_GRACE_S: Final = 0.02  # how long a call with a time-out of 0 may still take
+_LATE_S: Final = 0.5  # a call that is this late was not just unlucky: it ignores its time-out
+_EARLY_S: Final = 0.002  # None that comes this long before the time-out is too early
+_PAUSE_S: Final = 0.001  # the first pause; each next one is twice as long
 _PAUSE_CAP_S: Final = 0.01
 _JOIN_S: Final = 0.5
 
@@ -57,8 +57,8 @@ class Punctual(Transport):
     def _new_lanes(self) -> None:
         self._sender, self._receiver = _Lane(f"{self._name}.send"), _Lane(f"{self._name}.receive")
         self._sending = threading.Lock()
-        self._sent: bytes | None = None  # it is on its way, and `send` waits for that no longer
-        self._late_reported = False  # that this takes too long
+        self._sent: bytes | None = None  # a frame on its way that `send` has stopped waiting for
+        self._late_reported = False  # whether a warning has said that it takes too long
         self._lost: deque[TransportError] = deque()
         for lane in (self._sender, self._receiver):
             weakref.finalize(self, lane.stop)
@@ -98,12 +98,12 @@ class Punctual(Transport):
                 self._tell_lost()
                 return None
             self.waited_s, self.queued_s = self._inner.waited_s, self._inner.queued_s
-            if late:  # it waited when the frame came
+            if late:  # an earlier `receive` began the call: the frame has waited since it ended
                 self.waited_s = time.monotonic() - lane.ended_s + (self.waited_s or 0.0)
             try:
                 frame: bytes | None = lane.result()
             except Exception:
-                if self._failing:  # whoever asks again and again should not be busy with that alone
+                if self._failing:  # pause, so that a caller who retries at once does not spin
                     time.sleep(min(max(0.0, until_s - time.monotonic()), _PAUSE_CAP_S))
                 self._failing = True
                 raise
@@ -227,7 +227,7 @@ def _work(
     while (call := calls.get()) is not None:
         try:
             value, failed = call(), None
-        except BaseException as error:  # whoever waits for it gets it, Ctrl-C too
+        except BaseException as error:  # the waiting caller gets it, KeyboardInterrupt too
             value, failed = None, error
         ended.put((value, failed, time.monotonic()))
         del call, value, failed

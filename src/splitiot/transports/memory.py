@@ -29,7 +29,7 @@ class InMemory(Transport):
         transport = splitiot.InMemory(lambda frame: service.handle(frame, peer="me"))
     """
 
-    punctual = True  # `send` takes as long as the function: it is the edge
+    punctual = True  # `send` runs the edge itself, and takes as long as that
 
     def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
         if not callable(answer):
@@ -58,4 +58,4 @@ class InMemory(Transport):
         return answer
 
     def after_fork(self) -> None:
-        pass  # the queue is new already
+        pass  # there is nothing to do: the queue was renewed

@@ -26,19 +26,19 @@ _PASSING = (408, 421, 425, 429)
 _LASTING = (501, 505, 511)
 _PORTAL = "log in where this network wants it (a captive portal?), or give the address of a splitiot edge"
 _NO_NAME = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
-_SECRET = 6  # a shorter token is part of many words, and no secret
+_SECRET = 6  # a shorter token occurs in many words, and is no secret
 _SECRETS = re.compile(r"(//)[^/?#]*@|[?#].*")
 
-# how a connection ends that was kept, and that the edge has closed meanwhile
+# errors of a kept connection that the edge has closed meanwhile
 _STALE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 _MAX_REDIRECTS: Final = 3
 _MAX_DETAIL_BYTES: Final = 200
-_MAX_IGNORED_BYTES: Final = 4096  # of a redirect's body; where there are more, a new connection costs less
+_MAX_IGNORED_BYTES: Final = 4096  # of a redirect's body: a new connection costs less than reading more
 _PATH = re.compile(r"/[!-~]{0,2000}")
 _MAX_LINE_CHARS: Final = 300
-_PREFIX_BYTES: Final = 16  # of a frame: they tell its length
-_MAX_STRANGE_BYTES: Final = 64 * 2**10  # of a frame of another version, whose length nobody here can read
+_PREFIX_BYTES: Final = 16  # of a frame: enough to know its length
+_MAX_STRANGE_BYTES: Final = 64 * 2**10  # of a frame of another version, whose length can't be read
 _LARGE_BYTES: Final = 2**20
 
 
@@ -107,7 +107,7 @@ class HttpTransport(RoundTrip):
         self._given_path = self._path
         self._scheme = "https" if encrypted else "http"
         self._lookup = Lookup()
-        # the one used last is taken first: measurements should not meet a connection that must be set up
+        # a stack: the connection used last is open most likely, and measurements should include no set-up
         self._idle: list[Connection] = []
         self._at_work: set[Connection] = set()
         self._idle_lock, self._large = threading.Lock(), threading.Lock()
@@ -141,7 +141,7 @@ class HttpTransport(RoundTrip):
         with self._idle_lock:
             self._closed = True
             at_work = [connection.socket for connection in self._at_work if connection.socket is not None]
-        for sock in at_work:  # ends exchanges that hang
+        for sock in at_work:  # this ends exchanges that hang
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         super().close()
@@ -160,7 +160,7 @@ class HttpTransport(RoundTrip):
 
     def _let_go(self) -> None:
         """Close this process's copies of its parent's connections: only descriptors, nothing is said on them."""
-        _fork.leave(*self._at_work)  # threads that are not here hold their locks
+        _fork.leave(*self._at_work)  # their locks are held by threads that the child does not have
         for connection in (*self._idle, *self._at_work):
             with contextlib.suppress(AttributeError, OSError):  # it has no socket, or a closed one
                 os.close(connection.socket.detach())  # type: ignore[union-attr]
@@ -172,7 +172,7 @@ class HttpTransport(RoundTrip):
         if kept is not None:
             try:
                 return self._post(kept, path, request, until_s)
-            except _STALE:  # once more: the same id is executed once
+            except _STALE:  # try once more: the edge executes each id only once
                 if self._closed:
                     raise
         return self._post(Connection(self._host, self._port, self._context, self._lookup), path, request, until_s)
@@ -198,7 +198,7 @@ class HttpTransport(RoundTrip):
                 connection.open(until_s)
             self.sending()
             start = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Length: {len(request)}\r\n\r\n"
-            # who refuses a request while it is still being sent says why, and closes: that can be read yet
+            # a server may refuse a request while it is still being sent, and close: its answer can still be read
             with contextlib.suppress(ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 connection.send(start.encode("latin-1"), request, until_s)
             head = connection.head()
@@ -256,7 +256,7 @@ class HttpTransport(RoundTrip):
             most = f"{self._max_frame_bytes} are taken (max_frame_bytes=)"
             raise TransportError(f"{self._where} answered {length} bytes, where at most {most}")
         with self._turn(length, until_s):
-            # where a body has no length, its end must be seen: what is cut off, or goes on, is no answer
+            # a body without a length must be seen to end here: if it is cut off, or goes on, it is no answer
             rest = body.read(length - len(start) + (head.length is None))
         if not body.ended or len(start) + len(rest) < length:
             raise Cut(f"a frame of {length} bytes is not what came")
@@ -283,8 +283,8 @@ class HttpTransport(RoundTrip):
             port = target.port or (443 if target.scheme == "https" else 80)
         except ValueError:
             return None
-        # it is mounted, and frameworks want the slash. What stands before it may have changed the start of the path,
-        # and know the host by another name
+        # a mounted edge: frameworks want the slash. A proxy before it may have changed the start of the path,
+        # and may know the host by another name
         if target.path.strip("/") and target.path.endswith("/") and not path.endswith("/"):
             return f"{path}/"
         same = (target.scheme, target.hostname, port) == (self._scheme, self._host, self._port)
@@ -322,7 +322,7 @@ def _address(url: str) -> tuple[str, int, str, bool]:
     shown = _SECRETS.sub(r"\1", url)
     wrong = ValueError(f"{shown!r} is no edge's address: expected something like https://edge:8443")
     for place, character in enumerate(url):
-        if character.isspace() or not character.isprintable():  # urlsplit would take some of them out
+        if character.isspace() or not character.isprintable():  # urlsplit would remove some of them
             raise ValueError(f"{wrong}, without {character!r} (character {place + 1})")
     try:
         parts = urlsplit(url)

@@ -27,7 +27,7 @@ MAX_FIELDS: Final = 100
 """The most fields of one head."""
 
 _BUFFER_BYTES: Final = 64 * 2**10
-_MAX_LINE_BYTES: Final = 4096  # of a chunk's size, with its extensions
+_MAX_LINE_BYTES: Final = 4096  # of the line with a chunk's size and its extensions
 _SHOWN_BYTES: Final = 60
 _STATUS = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([^\r\n\0]*))?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -78,7 +78,7 @@ class Connection:
     def __init__(self, host: str, port: int, context: ssl.SSLContext | None, lookup: Lookup) -> None:
         self._host, self._port, self._context, self._lookup = host, port, context, lookup
         self.socket: socket.socket | None = None
-        self._whole = True  # the request has been sent to its end
+        self._whole = True  # whether the request was sent to its end
 
     def open(self, until_s: float) -> None:
         """Connect, and agree on keys.
@@ -128,7 +128,7 @@ class Connection:
             while view:
                 self.socket.settimeout(left_s(until_s))
                 view = view[self.socket.send(view) :]
-                # encrypted, what is there to read need not be an answer
+                # with TLS, readable bytes need not be part of an answer
                 if view and self._context is None and _answers(self.socket, left_s(until_s)):
                     return
         self._whole = True
@@ -160,7 +160,7 @@ class Connection:
         """Whether another exchange may follow on this connection (RFC 9112 9.3)."""
         if not (self._whole and body.ended and head.keeps):
             return False
-        self._source.until_s = None  # only look
+        self._source.until_s = None  # only look, and don't wait
         return not self._file.peek(1)
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ class Head:
         if status in (204, 304):
             self.length = 0
         elif coding is not None:
-            # both are how two readers are made to see different answers (RFC 9112 6.3)
+            # with both, two readers would see different answers: a way to smuggle one (RFC 9112 6.3)
             if content_length is not None or coding.lower() != "chunked":
                 twice = " and with a length" if content_length is not None else ""
                 raise BadAnswer(f"a body in the coding {coding[:_SHOWN_BYTES]!r}{twice}")
@@ -221,7 +221,7 @@ class Body:
 
     def __init__(self, file: io.BufferedReader, head: Head) -> None:
         self._file, self._chunked = file, head.chunked
-        # of the body, or of the chunk; None: up to the connection's end
+        # bytes left of the body or the chunk; None: up to the connection's end
         self._left = 0 if head.chunked else head.length
         self._begun = False
         self.ended = head.length == 0
@@ -237,7 +237,7 @@ class Body:
             data = self._take(most)
             self.ended = not self._left
             return data
-        buffer = io.BytesIO()  # small pieces in a list would need many times their bytes
+        buffer = io.BytesIO()  # a list of small pieces would take many times their bytes
         while not self.ended and (wanted := min(most - buffer.tell(), _BUFFER_BYTES)) > 0:
             if self._left is None:
                 piece = self._file.read(wanted)

@@ -30,7 +30,7 @@ __all__ = ["asgi", "lifespan"]
 
 _DRAIN_BYTES = 256 * 1024
 _DRAIN_S = 1.0
-_PIECE_BYTES = 64 * 1024  # of a large answer, and of a large body about: others have a turn between two pieces
+_PIECE_BYTES = 64 * 1024  # of a large answer, and roughly of a large body: others get their turn between two pieces
 _LARGE_BYTES = 1024 * 1024
 _REFUSALS_PER_S = 100.0
 _REFUSALS_AT_ONCE = 50
@@ -75,7 +75,7 @@ class _Endpoint:
                 for start in range(0, len(reply) - _PIECE_BYTES, _PIECE_BYTES):
                     piece = reply[start : start + _PIECE_BYTES]
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    await self._turns.next()  # a peer that takes all at once would never let the loop go on
+                    await self._turns.next()  # `send` never yields if the peer takes everything at once
                 rest = (len(reply) - 1) // _PIECE_BYTES * _PIECE_BYTES
                 await send({"type": "http.response.body", "body": reply[rest:]})
             finally:
@@ -84,8 +84,9 @@ class _Endpoint:
                 else:
                     connection.answered(share)
             return
-        await asyncio.sleep(self._pace.wait_s(asyncio.get_running_loop().time()))  # no flood of them takes others' time
-        await _refuse(status, reason, scope, body, send)  # here, where no traceback keeps what was read
+        # a flood of refusals must not take others' time
+        await asyncio.sleep(self._pace.wait_s(asyncio.get_running_loop().time()))
+        await _refuse(status, reason, scope, body, send)  # outside the `except`: a traceback would keep what was read
 
     async def _answer(self, scope: Scope, body: _Body, connection: Connection | None) -> tuple[bytes, Share]:
         if scope["method"] != "POST":
@@ -121,7 +122,7 @@ class _Endpoint:
 
     def _peer(self, scope: Scope) -> str:
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(credentials) > 1:  # one for a proxy and another one for us?
+        if len(credentials) > 1:  # ambiguous: one for a proxy, and one for us?
             raise _Refused(400, "one Authorization header, not several")
         if self._names is None:
             client = scope.get("client")

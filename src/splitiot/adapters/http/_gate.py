@@ -100,7 +100,7 @@ class Gate:
     def __init__(self, *, max_connections: int, max_per_address: int, proxies: Iterable[str] = ()) -> None:
         self.max_connections, self.max_per_address = max_connections, max_per_address
         self._proxies = [ipaddress.ip_network(each) for each in proxies]
-        # both by age; ordered ones, since those at the front go first and often
+        # both in the order of age: the oldest are evicted first, and often
         self._new: OrderedDict[Connection, None] = OrderedDict()
         self._proven: OrderedDict[Connection, None] = OrderedDict()
         self._of_group: dict[str, OrderedDict[Connection, None]] = {}

@@ -33,14 +33,14 @@ except ImportError:  # without the extra every module can still be imported: `se
 
 __all__ = ["FINISHING_S", "EdgeProtocol", "EdgeServer"]
 
-_AT_ONCE = 8  # so many are accepted before others get their turn
-_PIECE_BYTES = 64 * 1024  # so much is read before others get their turn
+_AT_ONCE = 8  # connections accepted before others get their turn
+_PIECE_BYTES = 64 * 1024  # bytes read before others get their turn
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE_S = 0.2  # before it is tried again where the system has run out of something
+_PAUSE_S = 0.2  # before accepting again when the system has run out of something
 _SWEEP_S = 0.25
 _FAREWELL_S = 0.5
 _SWALLOWED_BYTES = 256 * 1024
-FINISHING_S = 0.5  # of the time to end, for what comes behind the requests
+FINISHING_S = 0.5  # of the shutdown time, kept for what follows the last request
 _uvicorn = logging.getLogger("uvicorn.error")
 
 
@@ -97,7 +97,7 @@ class EdgeProtocol(H11Protocol):
         """Take what has come; whatever it is, it ends this connection at most."""
         try:
             super().handle_events()
-        except h11.ProtocolError:  # the peer breaks HTTP in a moment in which there is no way to say so
+        except h11.ProtocolError:  # the peer breaks HTTP when no answer can be sent
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
@@ -134,7 +134,7 @@ class EdgeProtocol(H11Protocol):
             self._connection.taken()
             if self.timeout_keep_alive_task is not None and self._connection.idle_since_s is None:
                 self._connection.idle_since_s = now_s
-            if self.transport.is_closing():  # a peer that speaks TLS should say farewell; it need not
+            if self.transport.is_closing():  # TLS waits for the peer's goodbye, which need not come
                 self._closing_since_s = min(self._closing_since_s, now_s)
                 if now_s - self._closing_since_s >= _FAREWELL_S:
                     self.transport.abort()
