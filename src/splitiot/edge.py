@@ -346,7 +346,7 @@ class EdgeService:
         began_s = clock()
         compute_s = encode_s = 0.0
         steps_s: tuple[float, ...] = ()
-        ended: BaseException | None = None
+        interruption: BaseException | None = None
         runner: Runner | None = None
         state_kept = False
         result: Any = job.late(began_s)
@@ -371,7 +371,7 @@ class EdgeService:
                 result = error
                 state_kept = runner is not None and runner.keeps(job.owner, error)
             except BaseException as error:  # Ctrl-C or SystemExit: duplicates that wait must hear of it
-                ended, result = error, StepError(f"the edge was interrupted: {error!r}")
+                interruption, result = error, StepError(f"the edge was interrupted: {error!r}")
         times = EdgeTimes(
             queue_s=max(0.0, began_s - job.received_s - decode_s),
             decode_s=decode_s,
@@ -383,8 +383,8 @@ class EdgeService:
             effects = self._session.complete(job, result, clock(), times, state_kept=state_kept)
         for effect in self._send(effects):
             self._carry_out(effect, 0.0)
-        if ended is not None:
-            raise ended
+        if interruption is not None:
+            raise interruption
 
 
 def _each_a_pipeline(values: Iterable[Pipeline]) -> list[Pipeline]:

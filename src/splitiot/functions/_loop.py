@@ -36,20 +36,20 @@ def wait_for(awaitable: Awaitable[T]) -> T:
         raise LocalProtocolError("a coroutine of a task runs tasks that are coroutines: await them there instead")
     future = asyncio.run_coroutine_threadsafe(_awaited(awaitable), loop)
     try:
-        value, ended = future.result()
+        value, error = future.result()
     except BaseException:
         future.cancel()
         raise
-    if ended is not None:
-        raise ended
+    if error is not None:
+        raise error
     return value
 
 
 async def _awaited(awaitable: Awaitable[T]) -> tuple[T, None] | tuple[Any, BaseException]:
     try:
         return await awaitable, None
-    except (SystemExit, KeyboardInterrupt) as ended:  # these would end the loop, and all that others await on it
-        return None, ended
+    except (SystemExit, KeyboardInterrupt) as error:  # these would end the loop, and all that others await on it
+        return None, error
 
 
 def _running() -> asyncio.AbstractEventLoop:

@@ -123,13 +123,13 @@ def _file(where: str) -> types.ModuleType:
         if getattr(module, "__file__", None) == where:
             return module
     # not under its bare name: a script called numpy.py must not become numpy. Nor as __main__: its guard must hold
-    called = f"splitiot_target_{os.path.splitext(os.path.basename(where))[0]}"
-    if called in sys.modules:
-        called += "_2"
-    spec = importlib.util.spec_from_loader(called, SourceFileLoader(called, where))
+    module_name = f"splitiot_target_{os.path.splitext(os.path.basename(where))[0]}"
+    if module_name in sys.modules:
+        module_name += "_2"
+    spec = importlib.util.spec_from_loader(module_name, SourceFileLoader(module_name, where))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[called] = module
+    sys.modules[module_name] = module
     spec.loader.exec_module(module)
     return module

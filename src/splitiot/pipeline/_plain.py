@@ -39,16 +39,16 @@ Group: TypeAlias = Callable[[list[Any]], Any]
 """Takes the items of a tuple; returns what takes its place."""
 
 
-def _counts_are_told() -> bool:
-    """Whether this Python tells of each object how often it is held: not PyPy, not one without a global lock."""
+def _has_refcounts() -> bool:
+    """Whether this Python gives exact reference counts: PyPy does not, nor does one without a global lock."""
     return hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
-if _counts_are_told():
-    _held: Callable[[Any], int] = sys.getrefcount
+if _has_refcounts():
+    _refcount: Callable[[Any], int] = sys.getrefcount
 else:  # without reference counts every value counts as shared
 
-    def _held(value: Any) -> int:
+    def _refcount(value: Any) -> int:
         return sys.maxsize
 
 
@@ -117,7 +117,7 @@ def rebuilt(
     LocalProtocolError
         Something else stands in it; the message says where.
     """
-    alone = alone and _held(holder[key]) == _ALONE
+    alone = alone and _refcount(holder[key]) == _ALONE
     value = holder[key]
     kind = type(value)
     if kind in _ATOMS:  # no subclasses: the receiver would get the base type
@@ -246,7 +246,7 @@ def _owned(value: Any, where: str, alone: bool) -> Any:
         base = value.base
         if type(base) is np.ndarray and base.flags.owndata:
             del base
-            if _held(value.base) == _ALONE:
+            if _refcount(value.base) == _ALONE:
                 return value
     return _copy(value, dtype)
 
