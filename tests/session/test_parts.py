@@ -192,11 +192,11 @@ def test_the_breaker_opens_longer_each_time_and_a_lease_counts() -> None:
 
 def test_one_silent_failure_is_none_and_one_that_was_told_is() -> None:
     breaker = Breaker()
-    assert not breaker.failed(told=False)
-    assert breaker.failed(told=False)
+    assert not breaker.failed(reported=False)
+    assert breaker.failed(reported=False)
     breaker.succeeded()
-    assert not breaker.failed(told=False)
-    assert breaker.failed(told=True)
+    assert not breaker.failed(reported=False)
+    assert breaker.failed(reported=True)
 
 
 @given(st.floats(0, 6), st.floats(0.0, 1.0))

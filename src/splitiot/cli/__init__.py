@@ -66,12 +66,12 @@ def main(argv: Sequence[str] | None = None, given: argparse.Namespace | None = N
     """
     if argv is None:  # the process is ours
         sys.excepthook = show_traceback
-    words = list(sys.argv[1:] if argv is None else argv)
+    tokens = list(sys.argv[1:] if argv is None else argv)
     write_what_can_be_written()
-    chosen = next((word for word in words if not word.startswith("-")), "")
+    chosen = next((token for token in tokens if not token.startswith("-")), "")
     module = importlib.import_module(f"splitiot.cli.{chosen}") if chosen in COMMANDS else None
     try:
-        arguments = _parser(chosen, module).parse_args(words, given)
+        arguments = _parser(chosen, module).parse_args(tokens, given)
     except SystemExit as end:  # argparse has said why
         return end.code if isinstance(end.code, int) else 2
     if module is None:

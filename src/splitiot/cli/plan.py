@@ -201,6 +201,6 @@ def _column(values: NDArray[np.float64], known: NDArray[np.bool_]) -> list[str]:
     """Return a column of milliseconds with its points aligned."""
     digits = fitting_digits(values[known].tolist())
     return [
-        milliseconds(value, digits) if there else "-"
-        for value, there in zip(values.tolist(), known.tolist(), strict=True)
+        milliseconds(value, digits) if is_known else "-"
+        for value, is_known in zip(values.tolist(), known.tolist(), strict=True)
     ]

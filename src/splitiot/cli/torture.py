@@ -198,7 +198,7 @@ def _report(
                 "later": total["later"],
                 "failed": len(failures),
                 "failing_seeds": [seed for seed, _ in failures],
-                "failures": [{"seed": seed, "words": words} for seed, words in failures[:_FAILURES]],
+                "failures": [{"seed": seed, "words": message} for seed, message in failures[:_FAILURES]],
                 "smallest": None if smallest is None else {"seed": smallest.seed, "faults": smallest.kinds},
                 "explained": None if smallest is None else smallest.explain(),
             }
@@ -215,8 +215,8 @@ def _report(
         if total["later"]:
             reasons = ", ".join(f"{name} {count:,}" for name, count in sorted(total["later"].items()))
             console.print(f"devices that were at the edge again later, with a reason: {reasons}", "")
-        words = f"{total['seeds']:,} seeds, {total['requests']:,} requests, {rate:.1f} seeds/s, {len(failures)} failed"
-        console.print(words + (" (interrupted)" if interrupted else ""))
+        done = f"{total['seeds']:,} seeds, {total['requests']:,} requests, {rate:.1f} seeds/s, {len(failures)} failed"
+        console.print(done + (" (interrupted)" if interrupted else ""))
         for seed, why in failures[:_FAILURES]:
             console.print(f"seed {seed}: {why}")
         if more := [str(seed) for seed, _ in failures[_FAILURES:]]:

@@ -34,10 +34,10 @@ class ObservationDeduplicator:
         Observations in which nothing was new.
     """
 
-    __slots__ = ("_floor", "_seen", "repeated")
+    __slots__ = ("_floor", "_taken", "repeated")
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[int, int] = OrderedDict()
+        self._taken: OrderedDict[int, int] = OrderedDict()  # of each plan, the kinds that were taken
         self._floor = 0
         self.repeated = 0
 
@@ -50,16 +50,16 @@ class ObservationDeduplicator:
         if o.probe:
             return Kind.BOUND if o.censored else Kind.EXCHANGE
         kinds = _kinds(o)
-        seen = self._seen.get(o.plan_id, 0)
-        if seen & Kind.EXCHANGE:
-            seen |= Kind.BOUND  # the answer is known: a bound says nothing more
-        new = kinds & ~seen
+        known = self._taken.get(o.plan_id, 0)
+        if known & Kind.EXCHANGE:
+            known |= Kind.BOUND  # the answer is known: a bound says nothing more
+        new = kinds & ~known
         if not new or o.plan_id <= self._floor:
             self.repeated += 1
             return Kind.NONE
-        self._seen[o.plan_id] = seen | new
-        if len(self._seen) > _REMEMBERED:
-            oldest, _ = self._seen.popitem(last=False)
+        self._taken[o.plan_id] = known | new
+        if len(self._taken) > _REMEMBERED:
+            oldest, _ = self._taken.popitem(last=False)
             if oldest < MAX_ID:
                 self._floor = max(self._floor, oldest)
         return new
@@ -67,14 +67,14 @@ class ObservationDeduplicator:
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain data."""
         return {
-            "seen": [[plan_id, kinds] for plan_id, kinds in self._seen.items()],
+            "seen": [[plan_id, kinds] for plan_id, kinds in self._taken.items()],
             "floor": self._floor,
             "repeated": self.repeated,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `snapshot` returned."""
-        self._seen = OrderedDict((int(plan_id), int(kinds)) for plan_id, kinds in state["seen"])
+        self._taken = OrderedDict((int(plan_id), int(kinds)) for plan_id, kinds in state["seen"])
         self._floor, self.repeated = int(state["floor"]), int(state["repeated"])
 
 

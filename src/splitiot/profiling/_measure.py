@@ -406,8 +406,8 @@ def _guessed(pipeline: Pipeline, pieces: _Pieces, runtime: Runtime | None, machi
     )
 
 
-def _machine(words: str | None) -> str:
-    return platform.platform(terse=True) if words is None else words
+def _machine(machine: str | None) -> str:
+    return platform.platform(terse=True) if machine is None else machine
 
 
 def _at_every_cut(cuts: Sequence[int], seconds: Sequence[float]) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ __all__ = ["Admission", "Refused"]
 class Refused(Exception):
     """A request is not run; `code` is what its device is told."""
 
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
@@ -125,8 +125,8 @@ class Admission:
     def _begin_epoch(self, request: wire.Request, pipeline: Pipeline) -> Held:
         """Let a request be the first one of its epoch."""
         if request.holder:
-            words = "what this pipeline remembered of the device is gone, since it was silent for long; call reset()"
-            raise Refused(ErrorCode.STATE_LOST, words)
+            message = "what this pipeline remembered of the device is gone, since it was silent for long; call reset()"
+            raise Refused(ErrorCode.STATE_LOST, message)
         if pipeline.stateful and request.order is None:
             raise Refused(ErrorCode.BAD_ORDER, "a stateful pipeline's requests need an order number")
         if pipeline.stateful and request.order != 0:
@@ -140,5 +140,5 @@ class Admission:
         if held.order is None:
             raise Refused(ErrorCode.STATE_LOST, "a request of this stateful pipeline was not run: call reset()")
         if request.order != held.order:
-            words = f"request {request.order} of a stateful pipeline, expected {held.order}: call reset()"
-            raise Refused(ErrorCode.BAD_ORDER, words)
+            message = f"request {request.order} of a stateful pipeline, expected {held.order}: call reset()"
+            raise Refused(ErrorCode.BAD_ORDER, message)

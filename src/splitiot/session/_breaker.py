@@ -33,10 +33,10 @@ class Breaker:
         """Whether a trial has failed since it was closed last."""
         return self._opened > 0
 
-    def failed(self, *, told: bool) -> bool:
-        """A request failed; whether the breaker must open: at once if the transport told it, else at the second."""
+    def failed(self, *, reported: bool) -> bool:
+        """A request failed; whether the breaker must open: at once if the transport reported it, else at the second."""
         self._failures += 1
-        return told or self._failures >= _FAILURES
+        return reported or self._failures >= _FAILURES
 
     def succeeded(self) -> None:
         """A request was answered."""

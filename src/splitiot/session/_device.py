@@ -395,7 +395,7 @@ class DeviceSession:
             return self._on_echo(message, len(frame), now_s, arrival)
         if isinstance(message, wire.Failure) and message.boot == wire.NOBODY and not self._lossy:
             return self.broken(RemoteProtocolError(f"the edge can't read what is sent: {message.message}"), now_s)
-        effects: list[DeviceEffect] = [*self._health.seen(message.edge_boot, now_s)]
+        effects: list[DeviceEffect] = [*self._health.greet_if_new(message.edge_boot, now_s)]
         if isinstance(message, wire.Reply):
             return effects + self._on_reply(message, buffers, len(frame), now_s, arrival)
         if isinstance(message, wire.Busy):

@@ -75,7 +75,7 @@ class DevicePlanners:
         planner = peer.planners.get(request.digest.hex())
         if planner is None or not request.observations:
             return
-        sound = [seen for seen in request.observations if _is_sound(seen)]
+        sound = [o for o in request.observations if _is_sound(o)]
         self._counters.dropped_observations += len(request.observations) - len(sound)
         try:
             planner.observe(*sound, now_s=now_s)
@@ -107,8 +107,8 @@ class DevicePlanners:
         )
 
 
-def _is_sound(seen: Observation) -> bool:
-    numbers = [seen.head_s, seen.tail_s, seen.local_s, seen.round_trip_s]
-    if seen.edge is not None:
-        numbers += [seen.edge.queue_s, seen.edge.compute_s, seen.edge.residence_s]
-    return all(x is None or 0 <= x < float("inf") for x in numbers) and min(seen.sent_bytes, seen.received_bytes) >= 0
+def _is_sound(o: Observation) -> bool:
+    seconds = [o.head_s, o.tail_s, o.local_s, o.round_trip_s]
+    if o.edge is not None:
+        seconds += [o.edge.queue_s, o.edge.compute_s, o.edge.residence_s]
+    return all(x is None or 0 <= x < float("inf") for x in seconds) and min(o.sent_bytes, o.received_bytes) >= 0

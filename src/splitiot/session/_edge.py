@@ -165,8 +165,8 @@ class EdgeSession:
             return self._on_hello(message, peer, reply_to, now_s)
         if isinstance(message, wire.Probe):
             return [self._on_probe(message, received.padding, peer, reply_to, now_s)]
-        words = f"a device does not send a {type(message).__name__}"
-        return [self._unfit(peer, reply_to, message.boot, message.sequence, words, now_s)]
+        reason = f"a device does not send a {type(message).__name__}"
+        return [self._unfit(peer, reply_to, message.boot, message.sequence, reason, now_s)]
 
     def complete(
         self,
@@ -264,15 +264,15 @@ class EdgeSession:
             code = ErrorCode.LATE
         elif isinstance(error, StateLost):
             code = ErrorCode.STATE_LOST
-        words = with_notes(f"{type(error).__name__}: {error}", error)
-        return self._failure_frame(boot, sequence, code, words, times)
+        reason = with_notes(f"{type(error).__name__}: {error}", error)
+        return self._failure_frame(boot, sequence, code, reason, times)
 
-    def _unfit(self, name: str, reply_to: Any, boot: bytes, sequence: int, words: str, now_s: float) -> Send:
+    def _unfit(self, name: str, reply_to: Any, boot: bytes, sequence: int, reason: str, now_s: float) -> Send:
         """Something came that no device sends."""
         self.counters.bad_frames += 1
         if wait_s := self._requests.wait_s(name, now_s):
             return self._busy(boot, sequence, name, reply_to, wait_s)
-        return self._failure(name, reply_to, boot, sequence, ErrorCode.BAD_FRAME, words)
+        return self._failure(name, reply_to, boot, sequence, ErrorCode.BAD_FRAME, reason)
 
     def _on_probe(self, probe: wire.Probe, padding: int, name: str, reply_to: Any, now_s: float) -> Send:
         if wait_s := self._probes.wait_s(name, now_s):
@@ -298,12 +298,12 @@ class EdgeSession:
             self.counters.duplicates += 1
             if known.fingerprint != fingerprint:
                 self.counters.failures += 1
-                words = (
+                reason = (
                     "another request has this id: two processes act as one device, perhaps since one was forked; "
                     "each must make a Device of its own"
                 )
                 code = ErrorCode.DUPLICATE_ID
-                return [self._failure(name, reply_to, request.boot, request.sequence, code, words)]
+                return [self._failure(name, reply_to, request.boot, request.sequence, code, reason)]
             if isinstance(known, Answer):
                 return [Send(known.frame, name, reply_to)]
             if len(known.waiting) >= _WAITING:
@@ -387,8 +387,8 @@ class EdgeSession:
         try:
             return [*effects, Send(wire.encode(welcome), name, reply_to)]
         except LocalProtocolError as error:
-            words = f"{len(ours)} pipelines and {len(profiles)} profiles do not fit in one answer: {error}"
-            return [*effects, self._failure(name, reply_to, hello.boot, hello.sequence, ErrorCode.FAILED, words)]
+            reason = f"{len(ours)} pipelines and {len(profiles)} profiles do not fit in one answer: {error}"
+            return [*effects, self._failure(name, reply_to, hello.boot, hello.sequence, ErrorCode.FAILED, reason)]
 
     def _remember(self, key: Key, fingerprint: int, frame: bytes) -> None:
         for name, boot, sequence in self._answers.add(key, Answer(fingerprint, frame)):
@@ -397,7 +397,7 @@ class EdgeSession:
                 peer.forgot = max(peer.forgot, sequence)
 
     def _failure_frame(
-        self, boot: bytes, sequence: int, code: str, words: str, times: EdgeTimes | None = None
+        self, boot: bytes, sequence: int, code: str, reason: str, times: EdgeTimes | None = None
     ) -> bytes:
         return wire.encode(
             wire.Failure(
@@ -405,13 +405,13 @@ class EdgeSession:
                 sequence=sequence,
                 edge_boot=self._boot,
                 code=code,
-                message=words[:1000].encode("utf-8", "backslashreplace").decode(),  # an error may hold any text
+                message=reason[:1000].encode("utf-8", "backslashreplace").decode(),  # an error may hold any text
                 times=times or EdgeTimes(),
             )
         )
 
-    def _failure(self, peer: str, reply_to: Any, boot: bytes, sequence: int, code: str, words: str) -> Send:
-        return Send(self._failure_frame(boot, sequence, code, words), peer, reply_to)
+    def _failure(self, peer: str, reply_to: Any, boot: bytes, sequence: int, code: str, reason: str) -> Send:
+        return Send(self._failure_frame(boot, sequence, code, reason), peer, reply_to)
 
 
 def _each(digests: Iterable[bytes]) -> Iterable[str]:

@@ -85,8 +85,8 @@ class EdgeHealth:
         self._prober.crossed(nbytes, now_s)
 
     def failed(self, now_s: float, error: Exception | None = None) -> None:
-        """A request was not answered in time; or can't be, with the error by which the transport told it."""
-        if self._breaker.failed(told=error is not None):
+        """A request was not answered in time; or can't be, with the error by which the transport reported it."""
+        if self._breaker.failed(reported=error is not None):
             self._note_trouble(error or _silence(), now_s)
             self._leave(now_s)
 
@@ -101,7 +101,7 @@ class EdgeHealth:
             if isinstance(error, FrameTooLarge):
                 self.too_large(probe.nbytes, error, now_s)
                 self._prober.shrink(self.max_frame_bytes)
-            elif self._breaker.failed(told=False):
+            elif self._breaker.failed(reported=False):
                 self._note_trouble(error or _silence(), now_s)
                 self._leave(now_s)
         else:
@@ -143,8 +143,8 @@ class EdgeHealth:
         self._breaker.wait(now_s + (min(retry_after_s, _REFUSED_S) if retry_after_s > 0 else 0.0))
         return True
 
-    def seen(self, edge_boot: bytes, now_s: float) -> list[Send]:
-        """An answer bears this boot id: greet who is new."""
+    def greet_if_new(self, edge_boot: bytes, now_s: float) -> list[Send]:
+        """An answer bears this boot id: say hello if it is a new one."""
         return [self.greet(now_s)] if self._hello is None and self._handshake.meet(edge_boot) else []
 
     def again(self, now_s: float) -> list[Send]:

@@ -44,9 +44,9 @@ class ObservationOutbox:
     def __len__(self) -> int:
         return len(self._ring)
 
-    def add(self, seen: Observation, now_s: float) -> None:
+    def add(self, observation: Observation, now_s: float) -> None:
         """Something was measured."""
-        self._ring.append((seen, now_s))
+        self._ring.append((observation, now_s))
         self._trim()
 
     def take(self, now_s: float) -> tuple[Observation, ...]:
@@ -54,21 +54,21 @@ class ObservationOutbox:
         taken: list[Observation] = []
         self.changes += len(self._ring) > 0
         while self._ring and len(taken) < _AT_MOST:
-            seen, at_s = self._ring.popleft()
+            observation, at_s = self._ring.popleft()
             if now_s - at_s <= _FRESH_S:
-                taken.append(seen)
-            elif not seen.probe:
-                taken.append(msgspec.structs.replace(seen, edge=None, round_trip_s=None, censored=False))
+                taken.append(observation)
+            elif not observation.probe:
+                taken.append(msgspec.structs.replace(observation, edge=None, round_trip_s=None, censored=False))
         return tuple(taken)
 
     def put_back(self, observations: Iterable[Observation], taken_s: float) -> None:
         """Nobody knows whether the edge heard these; of each plan it takes them only once."""
-        self._ring.extendleft((seen, taken_s) for seen in reversed(list(observations)) if not seen.probe)
+        self._ring.extendleft((o, taken_s) for o in reversed(list(observations)) if not o.probe)
         self._trim()
 
     def dump(self, extra: Iterable[Observation] = ()) -> bytes:
         """Return all of it, and `extra` before it, as bytes with a checksum."""
-        body = msgspec.msgpack.encode([*(seen for seen in extra if not seen.probe), *(seen for seen, _ in self._ring)])
+        body = msgspec.msgpack.encode([*(o for o in extra if not o.probe), *(o for o, _ in self._ring)])
         return _MAGIC + self._digest + zlib.crc32(body).to_bytes(4, "little") + body
 
     def load(self, data: bytes) -> int:
@@ -89,9 +89,9 @@ class ObservationOutbox:
             kept = _DECODER.decode(body)
         except (msgspec.DecodeError, RecursionError):
             return 0
-        self._ring.extendleft((seen, -math.inf) for seen in reversed(kept))
+        self._ring.extendleft((o, -math.inf) for o in reversed(kept))
         self._trim()
-        return max((seen.plan_id for seen in kept), default=0)
+        return max((o.plan_id for o in kept), default=0)
 
     def _trim(self) -> None:
         self.changes += 1

@@ -18,14 +18,14 @@ from splitiot.testing._deployments import POWER, STEPS, Deployment
 from splitiot.testing._observations import Truth, odd, ordinary
 from splitiot.testing._plain import not_plain, through_json
 
-__all__ = ["Life", "Told", "difference"]
+__all__ = ["Choice", "Life", "difference"]
 
 _HOLDS: Final = 25  # requests after which the deployment changes
 _BATTERY: Final[tuple[dict[str, float], ...]] = ({}, {"battery": 0.9}, {"battery": 0.1, "temperature_c": 70.0})
 
 
 @frozen
-class Told:
+class Choice:
     """What is compared of a decision."""
 
     cut: int
@@ -85,11 +85,11 @@ class Life:
         self.planner.restore(through_json(state))
         self.planner.restrict(self._cuts)
 
-    def requests(self, count: int) -> list[Told]:
+    def requests(self, count: int) -> list[Choice]:
         """Make so many requests; say what was decided."""
         return [self.request() for _ in range(count)]
 
-    def request(self) -> Told:
+    def request(self) -> Choice:
         """Make a request, and take the observations that are due."""
         rng = np.random.default_rng([self.seed, self._requests])
         if self._requests % _HOLDS == 0:
@@ -112,7 +112,7 @@ class Life:
         except Exception as error:
             raise AssertionError(f"{self._where()}: {error!r} while it learnt from {due}") from error
         d: Decision = plan.decision
-        return Told(plan.cut, d.why, d.probe, d.propensity)
+        return Choice(plan.cut, d.why, d.probe, d.propensity)
 
     def _where(self) -> str:
         return f"{name_of(self.policy)}, {self.deployment.name}, seed {self.seed}, request {self._requests}"
@@ -160,7 +160,7 @@ class Life:
             yield now_s, Observation(plan_id=0, cut=0, probe=True, round_trip_s=rtt_s, sent_bytes=40, received_bytes=40)
 
 
-def difference(one: list[Told], other: list[Told]) -> str | None:
+def difference(one: list[Choice], other: list[Choice]) -> str | None:
     """Say where two lives differ first, None where they don't."""
     for i, (a, b) in enumerate(zip(one, other, strict=True), 1):
         if a != b:

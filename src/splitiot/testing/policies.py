@@ -187,7 +187,7 @@ def check_same_context_same_decision(make: MakePolicy) -> None:
             again = _decide(policy, random_context(deployment, i, copy.deepcopy(kept)))
             other = _decide(create(make), random_context(deployment, i, kept))
             for decision, whose in ((again, "it was asked again"), (other, "another object was asked")):
-                if _told(first) != _told(decision):
+                if _comparable(first) != _comparable(decision):
                     raise AssertionError(
                         f"{name_of(policy)} decided for row {first.row} ({first.why}), and for row {decision.row} "
                         f"({decision.why}) when {whose} in the same context: only context.memory and context.random "
@@ -467,7 +467,7 @@ def _observation(deployment: Deployment, decision: Decision, i: int) -> Observat
     return ordinary(deployment, Truth.drawn(rng), deployment.table.placements[decision.row].cut, i + 1, rng)
 
 
-def _told(decision: Decision) -> tuple[int, str, bool, float]:
+def _comparable(decision: Decision) -> tuple[int, str, bool, float]:
     p = decision.propensity
     return decision.row, decision.why, decision.probe, -1.0 if math.isnan(p) else p
 

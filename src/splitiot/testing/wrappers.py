@@ -76,9 +76,9 @@ def check_passes_lessons_on(wrap: Wrap) -> None:
             raise AssertionError(
                 f"{name_of(policy)} {how} what it learnt: let learn() call the wrapped policy's learn(), once"
             )
-        before = len(pupil.found)
+        before = len(pupil.learnt)
         _decide(policy, random_context(deployment, i, memory))
-        if len(pupil.found) > before and pupil.found[-1] != i + 1:
+        if len(pupil.learnt) > before and pupil.learnt[-1] != i + 1:
             raise AssertionError(
                 f"{name_of(policy)} let the wrapped policy learn into another memory than it decides with: "
                 "pass on the memory that learn() is given"
@@ -91,10 +91,10 @@ def check_leaves_the_inner_memory_alone(wrap: Wrap) -> None:
     policy = wrap(pupil)
     for deployment in deployments():
         memory: dict[str, Any] = {}
-        asked = len(pupil.found)
+        asked = len(pupil.learnt)
         for i in range(_CONTEXTS):
             _decide(policy, random_context(deployment, i, memory))
-        decided = len(pupil.found) - asked
+        decided = len(pupil.learnt) - asked
         if decided and pupil.counts[-1] != decided:
             raise AssertionError(
                 f"{name_of(policy)} changed what the wrapped policy keeps in context.memory: it counted {decided} "
@@ -113,12 +113,12 @@ def check_does_not_latch_onto_probes(wrap: Wrap) -> None:
             policy = wrap(_Settled(home, None, flat))
             without = Life(deployment, policy, seed=0).requests(_REQUESTS)
             with_probes = Life(deployment, wrap(_Settled(home, probe, flat)), seed=0).requests(_REQUESTS)
-            usual = {told.cut for told in without if not told.probe}
-            for i, told in enumerate(with_probes, 1):
-                if told.cut == probe and not told.probe and probe not in usual:
+            usual = {choice.cut for choice in without if not choice.probe}
+            for i, choice in enumerate(with_probes, 1):
+                if choice.cut == probe and not choice.probe and probe not in usual:
                     raise AssertionError(
                         f"{name_of(policy)} stays with a probe: the wrapped policy wants cut {home} and only probed "
-                        f"cut {probe}, which request {i} got as no probe ({told.why}). Stay with "
+                        f"cut {probe}, which request {i} got as no probe ({choice.why}). Stay with "
                         "context.incumbent, not with the row that was executed last"
                     )
 
@@ -152,13 +152,13 @@ def check_passes_decisions_without_ranking_on(wrap: Wrap) -> None:
         policy = wrap(inner)
         life = Life(deployments()[0], policy, seed)
         for i in range(1, _REQUESTS + 1):
-            told = life.request()
+            choice = life.request()
             inner.asked_once(name_of(policy), i)
-            wanted = deployments()[0].table.placements[inner.seen[-1].row].cut
-            if (told.cut, told.probe) != (wanted, False):
+            wanted = deployments()[0].table.placements[inner.decisions[-1].row].cut
+            if (choice.cut, choice.probe) != (wanted, False):
                 raise AssertionError(
-                    f"{name_of(policy)} made cut {told.cut} ({told.why}) of a decision for cut {wanted} that has no "
-                    f"ranking, in request {i}: return the wrapped policy's decision where its ranking is None"
+                    f"{name_of(policy)} made cut {choice.cut} ({choice.why}) of a decision for cut {wanted} that has "
+                    f"no ranking, in request {i}: return the wrapped policy's decision where its ranking is None"
                 )
 
 
@@ -189,7 +189,7 @@ def _live(policy: Policy, inner: _Spy, who: str, bad: Truth) -> None:
             raise AssertionError(f"{who} in request {i + 1}: {error!r}") from error
         planner.observe(ordinary(deployment, truth, plan.cut, plan.id, rng), now_s=0.3 * i + 0.2)
         inner.asked_once(who, i + 1)
-        wanted = inner.seen[-1]
+        wanted = inner.decisions[-1]
         ranking = wanted.ranking
         assert ranking is not None
         if not ranking.allows(plan.row):
@@ -287,18 +287,18 @@ class _Spy(Policy):
     """Keeps what another policy decided."""
 
     policy: Policy
-    seen: list[Decision] = field(factory=list)
+    decisions: list[Decision] = field(factory=list)
 
     def rank(self, context: Context) -> Ranking:
         return self.policy.rank(context)
 
     def decide(self, context: Context) -> Decision:
-        self.seen.append(self.policy.decide(context))
-        return self.seen[-1]
+        self.decisions.append(self.policy.decide(context))
+        return self.decisions[-1]
 
     def asked_once(self, who: str, request: int) -> None:
-        if len(self.seen) != request:
-            times = len(self.seen) - request + 1
+        if len(self.decisions) != request:
+            times = len(self.decisions) - request + 1
             raise AssertionError(f"{who} asked the wrapped policy {times} times in request {request}: ask it once")
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:
@@ -310,14 +310,14 @@ class _Pupil(Policy):
     """Counts in its memory, and here what it was taught and what it found there."""
 
     taught: list[int] = field(factory=list)
-    found: list[int] = field(factory=list)
+    learnt: list[int] = field(factory=list)
     counts: list[int] = field(factory=list)
 
     def decide(self, context: Context) -> Decision:
         notes = context.memory.setdefault("_pupil", {"decided": 0, "learnt": 0})
         notes["decided"] += 1
         self.counts.append(notes["decided"])
-        self.found.append(notes["learnt"])
+        self.learnt.append(notes["learnt"])
         return context.best()
 
     def learn(self, observation: Observation, memory: dict[str, Any]) -> None:

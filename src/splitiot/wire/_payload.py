@@ -292,10 +292,10 @@ def _read(tree: Tree, arrays: Sequence[NDArray[Any]], large: Sequence[bytes]) ->
             elif kind == _TUPLE:
                 got.append(tuple(inner))
             elif kind == _DICT:
-                made = dict(zip(names, inner))  # noqa: B905  (as many; strict is slow)
-                if len(made) != size:
+                mapping = dict(zip(names, inner))  # noqa: B905  (as many; strict is slow)
+                if len(mapping) != size:
                     raise RemoteProtocolError("the payload holds a dict with the same key twice")
-                got.append(made)
+                got.append(mapping)
             else:
                 raise RemoteProtocolError(f"the payload holds an unknown kind of piece, {kind}")
             left -= 1

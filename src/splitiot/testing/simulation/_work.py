@@ -81,13 +81,13 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _told(large: Any) -> int:
+def _checksum(large: Any) -> int:
     """What there is to read in what makes a value large: so a wrong one shows in all that follows."""
     size = len(large)
     return 0 if size == 0 else size * 65536 + int(large[0]) * 257 + int(large[-1])
 
 
-def _made(index: int, size: int, arrays: bool) -> Callable[[Value], Any]:
+def _mixing_step(index: int, size: int, arrays: bool) -> Callable[[Value], Any]:
     def step(value: Value) -> Any:
         salt, number, trap, sum_, large = value
         if trap:
@@ -95,14 +95,14 @@ def _made(index: int, size: int, arrays: bool) -> Callable[[Value], Any]:
                 raise Trap(f"step {index} was told to")
             if trap == -index - 1:
                 return DROP
-        sum_ = (sum_ * 6364136223846793005 + _told(large) + 97 * salt + index) & MIXED
+        sum_ = (sum_ * 6364136223846793005 + _checksum(large) + 97 * salt + index) & MIXED
         more = np.full(size, sum_ & 0x7FFF, np.int16) if arrays else bytes([sum_ & 0xFF]) * size
         return salt, number, trap, sum_, more
 
     return step
 
 
-def _remembering(index: int) -> Callable[[Memory, Value], Value]:
+def _stateful_step(index: int) -> Callable[[Memory, Value], Value]:
     def step(memory: Memory, value: Value) -> Value:
         salt, number, trap, sum_, large = value
         return salt, number, trap, memory.take(sum_ + index), large
@@ -176,10 +176,10 @@ def _work(
     for index, size in enumerate(sizes):
         tier = (tiers or {}).get(index)
         if index == memory_at:
-            functions.append(_remembering(index))
+            functions.append(_stateful_step(index))
             steps.append(task(functions[-1], name=f"{name} {index}", tier=tier, state="own", resource=Memory))
         else:
-            functions.append(_made(index, size, arrays))
+            functions.append(_mixing_step(index, size, arrays))
             steps.append(task(functions[-1], name=f"{name} {index}", tier=tier))
     seconds = tuple([0.03, 0.02, 0.04, 0.03, 0.02, 0.04][: len(sizes)])
     # its code is not looked at: then frames are as long wherever this package is installed

@@ -385,7 +385,7 @@ def _never_reset(old: Any) -> Any:
 
 def _takes_again(old: Any) -> Any:
     def take(self: ObservationDeduplicator, observation: Any) -> int:
-        self._seen.clear()
+        self._taken.clear()
         return int(old(self, observation))
 
     return take
