@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from splitiot.edge import EdgeService
 from splitiot.observation import Observation
 from splitiot.policies import Fixed
 from splitiot.transports import InMemory
-from tests.session.support import numbers, profile_of, read
+from tests.session.support import numbers, planner_of, profile_of, read
 
 PIPELINE = numbers()
 
@@ -103,12 +104,14 @@ class Bench:
         self.path = path
         self.now_s = 0.0
 
-    def device(self) -> Device:
+    def device(self, *, own_planner: bool = False) -> Device:
+        planned: dict[str, Any] = {"profile": profile_of(PIPELINE, 1e-6), "policy": Fixed(1)}
+        if own_planner:
+            planned = {"planner": planner_of(PIPELINE, 1, 1e-6)}
         return Device(
             PIPELINE,
             InMemory(self._answer),
-            profile=profile_of(PIPELINE, 1e-6),
-            policy=Fixed(1),
+            **planned,
             spool=self.path,
             clock=lambda: self.now_s,
             connect_s=1e-9,
@@ -124,9 +127,10 @@ class Bench:
         return self.service.handle(frame, peer="me")
 
 
-def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_planner", [False, True])
+def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path, own_planner: bool) -> None:
     b = Bench(tmp_path / "observations")
-    with b.device() as device:
+    with b.device(own_planner=own_planner) as device:
         for _ in range(5):
             assert device.run(20).source == "edge"
         for k in range(10):  # these ran here alone, and no request has told of them since
@@ -135,7 +139,7 @@ def test_a_restart_loses_nothing_that_the_edge_has_not_heard(tmp_path: Path) -> 
         assert waiting[-10:] == list(range(100, 110))
     assert b.path.is_file()
     b.heard.clear()
-    with b.device() as device:
+    with b.device(own_planner=own_planner) as device:
         outcome = device.run(20)
         assert outcome.plan is not None
         assert outcome.plan.id > max(waiting)  # of each plan an edge takes an observation once
