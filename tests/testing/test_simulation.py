@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from splitiot import Fixed, LeastLatency
+from splitiot import Fixed, LeastLatency, wire
 from splitiot.errors import TransportError
 from splitiot.policies import Context, Decision, Policy
 from splitiot.testing import simulate
@@ -29,6 +29,7 @@ from splitiot.testing.simulation import (
     SignalledPartition,
     SilentPartition,
     SlowEdge,
+    VersionSkew,
     World,
 )
 from splitiot.testing.simulation._heap import TICK_S, Chance, Heap, on_grid
@@ -247,6 +248,22 @@ def test_values_tell_whose_they_are() -> None:
             assert same(one, work.pipeline.run(value_of(1, 5)))
             assert not same(one, flavoured(one, 3))
             assert same(one, flavoured(one, 0))
+
+
+def test_another_version_says_the_same_with_more_or_fewer_fields() -> None:
+    longer: list[int] = []
+
+    @frozen
+    class Watched(VersionSkew):
+        def meddle(self, world: World, passage: Passage, chance: Chance) -> None:
+            before = passage.frame
+            super().meddle(world, passage, chance)
+            if passage.frame != before:
+                assert wire.decode(passage.frame)[0] == wire.decode(before)[0]
+                longer.append(len(passage.frame) - len(before))
+
+    assert simulate(seed=4, faults=[Watched]).ok
+    assert min(longer) < 0 < max(longer)
 
 
 # teeth ------------------------------------------------------------------------------------------------------
