@@ -15,8 +15,10 @@ from splitiot.models import from_keras
 @pytest.mark.parametrize("granularity", ["operator", "layer"])
 def test_without_tensorflow_the_extra_is_named(granularity: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
+    before = {name for name in sys.modules if name.startswith("keras")}
     with pytest.raises(MissingDependencyError, match=r'pip install "splitiot\[tensorflow\]"'):
         from_keras(tmp_path / "model.keras", granularity=granularity)
+    assert before == {name for name in sys.modules if name.startswith("keras")}, "Keras is half imported"
 
 
 @pytest.mark.parametrize(

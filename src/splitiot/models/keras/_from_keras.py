@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -117,11 +118,11 @@ def from_keras(
 
 def _need_tensorflow() -> None:
     try:
+        # before Keras, whose modules would stay in this process half imported where what they run on is missing
+        importlib.import_module("tensorflow")
         import keras
-        import tensorflow
     except ImportError as error:
         raise MissingDependencyError("tensorflow", "tensorflow") from error
-    del tensorflow
     if keras.backend.backend() != "tensorflow":
         raise UnsupportedModel(
             f"Keras runs on {keras.backend.backend()!r} here: set KERAS_BACKEND=tensorflow before Keras is imported"
