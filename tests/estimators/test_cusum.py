@@ -98,7 +98,7 @@ def test_refused_samples_change_nothing(values: list[float], data: st.DataObject
             refused += 1
             assert not two.drift_detected  # it has been detected
     assert two.refused == refused
-    assert two.snapshot() | {"refused": 0, "found": False} == one.snapshot() | {"found": False}
+    assert two.snapshot() | {"refused": 0, "drift_detected": False} == one.snapshot() | {"drift_detected": False}
 
 
 @given(near_one, near_one)
