@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -188,6 +190,35 @@ def test_a_limit_of_one_megabyte(served: Any, nginx: Any, service: EdgeService) 
         assert sum(source == "edge" for source, _ in sources[:10]) >= 8  # until the first that is too large
         assert all(source != "edge" for source, size in sources if size > 1_000_000)
         assert device.edge_up
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_as_the_page_on_deployment_says(served: Any, nginx: Any, service: EdgeService, tmp_path: Path) -> None:
+    """Its commands make a certificate and tokens, its block takes what is larger than a megabyte."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md").read_text("utf-8")
+    commands = re.findall(r"^```bash\n(.*?)^```", page, flags=re.S | re.M)[:2]
+    subprocess.run(["bash", "-euc", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True)
+    tokens = {token: name for name, token in map(str.split, (tmp_path / "tokens.txt").read_text().splitlines())}
+    token = (tmp_path / "camera-7.token").read_text().split()[-1]
+    assert (sorted(tokens.values()), tokens[token]) == (["camera-7", "camera-8"], "camera-7")
+    assert (tmp_path / "tokens.txt").stat().st_mode & 0o077 == 0
+
+    server = served(asgi(service, tokens=tokens))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    block = re.findall(r"^```nginx\n(.*?)^```", page, flags=re.S | re.M)[0]
+    files = f"ssl_certificate {tmp_path}/edge.pem; ssl_certificate_key {tmp_path}/edge.key;"
+    nginx(f"listen 127.0.0.1:{port} ssl; {files} {block.replace('127.0.0.1:8765', f'127.0.0.1:{server.port}')}")
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    transport = HttpTransport(f"https://localhost:{port}/vision", token=token, ssl_context=trust)
+    with Device(
+        PIPELINE, transport, policy=Fixed(0), profile=profile_of(PIPELINE), cache=False, connect_s=WAIT_S
+    ) as device:
+        for count in (3, 300_000):
+            data = np.arange(count, dtype=np.int32)
+            outcome = device.run(data)
+            assert right(outcome, data)
+            assert outcome.source == "edge"
 
 
 @pytest.mark.parametrize("window", [1, 4])
