@@ -241,7 +241,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self.done: dict[int, list[tuple[float, Outcome]]] = {}
-        self.executed: Counter[tuple[int, bytes, int]] = Counter()
+        self.executed: Counter[tuple[EdgeSession, bytes, int]] = Counter()
         self.local_runs: Counter[int] = Counter()
         self.observed: list[Observation] = []
         self.profiles: list[TierProfile] = []
@@ -303,7 +303,7 @@ class World:
                 self._carry(effect.frame, lambda f: self.from_device(self.device.receive(f, self.now_s)), up=False)
             elif isinstance(effect, RunPart):
                 _, boot, sequence = effect.job.key
-                self.executed[id(self.edge), boot, sequence] += 1
+                self.executed[self.edge, boot, sequence] += 1  # itself: of one that is gone another may have the id
                 self.at(self.now_s + self.edge_s, lambda j=effect.job, e=self.edge: self._computed(j, e))
             else:
                 self.forgotten.append(effect)
