@@ -455,7 +455,9 @@ def test_a_device_and_an_edge_over_kept_connections(served: Any, service: Named)
 def test_a_stream_of_many_at_once(served: Any, service: Named, cut: int) -> None:
     server = served(asgi(service))
     transport = HttpTransport(f"http://127.0.0.1:{server.port}")
-    with Device(PIPELINE, transport, policy=Fixed(cut), profile=profile_of(PIPELINE), cache=False) as device:
+    with Device(
+        PIPELINE, transport, policy=Fixed(cut), profile=profile_of(PIPELINE), cache=False, patience_s=WAIT_S
+    ) as device:
         outcomes = list(device.map(range(40), window=4))
         assert [(o.index, o.value, o.exact) for o in outcomes] == [(x, PIPELINE.run(x), True) for x in range(40)]
         assert {o.source for o in outcomes} == {"local" if cut == 3 else "edge"}
