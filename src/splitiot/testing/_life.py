@@ -68,7 +68,7 @@ class Life:
             deployment.pipeline,
             deployment.topology,
             policy,
-            objective=objective,  # type: ignore[arg-type]
+            objective=objective,  # type: ignore[arg-type]  # one of the three names, for mypy a str
             seed=self.seed,
             power=POWER,
         )

@@ -312,7 +312,7 @@ def check_memory_stays_bounded(make: MakePolicy, *, updates: int = 100_000) -> N
                 telemetry={"battery": numbers[i][0]},
                 incumbent=incumbent,
                 memory=memory,
-                beliefs=lambda _, of=beliefs[i // 50 % 64]: of,  # type: ignore[misc]
+                beliefs=lambda _, of=beliefs[i // 50 % 64]: of,  # type: ignore[misc]  # mypy: a default in a lambda
             )
             decision = policy.decide(context)
             incumbent = incumbent if decision.probe else decision.row
@@ -371,13 +371,13 @@ def check_says_infeasible(make: MakePolicy) -> None:
             context = random_context(deployment, i)
             nothing = Context(
                 context.costs.masked(np.zeros(len(context.costs), np.bool_)),
-                random=lambda of=context: of.random,  # type: ignore[misc]
+                random=lambda of=context: of.random,  # type: ignore[misc]  # mypy: a default in a lambda
                 now_s=context.now_s,
                 objective=context.objective,
                 deadline_s=context.deadline_s,
                 telemetry=context.telemetry,
                 incumbent=context.incumbent,
-                beliefs=lambda _, of=context: of.beliefs,  # type: ignore[misc]
+                beliefs=lambda _, of=context: of.beliefs,  # type: ignore[misc]  # mypy: a default in a lambda
             )
             try:
                 decision = policy.decide(nothing)

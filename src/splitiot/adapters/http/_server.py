@@ -29,7 +29,7 @@ try:
     from uvicorn import Server
     from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError:  # without the extra every module can still be imported: `serve` says what is missing
-    H11Protocol = Server = object  # type: ignore[misc,assignment]
+    H11Protocol = Server = object  # type: ignore[misc,assignment]  # never instantiated
 
 __all__ = ["FINISHING_S", "EdgeProtocol", "EdgeServer"]
 
@@ -67,7 +67,7 @@ class EdgeProtocol(H11Protocol):
         self._closing_since_s = math.inf
         self._swallowed = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it as well
         """Take the place that the gate gave this connection."""
         super().connection_made(transport)
         self._connection.end = transport.abort
@@ -312,7 +312,7 @@ class EdgeServer(Server):
             await self.lifespan.shutdown()
             sys.exit(1)
         self._listener = Listener(listening, self._gate, self._protocol, config.ssl, self._limits.header_timeout_s)
-        self.servers = [self._listener]  # type: ignore[list-item]
+        self.servers = [self._listener]  # type: ignore[list-item]  # has all that uvicorn asks of one
         port = listening[0].getsockname()[1]
         _uvicorn.info("listening on %s port %d", config.host, port)
         self.started = True
